@@ -1,0 +1,282 @@
+"""The frozen records that the stages hand to one another.
+
+    HealthReport → Diagnosis → HealingPatch → Trial → Verdict → Change → Outcome
+
+Only data and what follows from it by arithmetic; no I/O, no clock, no git. Every record encodes to
+JSON by msgspec as it stands, which is how the ledger keeps it. Fields are only appended, with
+defaults, so that a ledger of an earlier version stays readable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+from qigcore.fitness import Fitness
+
+Severity = Literal["normal", "warning", "critical"]
+Tier = Literal["safe", "guarded", "review"]
+SEVERITIES: tuple[Severity, ...] = ("normal", "warning", "critical")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """Base of the records: frozen, keyword-only."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return built
+
+
+class Share(Record, frozen=True):
+    """One component of a basin and its part of the squared distance moved, 0 to 1."""
+
+    index: int
+    share: float
+
+
+class Finding(Record, frozen=True):
+    """One thing that is wrong, in typed form; `message` is the same for a person."""
+
+    kind: str  # phi_low phi_high kappa_off drift breakdown errors latency memory unmeasurable
+    metric: str  # a key of qigcore.rows.METRICS, or "measurement"
+    value: float
+    limit: float
+    severity: Severity
+    message: str
+    since: float | None = None  # Unix seconds of the first snapshot of the present run of it
+    snapshots: int = 0  # how many snapshots it has lasted
+    components: tuple[Share, ...] = ()
+
+
+class HealthReport(Record, frozen=True):
+    """What `check_health()` says. `report["healthy"]` reads a field as `report.healthy` does."""
+
+    healthy: bool
+    severity: Severity
+    issues: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    metrics: dict[str, float]
+    state: Literal["learning", "absolute", "learned"]  # which limits were applied
+    snapshots: int  # recorded so far
+    notes: tuple[str, ...] = ()  # facts that are no fault, such as "host never met Φ ≥ 0.65"
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self.__struct_fields__:
+            return getattr(self, name)
+        raise KeyError(f"{name!r}: a health report has {', '.join(self.__struct_fields__)}")
+
+
+class BandOf(Record, frozen=True):
+    """The healthy range of one metric, as the stages need it."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+    def excess(self, value: float) -> float:
+        """How far outside the band, in half-widths beyond its edge; 0 inside."""
+        return max(0.0, abs(value - (self.low + self.high) / 2) / self.half_width - 1.0)
+
+
+class Target(Record, frozen=True):
+    """Healthy, as far as a trial can measure it: what strategies aim at and the judge scores against.
+
+    `bands` has the keys of `qigcore.rows.METRICS` that the baseline learned (constant signals are
+    missing); `basin` is the baseline's Fréchet mean as a unit amplitude vector, length dim;
+    `drift_limit` in radians.
+    """
+
+    geometry: Literal["simplex", "sphere"]
+    basin: tuple[float, ...]
+    drift_limit: float
+    bands: dict[str, BandOf]
+
+
+class Diagnosis(Record, frozen=True):
+    """What is wrong with a service, read from its history."""
+
+    metrics: tuple[str, ...]  # the keys of METRICS with a finding, worst first
+    findings: tuple[Finding, ...]
+    severity: Severity
+    target: Target
+    observed: dict[str, float]  # means of the last window, by metric
+    code_hash: str  # of the snapshots judged
+    healthy_code_hash: str  # of the last healthy snapshots before them, "" when unknown
+    since: float | None
+    snapshots: int  # how many were judged
+
+
+class HealingPatch(Record, frozen=True):
+    """A proposed change to the host's repository.
+
+    `diff` is a unified diff as `git diff` prints it, against commit `base`. `heals` are the metrics
+    it claims to heal; `price` one metric that it may make worse within its healthy band.
+    """
+
+    strategy: str
+    tier: Tier
+    base: str
+    diff: str
+    rationale: str
+    heals: tuple[str, ...]
+    batches_needed: int = 10
+    same_output: bool = False  # claims that outputs do not change: the judge then compares digests
+    price: str | None = None
+    parameters: dict[str, float] = {}
+    searched: int = 0  # probe batches that the strategy spent to find it
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits naming the change: the diff without line numbers and index lines, and its base."""
+        kept = [
+            "@@" if line.startswith("@@") else line.rstrip()
+            for line in self.diff.splitlines()
+            if not line.startswith("index ")
+        ]
+        return hashlib.sha256("\n".join([self.base, *kept]).encode()).hexdigest()[:16]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths that the diff names, old and new, without repeats."""
+        found: dict[str, None] = {}
+        for line in self.diff.splitlines():
+            for marker in ("--- a/", "+++ b/", "rename from ", "rename to "):
+                if line.startswith(marker):
+                    found[line.removeprefix(marker).rstrip("\t")] = None
+        return tuple(found)
+
+
+class Answer(Record, frozen=True):
+    """One batch, measured. What the probe reported of itself, and what the parent measured of it."""
+
+    batch: int
+    phi: float
+    kappa_eff: float
+    basin: tuple[float, ...]  # as reported, not normalised
+    error_rate: float
+    avg_latency_ms: float  # as reported; never used for a verdict
+    wall_ms: float  # the parent's clock, question to answer
+    cpu_ms: float  # the probe's process tree, by the kernel's clock
+    rss_mb: float  # resident set of the tree after the answer
+    output_digest: str | None = None
+
+
+class Pair(Record, frozen=True):
+    """The same requests answered by both sides; `block` counts ABBA blocks of two pairs."""
+
+    block: int
+    before: Answer
+    after: Answer
+
+
+class Trial(Record, frozen=True):
+    """Everything the judge may know: pure data, enough to judge again offline."""
+
+    patch: HealingPatch
+    target: Target
+    observed: dict[str, float]  # the diagnosis' means: how bad it was in the live service
+    pairs: tuple[Pair, ...] = ()
+    control: tuple[Pair, ...] = ()  # A/A: unpatched against unpatched
+    tests_passed: bool | None = None  # None: not run (the host names no tests)
+    tests_output: str = ""
+    problems: tuple[str, ...] = ()  # why the trial is incomplete
+    refusals: tuple[str, ...] = ()  # what the patch touches and may not, or why it does not apply
+    sandbox_level: str = "none"
+    seed: int = 0
+    seconds: float = 0.0
+
+
+class Guard(Record, frozen=True):
+    """A non-inferiority test of one metric. Bounds are of the degradation, in the margin's unit."""
+
+    metric: str
+    margin: float
+    estimate: float
+    low: float  # lower 99.9 % bound, Holm-corrected over the guards
+    high: float  # upper 97.5 % bound
+    result: Literal["pass", "worse", "inconclusive"]
+
+
+class Verdict(Record, frozen=True):
+    """The judge's word on one trial."""
+
+    decision: Literal["improved", "equivalent", "worse", "inconclusive", "refused"]
+    accepted: bool
+    fitness: Fitness | None
+    guards: tuple[Guard, ...]
+    vetoes: tuple[str, ...]
+    pairs: int
+    sandbox_level: str
+    reason: str  # one sentence for a person
+
+
+ChangeState = Literal[
+    "opening",  # about to create its branch
+    "open",  # branch exists, waits for a review
+    "approved",
+    "rejected",
+    "merging",  # about to move the target branch
+    "merged",  # on the target branch, not yet deployed
+    "watching",  # deployed; the live service is being judged
+    "confirmed",
+    "unconfirmed",  # no live snapshots came in time
+    "contested",  # worse, but other commits lie on top: alert, never a revert
+    "reverting",  # about to move the target branch back
+    "reverted",  # off the target branch, not yet deployed
+    "rolled_back",
+]
+
+FINAL_STATES: frozenset[str] = frozenset({"rejected", "confirmed", "unconfirmed", "contested", "rolled_back"})
+
+
+class Change(Record, frozen=True):
+    """A patch on its way through the forge. Its id is the patch's fingerprint."""
+
+    id: str
+    state: ChangeState
+    patch: HealingPatch
+    verdict: Verdict | None  # None: put through by an operator's logged override
+    branch: str
+    target: str  # branch that it is to be merged into
+    opened_at: float  # Unix seconds; also the date of its commits, so that redoing gives the same ones
+    head: str = ""  # commit on `branch`
+    merge_commit: str = ""
+    merge_parent: str = ""  # the target branch's tip just before the merge
+    merged_at: float = 0.0
+    revert_commit: str = ""
+    reverted_at: float = 0.0
+    reviewer: str = ""
+    reason: str = ""  # why it is in this state, for a person
+    ledger_head: str = ""  # head of the hash chain when it was merged
+    before: dict[str, float] = {}  # live means before the merge, by metric
+
+
+class Outcome(Record, frozen=True):
+    """What the watch saw after a merge."""
+
+    state: Literal["waiting", "confirmed", "worse", "unconfirmed", "contested"]
+    snapshots: int  # live snapshots of the merged code that were judged
+    observed: dict[str, float]
+    reason: str
+    within_snapshots: int | None = None  # how many it took until the state was certain
+
+
+class HealResult(Record, frozen=True):
+    """What one pass of the engine did, from the check to the last outcome."""
+
+    triggered: bool
+    message: str
+    health: HealthReport | None = None
+    diagnosis: Diagnosis | None = None
+    patches: tuple[HealingPatch, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    changes: tuple[Change, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()

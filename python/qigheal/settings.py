@@ -1,0 +1,121 @@
+"""Every figure that a user may set, frozen, with what raising it costs.
+
+Bad values are refused when the settings are made, never when they are used.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from qigcore.constants import BASIN_DRIFT_MAX, FITNESS_THRESHOLD, PHI_MIN
+from qigcore.errors import InvalidLimit
+
+Geometry = Literal["simplex", "sphere"]
+
+
+def _inside(name: str, value: float, low: float, high: float) -> None:
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high):
+        raise InvalidLimit(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
+
+
+class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits that apply until a baseline is learned, and how it is learned.
+
+    phi_min: higher warns earlier and more often falsely.
+    basin_drift_max: radians; higher sees only larger moves. Must lie below π, the largest distance.
+    history_size: snapshots held in memory, 600 bytes each.
+    learn_after: snapshots the baseline is learned from; more gives tighter limits, later.
+    kappa_tolerance, error_rate_max, latency_max_ms, memory_growth_max_mb: the absolute limits.
+    """
+
+    phi_min: float = PHI_MIN
+    basin_drift_max: float = BASIN_DRIFT_MAX
+    history_size: int = 1000
+    geometry: Geometry = "simplex"
+    dim: int = 64
+    learn_after: int = 300
+    linear_below: float = 0.30
+    breakdown_from: float = 0.80
+    kappa_tolerance: float = 10.0
+    error_rate_max: float = 0.05
+    latency_max_ms: float = 2000.0
+    memory_growth_max_mb: float = 10.0
+    on_invalid: Literal["repair", "raise"] = "repair"
+    flush_every_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        _inside("phi_min", self.phi_min, 0.0, 1.0)
+        if self.geometry not in ("simplex", "sphere"):
+            raise InvalidLimit(f"geometry: expected 'simplex' or 'sphere', got {self.geometry!r}")
+        if not 0.0 < self.basin_drift_max < math.pi:
+            raise InvalidLimit(
+                f"basin_drift_max: expected radians above 0 and below π, the largest distance of the "
+                f"{self.geometry} (a limit there could never fire), got {self.basin_drift_max!r}"
+            )
+        _inside("history_size", self.history_size, 20, 10_000_000)
+        _inside("dim", self.dim, 2, 65_536)
+        _inside("learn_after", self.learn_after, 30, self.history_size)
+        _inside("linear_below", self.linear_below, 0.0, self.breakdown_from)
+        _inside("breakdown_from", self.breakdown_from, self.linear_below, 1.0)
+        _inside("kappa_tolerance", self.kappa_tolerance, 0.0, 1e12)
+        _inside("error_rate_max", self.error_rate_max, 0.0, 1.0)
+        _inside("latency_max_ms", self.latency_max_ms, 0.0, 1e12)
+        _inside("memory_growth_max_mb", self.memory_growth_max_mb, 0.0, 1e12)
+        _inside("flush_every_s", self.flush_every_s, 0.01, 5.0)
+        if self.on_invalid not in ("repair", "raise"):
+            raise InvalidLimit(f"on_invalid: expected 'repair' or 'raise', got {self.on_invalid!r}")
+
+
+class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the healer measures, judges, merges and watches.
+
+    fitness_threshold: the lower 95 % bound of the score must exceed it; 0.55 is what doing nothing scores.
+    min_pairs, max_pairs: interleaved pairs per trial; more decides closer cases, slower.
+    latency_margin, memory_margin: relative degradation that is tolerated; error_margin: absolute.
+    watch_snapshots: live snapshots needed before a merge is called confirmed or worse.
+    watch_deadline_s: how long to wait for them before a change is `unconfirmed`.
+    search_evaluations: probe configurations a lever search may try.
+    search_batches: batches measured per configuration.
+    """
+
+    fitness_threshold: float = FITNESS_THRESHOLD
+    min_pairs: int = 20
+    max_pairs: int = 400
+    warmup: int = 3
+    latency_margin: float = 0.03
+    error_margin: float = 0.001
+    memory_margin: float = 0.01
+    watch_snapshots: int = 30
+    watch_deadline_s: float = 3600.0
+    search_evaluations: int = 16
+    search_batches: int = 4
+    diagnose_snapshots: int = 50
+    max_open_changes: int = 3
+    new_change_every_s: float = 3600.0
+    breaker_rollbacks: int = 2
+    breaker_window_s: float = 86400.0
+    sandbox: Literal["auto", "namespaces", "none"] = "auto"
+    seed: int = 20240229
+
+    def __post_init__(self) -> None:
+        _inside("fitness_threshold", self.fitness_threshold, 0.55, 1.0)
+        _inside("min_pairs", self.min_pairs, 20, 10_000)
+        _inside("max_pairs", self.max_pairs, self.min_pairs, 100_000)
+        _inside("warmup", self.warmup, 0, 1000)
+        _inside("latency_margin", self.latency_margin, 0.0, 1.0)
+        _inside("error_margin", self.error_margin, 0.0, 1.0)
+        _inside("memory_margin", self.memory_margin, 0.0, 1.0)
+        _inside("watch_snapshots", self.watch_snapshots, 10, 1_000_000)
+        _inside("watch_deadline_s", self.watch_deadline_s, 0.0, 1e9)
+        _inside("search_evaluations", self.search_evaluations, 3, 1000)
+        _inside("search_batches", self.search_batches, 1, 1000)
+        _inside("diagnose_snapshots", self.diagnose_snapshots, 14, 100_000)
+        _inside("max_open_changes", self.max_open_changes, 1, 1000)
+        _inside("new_change_every_s", self.new_change_every_s, 0.0, 1e9)
+        _inside("breaker_rollbacks", self.breaker_rollbacks, 1, 1000)
+        _inside("breaker_window_s", self.breaker_window_s, 0.0, 1e9)
+        if self.sandbox not in ("auto", "namespaces", "none"):
+            raise InvalidLimit(f"sandbox: expected 'auto', 'namespaces' or 'none', got {self.sandbox!r}")

@@ -1,0 +1,17 @@
+"""The compiled core of qigheal: numbers and files, and no knowledge of any service.
+
+Rooms, lowest first (an import goes only downward):
+
+    errors      what can go wrong, as one tree of exceptions
+    constants   published figures with their sources
+    rows        the layout of one recorded snapshot, in memory and on disk
+    geometry    distances and means of basins
+    trends      slopes with their noise
+    recorder    the ring that record() writes to
+    baseline    what healthy looks like, learned
+    rules       which findings the last snapshots give rise to
+    history     the folder on disk that services write and healers read
+    fitness     how much better one side of a trial is than the other (Numba, on first use)
+
+Nothing here starts a thread, compiles, prints or registers when it is imported.
+"""
