@@ -1,0 +1,57 @@
+# Two commands matter: `make demo` and `make test`. Both build what they need in .venv first;
+# once that stands, neither needs the network.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+# What a wheel of this package needs at run time, kept so that the wheel can be tried offline.
+RUNTIME := msgspec numpy prometheus-client zstandard
+
+.PHONY: demo test bench lint build clean help
+
+help:
+	@echo "make demo   run the whole story on a real small service (3 minutes)"
+	@echo "make test   run every test"
+	@echo "make bench  measure against peers"
+	@echo "make clean  remove what these made"
+
+demo: build
+	$(BIN)/qigheal demo
+
+test: build lint
+	$(BIN)/python -m pytest -n auto
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+bench: build $(VENV)/.bench
+	$(BIN)/python benchmarks/peers.py
+
+build: $(VENV)/.installed $(VENV)/.compiled
+
+$(VENV)/.installed: pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "qigheal needs Python 3.11 or later; say which with: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up $(VENV) (once; needs the network)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install "setuptools>=77" wheel "cython>=3.1" "numpy>=2.0"
+	$(PIP) install --no-build-isolation -e ".[test]"
+	$(PIP) download -d $(VENV)/wheelhouse $(RUNTIME)
+	touch $@ $(VENV)/.compiled
+
+$(VENV)/.compiled: $(VENV)/.installed $(wildcard ext/*)
+	$(BIN)/python setup.py -q build_ext --inplace
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(PIP) install --no-build-isolation -e ".[bench]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name '*.so' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
