@@ -6,14 +6,25 @@ Bad values are refused when the settings are made, never when they are used.
 from __future__ import annotations
 
 import math
+import os
+import tempfile
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from qigcore.constants import BASIN_DRIFT_MAX, FITNESS_THRESHOLD, PHI_MIN
-from qigcore.errors import InvalidLimit
+from qigcore.errors import HistoryError, InvalidLimit
 
 Geometry = Literal["simplex", "sphere"]
+SandboxChoice = Literal["auto", "namespaces", "none"]
+
+MONITOR_FILE = "monitor.json"
+
+
+def default_store() -> Path:
+    """`$QIGHEAL_STORE`, else `.qigheal` in the working folder."""
+    return Path(os.environ.get("QIGHEAL_STORE") or ".qigheal")
 
 
 def _inside(name: str, value: float, low: float, high: float) -> None:
@@ -68,6 +79,33 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
         if self.on_invalid not in ("repair", "raise"):
             raise InvalidLimit(f"on_invalid: expected 'repair' or 'raise', got {self.on_invalid!r}")
 
+    def save(self, store: Path) -> None:
+        """Leave the settings in the store, so that whoever reads the history judges by the same limits."""
+        encoded = msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        path = store / MONITOR_FILE
+        if path.is_file() and path.read_bytes() == encoded:
+            return
+        with tempfile.NamedTemporaryFile(dir=store, prefix=".monitor-", delete=False) as file:
+            file.write(encoded)
+        Path(file.name).replace(path)
+
+    @classmethod
+    def load(cls, store: Path) -> MonitorSettings:
+        """The settings of the service that writes the store; the defaults when it left none.
+
+        Raises HistoryError when the file is there and unusable.
+        """
+        path = store / MONITOR_FILE
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError) as error:
+            raise HistoryError(
+                f"{path}: expected the settings that a monitor wrote, got: {error}; "
+                "remove the file, and the service writes it again when it starts"
+            ) from error
+
 
 class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the healer measures, judges, merges and watches.
@@ -97,7 +135,7 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
     new_change_every_s: float = 3600.0
     breaker_rollbacks: int = 2
     breaker_window_s: float = 86400.0
-    sandbox: Literal["auto", "namespaces", "none"] = "auto"
+    sandbox: SandboxChoice = "auto"
     seed: int = 20240229
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ repository afterwards is none of this module's business.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -54,6 +55,27 @@ def make_host(folder: Path) -> DemoHost:
     _git(folder, "add", "--all")
     _git(folder, "commit", "--quiet", "--message", "Recognise handwritten digits by attention")
     return DemoHost(path=folder, healthy=_git(folder, "rev-parse", "HEAD"))
+
+
+def set_temperature(text: str, temperature: float) -> str:
+    """The text of `config/model.toml` with another attention temperature; comments stay."""
+    return re.sub(r"(?m)^(temperature\s*=\s*)[^\s#]+", rf"\g<1>{temperature:g}", text, count=1)
+
+
+def commit_temperature(folder: Path, temperature: float) -> str:
+    """Commit another temperature, as a person with an editor would; returns the commit."""
+    config = folder / "config" / "model.toml"
+    config.write_text(set_temperature(config.read_text(), temperature))
+    _git(
+        folder,
+        "commit",
+        "--quiet",
+        "--all",
+        "--allow-empty",
+        "--message",
+        f"Set the temperature to {temperature:g}",
+    )
+    return _git(folder, "rev-parse", "HEAD")
 
 
 def _images() -> dict[str, np.ndarray]:

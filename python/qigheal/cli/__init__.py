@@ -1,0 +1,50 @@
+"""The command line. Exit codes: 0 fine, 1 unhealthy or worse, 2 nothing to say, 64 and up errors.
+
+`main` is the entry point; the commands stand in `commands`, what they print in `show`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from qigheal.errors import MissingExtra
+
+FINE, UNHEALTHY, NOTHING_TO_SAY = 0, 1, 2
+USAGE = 64
+ENVIRONMENT = 69
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run one command and exit; an error is one line on standard error, with its remedy."""
+    try:
+        import rich.console  # noqa: F401  # whether the extra is there
+        import typer
+    except ImportError as error:
+        print(f"qigheal: {MissingExtra(error.name or 'typer', 'cli', 'the command line')}", file=sys.stderr)
+        sys.exit(ENVIRONMENT)
+
+    from qigcore.errors import QigcoreError
+    from qigheal.cli.commands import app
+    from qigheal.errors import QighealError
+
+    # typer does not export the class of usage errors, only this child of it.
+    usage_error: type[Exception] = typer.BadParameter.__bases__[0]
+    try:
+        code = typer.main.get_command(app)(standalone_mode=False, prog_name="qigheal")
+    except usage_error as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        print(f"qigheal: {' '.join(message.split())} (see: qigheal --help)", file=sys.stderr)
+        sys.exit(USAGE)
+    except (typer.Abort, KeyboardInterrupt):
+        print(
+            "qigheal: interrupted; what was begun stands in the ledger and goes on next time", file=sys.stderr
+        )
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe went away; Python would complain about the flush
+        sys.exit(INTERRUPTED)
+    except (QighealError, QigcoreError) as error:
+        print(f"qigheal: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(ENVIRONMENT)
+    sys.exit(code if isinstance(code, int) else FINE)

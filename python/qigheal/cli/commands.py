@@ -1,0 +1,255 @@
+"""The commands: each reads its arguments, asks the layer below, and hands the answer to `show`.
+
+What is measured, decided or written is decided below; nothing here knows a formula.
+"""
+
+from __future__ import annotations
+
+import getpass
+import time
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+from qigcore.baseline import Baseline
+from qigcore.history import History
+
+from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show
+from qigheal.errors import LedgerError
+from qigheal.health import assess, remeasure, rules_for, trend_of
+from qigheal.records import HealthReport
+from qigheal.settings import HealSettings, MonitorSettings, SandboxChoice, default_store
+
+app = typer.Typer(
+    name="qigheal",
+    help="Watches a service, says when healthy is gone, and repairs its repository with measured patches.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+phase_app = typer.Typer(help="The four phases: what the healer may do by itself.", no_args_is_help=True)
+app.add_typer(phase_app, name="phase")
+
+Store = Annotated[
+    Path | None,
+    typer.Option("--store", help="Folder of the history; default $QIGHEAL_STORE, else .qigheal."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Host = Annotated[Path, typer.Argument(help="The service's git repository, with its qigheal.toml.")]
+HostOption = Annotated[Path, typer.Option("--host", help="The service's git repository.")]
+
+RING = 1000
+
+
+def _store(given: Path | None) -> Path:
+    return given if given is not None else default_store()
+
+
+def _baseline(store: Path) -> Baseline | None:
+    path = store / "baseline.json"
+    return Baseline.load(path) if path.exists() else None
+
+
+def _report(store: Path) -> HealthReport:
+    baseline = _baseline(store)
+    with History.read_only(store) as history:
+        batch = history.last(RING)
+        total = sum(segment.rows for segment in history.segments())
+    if baseline is not None:
+        batch = remeasure(batch, baseline)
+    rules = rules_for(MonitorSettings.load(store), baseline)
+    return assess(batch.heads(), batch.basin_coords, rules, baseline, total)
+
+
+@app.command()
+def status(store: Store = None, json: Json = False) -> int:
+    """Is the service healthy? Exit 0 healthy, 1 not, 2 too few snapshots to say.
+
+    Example: qigheal status --store /var/lib/digits/.qigheal
+    """
+    report = _report(_store(store))
+    show.status(report, json=json)
+    if report.state == "learning":
+        return NOTHING_TO_SAY
+    return FINE if report.healthy else UNHEALTHY
+
+
+@app.command()
+def trends(
+    store: Store = None,
+    window: Annotated[int, typer.Option(help="Snapshots to look back over.", min=10)] = 50,
+    json: Json = False,
+) -> int:
+    """Where Φ, κ, drift, latency, errors and memory are heading.
+
+    Example: qigheal trends --window 200
+    """
+    place = _store(store)
+    baseline = _baseline(place)
+    with History.read_only(place) as history:
+        batch = history.last(window)
+    if baseline is not None:
+        batch = remeasure(batch, baseline)
+    found = {metric: trend_of(batch, metric, baseline) for metric in show.METRIC_NAMES}
+    show.trends(found, json=json)
+    return NOTHING_TO_SAY if all(t.direction == "unknown" for t in found.values()) else FINE
+
+
+@app.command()
+def history(
+    store: Store = None,
+    last: Annotated[int, typer.Option(help="Snapshots to show, newest last.", min=1)] = 20,
+    json: Json = False,
+) -> int:
+    """The newest snapshots, and which processes wrote them.
+
+    Example: qigheal history --last 5 --json
+    """
+    with History.read_only(_store(store)) as opened:
+        batch = opened.last(last)
+        show.history(batch, opened.segments(), opened.damage, json=json)
+    return FINE if len(batch) else NOTHING_TO_SAY
+
+
+@app.command()
+def heal(
+    host: Host = Path(),
+    store: Store = None,
+    healthy: Annotated[
+        str | None, typer.Option(help="A commit that was healthy: measure it and HEAD with the probe.")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="Try only this strategy.")] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Merge an accepted patch now: a logged override for this run.")
+    ] = False,
+    sandbox: Annotated[
+        str, typer.Option(help="auto, namespaces, or none (no isolation: only for code you trust).")
+    ] = "auto",
+    json: Json = False,
+) -> int:
+    """Diagnose, propose a patch, measure it against the unpatched code, and open a change.
+
+    Example: qigheal heal ~/src/digits --store /var/lib/digits/.qigheal
+    """
+    from qigheal.healing.engine import SelfHealingEngine
+
+    engine = SelfHealingEngine(
+        host=host,
+        store=_store(store),
+        auto_apply=apply,
+        settings=HealSettings(sandbox=cast(SandboxChoice, sandbox)),
+        on_step=show.silent if json else show.step,
+    )
+    result = engine.check_and_heal(healthy=healthy, strategy=strategy)
+    show.healed(result, json=json)
+    if not result.triggered:
+        return FINE
+    states = {change.state for change in result.changes}
+    return FINE if states & {"watching", "confirmed"} else UNHEALTHY if not states else NOTHING_TO_SAY
+
+
+@app.command()
+def patches(store: Store = None, json: Json = False) -> int:
+    """Changes opened so far and their state, and every patch that was measured.
+
+    Example: qigheal patches --json
+    """
+    from qigheal.healing.ledger import Ledger
+
+    ledger = Ledger(_store(store) / "ledger.db", read_only=True)
+    problems = ledger.verify()
+    if problems:
+        raise LedgerError(f"the ledger's chain is broken: {problems[0]}; trust nothing after that row")
+    changes = tuple(ledger.changes().values())
+    verdicts = ledger.verdicts()
+    show.patches(changes, verdicts, json=json)
+    return FINE if changes or verdicts else NOTHING_TO_SAY
+
+
+@app.command()
+def review(
+    change: Annotated[str, typer.Argument(help="The change's id, or its first digits.")],
+    approve: Annotated[bool, typer.Option("--approve/--reject", help="Merge it, or close it for good.")],
+    host: HostOption = Path(),
+    store: Store = None,
+    reviewer: Annotated[str | None, typer.Option(help="Who reviews; default: the user.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")] = "",
+    json: Json = False,
+) -> int:
+    """Approve a change (it is merged and deployed at once) or reject it.
+
+    Example: qigheal review 3f2a --approve --host ~/src/digits
+    """
+    from qigheal.healing.engine import SelfHealingEngine
+
+    engine = SelfHealingEngine(host=host, store=_store(store), on_step=show.silent if json else show.step)
+    changed = engine.review(change, approve=approve, reviewer=reviewer or getpass.getuser(), reason=reason)
+    show.change(changed, json=json)
+    return NOTHING_TO_SAY if approve and changed.state in ("open", "approved") else FINE
+
+
+@phase_app.command("status")
+def phase_status(store: Store = None, json: Json = False) -> int:
+    """The present phase, and what the next gate still asks for."""
+    from qigheal.healing import phases
+    from qigheal.healing.evidence import store_evidence
+    from qigheal.healing.ledger import Ledger
+
+    place = _store(store)
+    ledger = Ledger(place / "ledger.db")
+    show.phase(phases.current(ledger), phases.gate_status(ledger, store_evidence(place)), json=json)
+    return FINE
+
+
+@phase_app.command("advance")
+def phase_advance(store: Store = None) -> int:
+    """Enter the next phase, if its gate is met on the evidence."""
+    from qigheal.healing import phases
+    from qigheal.healing.evidence import store_evidence
+    from qigheal.healing.ledger import Ledger
+
+    place = _store(store)
+    ledger = Ledger(place / "ledger.db")
+    entered = phases.advance(ledger, store_evidence(place), actor=getpass.getuser(), at=time.time())
+    show.line(f"phase {entered}")
+    return FINE
+
+
+@phase_app.command("override")
+def phase_override(
+    to: Annotated[int, typer.Argument(help="The phase to enter, 1 to 4.", min=1, max=4)],
+    reason: Annotated[str, typer.Option(help="Why the gate does not count; kept in the ledger.")],
+    store: Store = None,
+) -> int:
+    """Enter a phase whatever its gate says. Logged."""
+    from qigheal.healing import phases
+    from qigheal.healing.ledger import Ledger
+
+    ledger = Ledger(_store(store) / "ledger.db")
+    phases.override(ledger, to, actor=getpass.getuser(), reason=reason, at=time.time())
+    show.line(f"phase {phases.current(ledger)}")
+    return FINE
+
+
+@app.command()
+def demo(
+    fault_temperature: Annotated[
+        float, typer.Option(help="The attention temperature that the bad deploy sets.", min=1e-3, max=1e6)
+    ] = 5.0,
+    folder: Annotated[
+        Path, typer.Option("--output", help="Where demo-report.json and demo-report.png are written.")
+    ] = Path(),
+    json: Json = False,
+) -> int:
+    """The whole story on a real small service: a fault found, healed, merged, watched; a bad change undone.
+
+    Example: qigheal demo --fault-temperature 30
+    """
+    from qigheal.demo.story import tell
+
+    report = tell(
+        fault_temperature=fault_temperature, folder=folder, say=show.silent_line if json else show.line
+    )
+    if json:
+        show.document(report)
+    return FINE

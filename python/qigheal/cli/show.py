@@ -1,0 +1,205 @@
+"""What the commands print: tables for a person, one JSON document for a program.
+
+Text from a service (module names, reasons) is shown as text: never as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from qigcore.history import Damage, SegmentInfo
+from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
+from qigcore.trends import Trend
+from qigheal.healing.phases import Criterion
+from qigheal.records import Change, HealingPatch, HealResult, HealthReport, Verdict
+
+METRIC_NAMES = tuple(METRICS)
+COLOUR = {"normal": "green", "warning": "yellow", "critical": "red"}
+
+console = Console(highlight=False)
+
+
+def document(content: Any) -> None:
+    """One JSON document on standard output."""
+    encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
+    print(encoded.decode())
+
+
+def line(text: str) -> None:
+    """One line for a person."""
+    console.print(text, markup=False)
+
+
+def silent_line(text: str) -> None:
+    """Nothing: standard output belongs to the JSON document."""
+
+
+def step(stage: str, sentence: str) -> None:
+    """One step of the engine, as it is taken."""
+    line(f"  {stage:10} {sentence}")
+
+
+def silent(stage: str, sentence: str) -> None:
+    """Nothing: standard output belongs to the JSON document."""
+
+
+def _when(at: float | None) -> str:
+    return "" if not at else datetime.fromtimestamp(at, UTC).astimezone().isoformat(" ", "seconds")
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def status(report: HealthReport, *, json: bool) -> None:
+    if json:
+        document(report)
+        return
+    word = "learning" if report.state == "learning" else "healthy" if report.healthy else report.severity
+    console.print(f"[{COLOUR[report.severity]}]{word}[/]", f"after {report.snapshots} snapshots")
+    for finding in report.findings:
+        since = f" (since {_when(finding.since)})" if finding.since else ""
+        line(f"  {finding.severity:8} {finding.message}{since}")
+        if finding.components:
+            moved = ", ".join(f"{share.index} ({share.share:.0%})" for share in finding.components)
+            line(f"           components that moved: {moved}")
+    for note in report.notes:
+        line(f"  note     {note}")
+    table = _table("metric", "value")
+    for metric, value in report.metrics.items():
+        table.add_row(escape(metric), f"{value:.4g}")
+    console.print(table)
+
+
+def trends(found: Mapping[str, Trend], *, json: bool) -> None:
+    if json:
+        document(found)
+        return
+    table = _table("metric", "direction", "slope a snapshot", "± error", "mean")
+    for metric, trend in found.items():
+        table.add_row(
+            metric, trend.direction, f"{trend.slope:+.3g}", f"{trend.stderr:.2g}", f"{trend.recent_avg:.4g}"
+        )
+    console.print(table)
+
+
+def history(batch: Batch, segments: Sequence[SegmentInfo], damage: Damage, *, json: bool) -> None:
+    if json:
+        document({"segments": segments, "damage": damage, "snapshots": [*_snapshots(batch)]})
+        return
+    table = _table("time", "Φ", "κ", "drift", "regime", "errors", "ms", "MB", "code", "repaired")
+    for row in _snapshots(batch):
+        table.add_row(
+            _when(row["timestamp"]),
+            f"{row['phi']:.3f}",
+            f"{row['kappa_eff']:.2f}",
+            f"{row['basin_drift']:.3f}",
+            row["regime"],
+            f"{row['error_rate']:.3f}",
+            f"{row['avg_latency_ms']:.2f}",
+            f"{row['memory_mb']:.0f}",
+            escape(row["code_hash"][:10]),
+            ", ".join(row["repaired"]),
+        )
+    console.print(table)
+    for segment in segments:
+        state = "live" if segment.alive else "ended"
+        line(f"{segment.rows} snapshots by process {segment.pid} on {segment.host} ({state})")
+    lost = {name: count for name, count in msgspec.to_builtins(damage).items() if count}
+    if lost:
+        line("damage: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in lost.items()))
+
+
+def _snapshots(batch: Batch) -> list[dict[str, Any]]:
+    scalars = [
+        name for name in batch.columns if name not in ("basin_coords", "repaired", "regime", "code", "module")
+    ]
+    codes, modules = batch.code_hash, batch.module_name
+    return [
+        {
+            **{name: float(batch.columns[name][i]) for name in scalars},
+            "basin_coords": batch.basin_coords[i].tolist(),
+            "regime": REGIMES[int(batch.regime[i])],
+            "repaired": [name for bit, name in enumerate(REPAIRABLE) if int(batch.repaired[i]) >> bit & 1],
+            "code_hash": codes[i],
+            "module_name": modules[i],
+        }
+        for i in range(len(batch))
+    ]
+
+
+def healed(result: HealResult, *, json: bool) -> None:
+    if json:
+        document(result)
+        return
+    for patch in result.patches:
+        line(patch.diff.rstrip())
+    for outcome in result.outcomes:
+        line(outcome.reason)
+    line(result.message)
+    for made in result.changes:
+        if made.state == "open":
+            line(f"review it with: qigheal review {made.id} --approve")
+
+
+def change(made: Change, *, json: bool) -> None:
+    if json:
+        document(made)
+        return
+    line(f"change {made.id} is {made.state}" + (f": {made.reason}" if made.reason else ""))
+
+
+def patches(
+    changes: Sequence[Change], verdicts: Sequence[tuple[HealingPatch, Verdict, float]], *, json: bool
+) -> None:
+    if json:
+        document(
+            {
+                "changes": changes,
+                "measured": [
+                    {"patch": patch, "verdict": verdict, "at": at} for patch, verdict, at in verdicts
+                ],
+            }
+        )
+        return
+    table = _table("change", "state", "strategy", "opened", "reviewer", "reason", title="Changes")
+    for made in changes:
+        table.add_row(
+            made.id,
+            made.state,
+            escape(made.patch.strategy),
+            _when(made.opened_at),
+            escape(made.reviewer),
+            escape(made.reason),
+        )
+    console.print(table)
+    table = _table("patch", "decision", "fitness", "pairs", "measured", "reason", title="Measured patches")
+    for patch, verdict, at in verdicts:
+        fitness = verdict.fitness
+        score = f"{fitness.point:.2f} ({fitness.low:.2f}-{fitness.high:.2f})" if fitness else ""
+        table.add_row(
+            patch.fingerprint, verdict.decision, score, str(verdict.pairs), _when(at), escape(verdict.reason)
+        )
+    console.print(table)
+
+
+def phase(current: int, criteria: Sequence[Criterion], *, json: bool) -> None:
+    if json:
+        document({"phase": current, "criteria": criteria})
+        return
+    line(f"phase {current}")
+    table = _table("", "criterion", "needed", "found")
+    for criterion in criteria:
+        mark = "[green]met[/]" if criterion.met else "[yellow]open[/]"
+        table.add_row(mark, escape(criterion.name), escape(criterion.needed), escape(criterion.found))
+    console.print(table)

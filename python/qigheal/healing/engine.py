@@ -1,0 +1,397 @@
+"""The healing chain, top to bottom: the only room that knows the order of the stages.
+
+    history → diagnose → strategy → trial → judge → forge → deploy → watch → (confirmed | rolled back)
+
+The engine makes what the stages are handed (a bench, a repository, a clock), writes each transition
+to the ledger before its side effect, and asks the phase what it may do. It holds no state of its own
+between passes: whatever it must remember stands in the ledger, whatever it must know of the service
+in the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+from qigcore.baseline import Baseline
+from qigcore.history import History
+
+from qigcore.rows import Batch
+from qigheal.errors import EngineError, PatchError, QighealError, RepoError
+from qigheal.healing import judge, phases
+from qigheal.healing.bench import Bench
+from qigheal.healing.diagnosis import diagnose
+from qigheal.healing.ledger import Ledger
+from qigheal.healing.passage import Passage, Step
+from qigheal.healing.probed import LEARN_BATCHES, batch_of, learn_from_probe
+from qigheal.healing.strategies import builtin
+from qigheal.healing.trial import TrialRun
+from qigheal.health import assess, remeasure, rules_for
+from qigheal.host import Manifest, refusals
+from qigheal.records import Change, Diagnosis, HealingPatch, HealResult, Outcome, Verdict
+from qigheal.repo import Repo
+from qigheal.sandbox import Sandbox
+from qigheal.settings import HealSettings, MonitorSettings, default_store
+
+if TYPE_CHECKING:
+    from qigheal.monitor import GeometricHealthMonitor
+
+log = logging.getLogger("qigheal")
+
+READ_SNAPSHOTS = 5000
+"""How far back a pass reads: far enough to see when it was last healthy."""
+
+
+def _silent(stage: str, sentence: str) -> None:
+    log.info("%s: %s", stage, sentence)
+
+
+class SelfHealingEngine:
+    """Reads a service's history, and repairs the service's repository.
+
+    monitor: the service's monitor when the engine runs beside it in one process; it is only asked
+        where its history is. A healer in a process of its own passes `store` instead.
+    host: the repository of the service, with its `qigheal.toml`.
+    store: the folder of the history, the baseline and the ledger.
+    fitness_threshold: the score that a patch's lower 95 % bound must exceed.
+    auto_apply: an operator's override for this engine: accepted patches are merged without a further
+        review. It is logged, and never merges a patch of tier "review".
+    settings: everything else (see `HealSettings`).
+    on_step: told of each step as it is taken.
+
+    Raises EngineError when there is no history to read, RepoError or ManifestError when `host` is no
+    repository with a usable manifest.
+    """
+
+    def __init__(
+        self,
+        monitor: GeometricHealthMonitor | None = None,
+        host: str | os.PathLike[str] = ".",
+        *,
+        store: str | os.PathLike[str] | None = None,
+        fitness_threshold: float | None = None,
+        auto_apply: bool = False,
+        settings: HealSettings | None = None,
+        clock: Callable[[], float] = time.time,
+        on_step: Step = _silent,
+    ) -> None:
+        settings = settings or HealSettings()
+        if fitness_threshold is not None:
+            settings = replace(settings, fitness_threshold=fitness_threshold)
+        self.settings = settings
+        self.auto_apply = auto_apply
+        self.clock = clock
+        self.on_step = on_step
+        self.monitor = monitor
+        self.repo = Repo(Path(host))
+        Manifest.at(self.repo, self.repo.head())
+        if store is None and monitor is not None:
+            if monitor.history is None:
+                raise EngineError(
+                    "the engine reads the history on disk, and this monitor keeps none; "
+                    "make it with GeometricHealthMonitor(history='.qigheal')"
+                )
+            store = monitor.history.path
+        self.store = Path(store) if store is not None else default_store()
+        self.ledger = Ledger(self.store / "ledger.db")
+
+    # What the engine reads
+
+    @property
+    def phase(self) -> int:
+        """The present phase, 1 to 4."""
+        return phases.current(self.ledger)
+
+    def baseline(self) -> Baseline | None:
+        """The baseline that the service learned, or None while it is still learning."""
+        path = self.store / "baseline.json"
+        return Baseline.load(path) if path.exists() else None
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[History, Passage]]:
+        """The history and the changes, held by this healer alone."""
+        if self.monitor is not None and self.monitor.history is not None:
+            self.monitor.history.flush()
+        with self.repo.lock("heal"), History.read_only(self.store) as history:
+            yield (
+                history,
+                Passage(
+                    self.repo, self.ledger, history, self.settings, clock=self.clock, on_step=self.on_step
+                ),
+            )
+
+    @contextlib.contextmanager
+    def _bench(self, base: str) -> Iterator[Bench]:
+        """A bench on commit `base`, with the present manifest (an older commit may have none)."""
+        with tempfile.TemporaryDirectory(prefix="qigheal-") as folder:
+            manifest = Manifest.at(self.repo, self.repo.head())
+            with Bench(self.repo, manifest, Sandbox(self.settings.sandbox), base, Path(folder)) as bench:
+                yield bench
+
+    # One pass
+
+    def check_and_heal(self, *, healthy: str | None = None, strategy: str | None = None) -> HealResult:
+        """One pass: bring pending changes along; if the service is unwell, try to heal it. Blocks.
+
+        healthy: a commit that was healthy; baseline and present state are then both measured with
+            the probe, and the service's history is not needed.
+        strategy: try only the strategy of this name.
+
+        Raises RepoError when another healer holds the repository, EngineError when there is nothing
+        to judge by (no history or no baseline).
+        """
+        with self._opened() as (history, passage):
+            baseline = self.baseline()
+            moved, outcomes = self._bring_along(passage, baseline)
+            if healthy is not None:
+                baseline, batch = self._measure(self.repo.resolve(healthy))
+            else:
+                batch = history.last(READ_SNAPSHOTS)
+            if baseline is None:
+                raise EngineError(
+                    f"{self.store}: nothing says yet what healthy is: no baseline.json. Let the service record "
+                    "until it has learned one, or name a healthy commit: qigheal heal HOST --healthy REF"
+                )
+            result = self._heal(passage, baseline, batch, strategy)
+            return replace(
+                result,
+                changes=tuple(_latest([*moved, *result.changes])),
+                outcomes=(*outcomes, *result.outcomes),
+            )
+
+    def _bring_along(self, passage: Passage, baseline: Baseline | None) -> tuple[list[Change], list[Outcome]]:
+        changes: list[Change] = []
+        outcomes: list[Outcome] = []
+        for change in passage.pending():
+            moved, outcome = passage.advance(change, baseline)
+            changes.append(moved)
+            if outcome is not None:
+                outcomes.append(outcome)
+        return changes, outcomes
+
+    def _measure(self, healthy: str) -> tuple[Baseline, Batch]:
+        self.on_step("measure", f"measuring {LEARN_BATCHES} batches of {healthy[:10]} as the healthy state")
+        with self._bench(healthy) as bench:
+            baseline = learn_from_probe(bench, MonitorSettings.load(self.store).geometry, at=self.clock())
+        count = self.settings.diagnose_snapshots
+        self.on_step("measure", f"measuring {count} batches of the present code")
+        with self._bench(self.repo.head()) as bench:
+            answers = bench.batches(None, count)
+            return baseline, batch_of(answers, code_hash=bench.base, at=self.clock())
+
+    def _heal(self, passage: Passage, baseline: Baseline, batch: Batch, strategy: str | None) -> HealResult:
+        rules = rules_for(MonitorSettings.load(self.store), baseline)
+        batch = remeasure(batch, baseline)
+        health = assess(batch.heads()[-1000:], batch.basin_coords[-1000:], rules, baseline, len(batch))
+        diagnosis = diagnose(batch, baseline, rules)
+        if diagnosis is None:
+            return HealResult(triggered=False, message="healthy: nothing to heal", health=health)
+        self.ledger.append("diagnosis", diagnosis.code_hash, diagnosis, self.clock())
+        self.on_step("diagnosis", "; ".join(finding.message for finding in diagnosis.findings))
+        found = HealResult(triggered=True, message="", health=health, diagnosis=diagnosis)
+
+        held = self._why_not(passage)
+        if held:
+            return replace(found, message=held)
+        base = self.repo.head()
+        with self._bench(base) as bench:
+            return self._propose(passage, bench, found, diagnosis, strategy)
+
+    def _why_not(self, passage: Passage) -> str:
+        """Why nothing may be tried now, or an empty string."""
+        phase = self.phase
+        if not self.auto_apply and not phases.allowed(phase, "safe").evaluate:
+            return f"unhealthy; phase {phase} only watches (see: qigheal phase status)"
+        now = self.clock()
+        if phases.breaker_open(self.ledger, self.settings, now):
+            return "unhealthy; the breaker is open after repeated rollbacks: a person must look"
+        waiting = passage.pending()
+        busy = [c for c in waiting if c.state != "open"]
+        if busy:
+            return f"unhealthy; change {busy[0].id} is {busy[0].state} and has to end first"
+        if len(waiting) >= self.settings.max_open_changes:
+            return f"unhealthy; {len(waiting)} changes already wait for a review (qigheal patches)"
+        return ""
+
+    def _propose(
+        self,
+        passage: Passage,
+        bench: Bench,
+        found: HealResult,
+        diagnosis: Diagnosis,
+        only: str | None,
+    ) -> HealResult:
+        patches: list[HealingPatch] = []
+        verdicts: list[Verdict] = []
+        chosen = [s for s in builtin(self.settings) if only in (None, s.name)]
+        if not chosen:
+            known = ", ".join(s.name for s in builtin(self.settings))
+            raise EngineError(f"no strategy is called {only!r}; there are: {known}")
+        for candidate in chosen:
+            if not set(candidate.metrics) & set(diagnosis.metrics):
+                continue
+            self.on_step("strategy", f"{candidate.name}: looking for a patch")
+            for patch in candidate.propose(diagnosis, bench, self.repo):
+                if self.ledger.quarantined(patch.fingerprint):
+                    self.on_step("patch", f"{patch.fingerprint} was rejected or rolled back before; skipped")
+                    continue
+                patches.append(patch)
+                self.ledger.append("patch", patch.fingerprint, patch, self.clock())
+                self.on_step("patch", patch.rationale)
+                verdict = self.judge_patch(bench, patch, diagnosis)
+                verdicts.append(verdict)
+                if verdict.accepted:
+                    made = replace(found, patches=tuple(patches), verdicts=tuple(verdicts))
+                    return self._open(passage, made, patch, verdict)
+        message = (
+            f"unhealthy; {len(patches)} patches were measured, none provably helps"
+            if patches
+            else "unhealthy; no strategy has a patch for this"
+        )
+        return replace(found, patches=tuple(patches), verdicts=tuple(verdicts), message=message)
+
+    def judge_patch(self, bench: Bench, patch: HealingPatch, diagnosis: Diagnosis) -> Verdict:
+        """Measure `patch` against the unpatched code until the judge has seen enough."""
+        with TrialRun(patch, diagnosis, bench, self.repo, self.settings) as run:
+            trial = run.measure(self.settings.min_pairs)
+            while judge.needs_more(trial, self.settings):
+                self.on_step("trial", f"{len(trial.pairs)} pairs measured, more are needed")
+                trial = run.measure(len(trial.pairs))
+        verdict = judge.verdict(trial, self.settings)
+        self.ledger.append("verdict", patch.fingerprint, {"patch": patch, "verdict": verdict}, self.clock())
+        self.on_step("verdict", f"{verdict.pairs} pairs: {verdict.decision}; {verdict.reason}")
+        return verdict
+
+    def _open(self, passage: Passage, found: HealResult, patch: HealingPatch, verdict: Verdict) -> HealResult:
+        may = phases.allowed(self.phase, patch.tier)
+        if not (may.open or self.auto_apply):
+            return replace(found, message=f"a patch helps; phase {self.phase} opens no changes")
+        wait = phases.next_change_at(self.ledger, self.settings) - self.clock()
+        if wait > 0 and not self.auto_apply:
+            return replace(found, message=f"a patch helps; the next change may be opened in {wait:.0f} s")
+        change = passage.begin(patch, verdict, self.repo.branch())
+        if change.state != "open":
+            return replace(
+                found, changes=(change,), message=f"the change could not be opened: {change.reason}"
+            )
+        if patch.tier == "review":
+            return replace(
+                found, changes=(change,), message="a change is open; only a person may merge its kind"
+            )
+        alone = may.merge_alone and bench_is_isolated(verdict)
+        if self.auto_apply:
+            reason = "auto_apply was set by the operator"
+            self.ledger.append("override", change.id, {"actor": _user(), "reason": reason}, self.clock())
+        if not (alone or self.auto_apply):
+            return replace(found, changes=(change,), message="a change is open and waits for a review")
+        change = passage.review(
+            change, approve=True, reviewer=_user() if self.auto_apply else "phase 4", reason=""
+        )
+        change, outcome = passage.advance(change, self.baseline())
+        message = (
+            f"change {change.id} is {change.state}"
+            if not change.reason
+            else f"change {change.id} is {change.state}: {change.reason}"
+        )
+        return replace(found, changes=(change,), outcomes=(outcome,) if outcome else (), message=message)
+
+    # What a person may do
+
+    def review(self, change_id: str, *, approve: bool, reviewer: str, reason: str = "") -> Change:
+        """Approve or reject an open change. An approved one is merged and deployed at once."""
+        with self._opened() as (_, passage):
+            change = passage.review(
+                self._change(change_id), approve=approve, reviewer=reviewer, reason=reason
+            )
+            if approve:
+                change, _ = passage.advance(change, None)
+            return change
+
+    def put_through(self, diff: str, *, actor: str, reason: str, strategy: str = "override") -> Change:
+        """Merge and deploy `diff` without a trial: an operator's override, logged before it is done.
+
+        What the manifest forbids stays forbidden. The change is watched like any other.
+
+        Raises PatchError when it does not apply or touches what it may not, EngineError without a
+        reason.
+        """
+        if not reason.strip():
+            raise EngineError(
+                "an override needs a reason; it is what a later reader of the ledger will ask for"
+            )
+        base = self.repo.head()
+        patch = HealingPatch(
+            strategy=strategy, tier="review", base=base, diff=diff, rationale=reason, heals=()
+        )
+        manifest = Manifest.at(self.repo, base)
+        tree = self.repo.apply(base, diff)
+        forbidden = refusals(manifest, self.repo.changes(base, tree), self.repo.entries(base))
+        if forbidden:
+            raise PatchError("; ".join(forbidden))
+        with self._opened() as (_, passage):
+            self.ledger.append(
+                "override", patch.fingerprint, {"actor": actor, "reason": reason}, self.clock()
+            )
+            change = passage.begin(patch, None, self.repo.branch())
+            if change.state == "open":
+                change = passage.review(change, approve=True, reviewer=actor, reason=reason)
+                change, _ = passage.advance(change, None)
+            return change
+
+    def bring_along(self) -> tuple[Change, ...]:
+        """Move pending changes as far as they go now: resume what was interrupted, watch what is live."""
+        with self._opened() as (_, passage):
+            changes, _ = self._bring_along(passage, self.baseline())
+            return tuple(changes)
+
+    def _change(self, change_id: str) -> Change:
+        changes = self.ledger.changes()
+        matching = [c for key, c in changes.items() if key.startswith(change_id)] if change_id else []
+        if len(matching) != 1:
+            raise EngineError(
+                f"{change_id!r} names {len(matching)} changes; give one id of: {', '.join(changes) or '(none)'}"
+            )
+        return matching[0]
+
+    # Asynchronous faces
+
+    async def acheck_and_heal(self) -> HealResult:
+        """`check_and_heal` in a thread, so that an event loop goes on."""
+        return await asyncio.to_thread(self.check_and_heal)
+
+    async def autonomous_loop(self, interval_seconds: float = 300) -> None:
+        """A pass every `interval_seconds`, for ever; a pass that fails is logged and the loop goes on."""
+        while True:
+            try:
+                result = await self.acheck_and_heal()
+                log.info("pass: %s", result.message)
+            except RepoError as error:
+                log.info("pass skipped: %s", error)
+            except QighealError as error:
+                log.warning("pass failed: %s", error)
+            await asyncio.sleep(interval_seconds)
+
+
+def bench_is_isolated(verdict: Verdict) -> bool:
+    """Whether the trial ran under full isolation, without which nothing merges by itself."""
+    return verdict.sandbox_level == "namespaces"
+
+
+def _latest(changes: list[Change]) -> list[Change]:
+    return list({change.id: change for change in changes}.values())
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -1,0 +1,372 @@
+"""The whole chain on the toy host: what it does, what it refuses, and that a kill loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qigheal.errors import EngineError, PatchError, RepoError
+from qigheal.healing import phases
+from qigheal.healing.engine import SelfHealingEngine
+from qigheal.healing.ledger import Ledger
+from qigheal.records import Change
+from qigheal.settings import HealSettings
+from tests.heal.toyhost import CONFIG, ToyHost, git
+
+QUICK = HealSettings(search_evaluations=12, search_batches=2, min_pairs=20, max_pairs=160, seed=5)
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToyHost:
+    host = ToyHost(tmp_path)
+    monkeypatch.setenv("TOY_DEPLOYS", str(host.deploys))
+    return host
+
+
+def engine(toy: ToyHost, *, phase: int = 3, auto_apply: bool = False) -> SelfHealingEngine:
+    made = SelfHealingEngine(
+        host=toy.path, store=toy.store, settings=QUICK, auto_apply=auto_apply, clock=lambda: toy.clock
+    )
+    if phases.current(made.ledger) != phase:
+        phases.override(made.ledger, phase, actor="test", reason="a test", at=toy.clock)
+    return made
+
+
+def sick(toy: ToyHost, gain: float = 6.0) -> str:
+    toy.learn()
+    commit = toy.break_it(gain)
+    toy.live(gain, 60, commit)
+    return commit
+
+
+def opened(toy: ToyHost) -> tuple[SelfHealingEngine, Change]:
+    healer = engine(toy)
+    result = healer.check_and_heal()
+    assert [c.state for c in result.changes] == ["open"], result.message
+    return healer, result.changes[0]
+
+
+def harmful(toy: ToyHost, healer: SelfHealingEngine, gain: float = 9.0) -> str:
+    base = healer.repo.head()
+    return healer.repo.diff(
+        base, healer.repo.edit(base, {"config/app.toml": CONFIG.format(gain=gain).encode()})
+    )
+
+
+def deploys(toy: ToyHost) -> list[str]:
+    return toy.deploys.read_text().splitlines() if toy.deploys.exists() else []
+
+
+def test_from_fault_to_confirmed_repair(toy: ToyHost) -> None:
+    sick(toy)
+    healer, change = opened(toy)
+    assert toy.gain() == 6.0, "an open change has touched the target branch"
+    assert change.verdict is not None
+    assert change.verdict.fitness is not None
+    assert change.verdict.fitness.low > QUICK.fitness_threshold
+
+    change = healer.review(change.id, approve=True, reviewer="Ada")
+    assert change.state == "watching"
+    assert 0.7 < toy.gain() < 1.4
+    assert deploys(toy) == [f"{change.id} {change.merge_commit}"]
+    assert "Reviewed-by: Ada" in git(toy.path, "log", "-1", "--format=%B")
+    assert healer.bring_along()[0].state == "watching", "judged without a snapshot of the merged code"
+
+    toy.live(toy.gain(), 40, change.merge_commit)
+    assert [c.state for c in healer.bring_along()] == ["confirmed"]
+    assert not healer.check_and_heal().triggered
+    assert healer.ledger.verify() == ()
+
+
+def test_healthy_host_gets_no_patch(toy: ToyHost) -> None:
+    toy.learn()
+    toy.live(1.0, 100, toy.healthy)
+    result = engine(toy).check_and_heal()
+    assert not result.triggered
+    assert result.patches == ()
+    assert git(toy.path, "branch", "--list", "qigheal/*") == ""
+
+
+def test_phase_one_only_watches_and_two_only_measures(toy: ToyHost) -> None:
+    sick(toy)
+    watching = engine(toy, phase=1).check_and_heal()
+    assert watching.triggered
+    assert watching.patches == ()
+    measured = engine(toy, phase=2).check_and_heal()
+    assert [v.accepted for v in measured.verdicts] == [True]
+    assert measured.changes == ()
+    assert git(toy.path, "branch", "--list", "qigheal/*") == ""
+
+
+def test_apply_is_logged_and_merges(toy: ToyHost) -> None:
+    sick(toy)
+    healer = engine(toy, phase=1, auto_apply=True)
+    result = healer.check_and_heal()
+    assert [c.state for c in result.changes] == ["watching"], result.message
+    assert len(healer.ledger.entries(kind="override", subject=result.changes[0].id)) == 1
+    assert 0.7 < toy.gain() < 1.4
+
+
+def test_harmful_override_is_taken_back(toy: ToyHost) -> None:
+    toy.learn()
+    toy.live(1.0, 60, toy.healthy)
+    healer = engine(toy)
+    change = healer.put_through(harmful(toy, healer), actor="Ada", reason="a drill")
+    assert toy.gain() == 9.0
+    toy.live(9.0, 40, change.merge_commit)
+    (change,) = healer.bring_along()
+    assert change.state == "rolled_back"
+    assert toy.gain() == 1.0
+    assert git(toy.path, "diff", "--stat", toy.healthy, "HEAD") == ""
+    assert [row.split()[0] for row in deploys(toy)] == [change.id, f"{change.id}-rollback"]
+    assert healer.ledger.quarantined(change.patch.fingerprint)
+
+
+def test_a_person_built_on_it_so_it_is_only_reported(toy: ToyHost) -> None:
+    toy.learn()
+    toy.live(1.0, 60, toy.healthy)
+    healer = engine(toy)
+    change = healer.put_through(harmful(toy, healer), actor="Ada", reason="a drill")
+    (toy.path / "notes.txt").write_text("mine\n")
+    theirs = toy.commit("A person's work")
+    toy.live(9.0, 40, change.merge_commit)
+    (change,) = healer.bring_along()
+    assert change.state == "contested"
+    assert git(toy.path, "rev-parse", "main") == theirs
+
+
+def test_override_needs_a_reason_and_keeps_to_the_manifest(toy: ToyHost) -> None:
+    toy.learn()
+    healer = engine(toy)
+    with pytest.raises(EngineError, match="reason"):
+        healer.put_through(harmful(toy, healer), actor="Ada", reason=" ")
+    base = healer.repo.head()
+    tree = healer.repo.edit(base, {"qigheal.toml": b"# nothing\n"})
+    with pytest.raises(PatchError, match=r"qigheal\.toml"):
+        healer.put_through(healer.repo.diff(base, tree), actor="Ada", reason="a drill")
+
+
+def test_uncommitted_work_stays_byte_for_byte(toy: ToyHost) -> None:
+    sick(toy)
+    healer, change = opened(toy)
+    config = toy.path / "config/app.toml"
+    config.write_text(config.read_text() + "# unfinished\n")
+    before = {
+        p: (p.read_bytes(), p.stat().st_mtime_ns)
+        for p in toy.path.rglob("*")
+        if p.is_file() and ".git" not in p.parts
+    }
+    tip = git(toy.path, "rev-parse", "main")
+    change = healer.review(change.id, approve=True, reviewer="Ada")
+    assert change.state == "approved"
+    assert "config/app.toml" in change.reason
+    assert git(toy.path, "rev-parse", "main") == tip
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
+
+    git(toy.path, "checkout", "-q", "--", ".")
+    (change,) = healer.bring_along()
+    assert change.state == "watching"
+
+
+def test_an_ignored_file_in_the_way_stops_the_merge(toy: ToyHost) -> None:
+    toy.learn()
+    (toy.path / ".gitignore").write_text("app/local.py\n")
+    toy.commit("Ignore local settings")
+    healer = engine(toy)
+    base = healer.repo.head()
+    diff = healer.repo.diff(base, healer.repo.edit(base, {"app/local.py": b"theirs = 1\n"}))
+    (toy.path / "app/local.py").write_text("mine = 1\n")
+    change = healer.put_through(diff, actor="Ada", reason="a drill")
+    assert change.state == "approved"
+    assert "app/local.py" in change.reason
+    assert (toy.path / "app/local.py").read_text() == "mine = 1\n"
+
+
+def test_rejected_is_not_proposed_again(toy: ToyHost) -> None:
+    sick(toy)
+    healer, change = opened(toy)
+    assert healer.review(change.id, approve=False, reviewer="Ada").state == "rejected"
+    toy.clock += 7200
+    again = healer.check_and_heal()
+    assert again.triggered
+    assert again.changes == ()
+    assert again.patches == ()
+
+
+def test_healthy_commit_stands_in_for_a_history(toy: ToyHost) -> None:
+    toy.store.mkdir()
+    toy.break_it(6.0)
+    result = engine(toy).check_and_heal(healthy=toy.healthy)
+    assert result.diagnosis is not None
+    assert [c.state for c in result.changes] == ["open"], result.message
+
+
+def test_nothing_to_judge_by_is_said(toy: ToyHost) -> None:
+    toy.store.mkdir()
+    with pytest.raises(EngineError, match="--healthy"):
+        engine(toy).check_and_heal()
+
+
+def test_only_one_healer_acts(toy: ToyHost) -> None:
+    sick(toy)
+    first, second = engine(toy), engine(toy)
+    with first.repo.lock("heal"), pytest.raises(RepoError, match="heal"):
+        second.check_and_heal()
+    assert second.ledger.entries(kind="patch") == []
+
+
+DRIVER = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from qigheal.healing import ledger
+from tests.heal.test_engine import QUICK, engine, harmful
+from tests.heal.toyhost import ToyHost
+
+toy = ToyHost.__new__(ToyHost)
+folder = Path({folder!r})
+toy.path, toy.store, toy.deploys, toy.clock = folder / "host", folder / "store", folder / "deploys", {clock}
+die_at, before = {die_at}, {before}
+append, count = ledger.Ledger.append, 0
+
+def dying(self, *args, **kwargs):
+    global count
+    count += 1
+    if count == die_at and before:
+        os._exit(9)
+    entry = append(self, *args, **kwargs)
+    if count == die_at:
+        os._exit(9)
+    return entry
+
+healer = engine(toy)
+ledger.Ledger.append = dying
+{action}
+print(count)
+"""
+
+
+def run_dying(toy: ToyHost, action: str, die_at: int, *, before: bool) -> tuple[int, str]:
+    script = DRIVER.format(
+        root=str(ROOT),
+        folder=str(toy.path.parent),
+        clock=toy.clock,
+        die_at=die_at,
+        before=before,
+        action=action,
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TOY_DEPLOYS": str(toy.deploys)},
+    )
+    assert done.returncode in (0, 9), done.stderr
+    return done.returncode, done.stdout
+
+
+ACTIONS = {
+    "put_through": 'healer.put_through(harmful(toy, healer), actor="Ada", reason="a drill")',
+    "roll back": "healer.bring_along()",
+}
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the write", "after the write"])
+@pytest.mark.parametrize("action", list(ACTIONS))
+def test_killed_at_each_step_it_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, before: bool
+) -> None:
+    """A healer that dies at its k-th ledger write, for every k: the next one ends in the same state."""
+    for die_at in range(1, 30):
+        folder = tmp_path / f"{die_at}"
+        folder.mkdir()
+        toy = ToyHost(folder)
+        monkeypatch.setenv("TOY_DEPLOYS", str(toy.deploys))
+        toy.learn()
+        toy.live(1.0, 60, toy.healthy)
+        if action == "roll back":
+            healer = engine(toy)
+            merged = healer.put_through(harmful(toy, healer), actor="Ada", reason="a drill")
+            toy.live(9.0, 40, merged.merge_commit)
+        code, _ = run_dying(toy, ACTIONS[action], die_at, before=before)
+
+        healer = engine(toy)
+        changes = healer.bring_along()
+        settled = list(healer.ledger.changes().values())
+        assert healer.ledger.verify() == ()
+        if not settled:
+            # Killed before anything was promised: nothing may have happened.
+            assert action == "put_through"
+            assert git(toy.path, "rev-parse", "main") == toy.healthy
+            assert git(toy.path, "branch", "--list", "qigheal/*") == ""
+            continue
+        (change,) = settled
+        merges = git(toy.path, "log", "--merges", "--format=%H", "main").split()
+        if action == "put_through" and change.state == "open":
+            # Killed before the approval was written: nobody approved, so nothing is merged.
+            assert merges == []
+            continue
+        assert merges == [change.merge_commit], changes
+        wanted = "watching" if action == "put_through" else "rolled_back"
+        assert change.state == wanted
+        commits = int(git(toy.path, "rev-list", "--count", f"{toy.healthy}..main"))
+        assert commits == (2 if action == "put_through" else 3)
+        assert git(toy.path, "status", "--porcelain") == ""
+        keys = [row.split()[0] for row in deploys(toy)]
+        rollback = [f"{change.id}-rollback"] if action == "roll back" else []
+        assert list(dict.fromkeys(keys)) == [change.id, *rollback], "a deployment is missing"
+        if code == 0:
+            break
+    else:
+        pytest.fail("the action never came to its end")
+
+
+def test_killed_while_healing_it_resumes(toy: ToyHost) -> None:
+    """The same for a healing pass: whatever write it dies at, the next pass ends with one open change."""
+    sick(toy)
+    tried = 0
+    for die_at in (1, 2, 3, 4, 5):
+        code, _ = run_dying(toy, "healer.check_and_heal()", die_at, before=False)
+        if code == 0:
+            break
+        tried += 1
+    healer = engine(toy)
+    healer.check_and_heal()
+    changes = list(healer.ledger.changes().values())
+    assert tried >= 3
+    assert [c.state for c in changes] == ["open"]
+    assert git(toy.path, "branch", "--list", "qigheal/*").split() == [changes[0].branch]
+    assert json.loads(healer.ledger.entries(kind="change")[-1].data)["state"] == "open"
+
+
+def test_two_healers_at_once(toy: ToyHost) -> None:
+    """Two processes start a pass at the same moment: one opens a change, the other steps back."""
+    sick(toy)
+    engine(toy)
+    script = DRIVER.format(
+        root=str(ROOT),
+        folder=str(toy.path.parent),
+        clock=toy.clock,
+        die_at=0,
+        before=False,
+        action="print(healer.check_and_heal().message)",
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    ended = [process.communicate() for process in running]
+    codes = sorted(process.returncode for process in running)
+    assert codes in ([0, 1], [0, 0]), ended
+    changes = Ledger(toy.store / "ledger.db").changes()
+    assert len(changes) == 1
+    assert len(git(toy.path, "branch", "--list", "qigheal/*").split()) == 1

@@ -1,0 +1,132 @@
+"""The command line as a user meets it: what it prints, in which form, with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.heal.toyhost import ToyHost
+
+
+def qigheal(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from qigheal.cli import main; main()", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TOY_DEPLOYS": str(cwd / "deploys")},
+    )
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> ToyHost:
+    host = ToyHost(tmp_path)
+    host.learn()
+    host.live(1.0, 60, host.healthy)
+    return host
+
+
+def test_status_of_a_healthy_service(toy: ToyHost, tmp_path: Path) -> None:
+    said = qigheal("status", "--store", toy.store, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("healthy after 360 snapshots")
+    as_json = json.loads(qigheal("status", "--store", toy.store, "--json", cwd=tmp_path).stdout)
+    assert as_json["healthy"] is True
+    assert as_json["snapshots"] == 360
+    assert as_json["metrics"]["phi"] == pytest.approx(0.75, abs=0.05)
+
+
+def test_status_of_a_sick_service_names_what_is_wrong(toy: ToyHost, tmp_path: Path) -> None:
+    toy.live(6.0, 40, toy.break_it(6.0))
+    said = qigheal("status", "--store", toy.store, cwd=tmp_path)
+    assert said.returncode == 1
+    assert "critical" in said.stdout
+    assert "Φ" in said.stdout
+    assert "components that moved" in said.stdout
+
+
+def test_too_few_snapshots_is_nothing_to_say(tmp_path: Path) -> None:
+    toy = ToyHost(tmp_path)
+    toy.live(1.0, 5, toy.healthy)
+    assert qigheal("status", "--store", toy.store, cwd=tmp_path).returncode == 2
+    assert qigheal("trends", "--store", toy.store, cwd=tmp_path).returncode == 2
+
+
+def test_trends_and_history(toy: ToyHost, tmp_path: Path) -> None:
+    trends = json.loads(qigheal("trends", "--store", toy.store, "--json", cwd=tmp_path).stdout)
+    assert set(trends) == {"phi", "kappa", "basin_drift", "latency", "errors", "memory"}
+    assert trends["phi"]["direction"] == "stable"
+    history = json.loads(
+        qigheal("history", "--store", toy.store, "--last", "3", "--json", cwd=tmp_path).stdout
+    )
+    assert len(history["snapshots"]) == 3
+    assert history["snapshots"][0]["code_hash"] == toy.healthy
+    assert len(history["snapshots"][0]["basin_coords"]) == 64
+    assert sum(segment["rows"] for segment in history["segments"]) == 360
+
+
+def test_heal_review_patches(toy: ToyHost, tmp_path: Path) -> None:
+    toy.live(6.0, 60, toy.break_it(6.0))
+    store = ("--store", toy.store)
+    refused = qigheal("phase", "advance", *store, cwd=tmp_path)
+    assert refused.returncode == 69
+    assert "1000" in refused.stderr
+    assert qigheal("phase", "override", "3", "--reason", "a test", *store, cwd=tmp_path).returncode == 0
+    assert json.loads(qigheal("phase", "status", "--json", *store, cwd=tmp_path).stdout)["phase"] == 3
+
+    healed = qigheal("heal", toy.path, *store, "--json", cwd=tmp_path)
+    assert healed.returncode == 2, healed.stderr  # a change waits for a person
+    (change,) = json.loads(healed.stdout)["changes"]
+    assert change["state"] == "open"
+    approved = qigheal("review", change["id"], "--approve", "--host", toy.path, *store, cwd=tmp_path)
+    assert approved.returncode == 0, approved.stderr
+    listed = json.loads(qigheal("patches", *store, "--json", cwd=tmp_path).stdout)
+    assert [c["state"] for c in listed["changes"]] == ["watching"]
+    assert listed["measured"][0]["verdict"]["accepted"] is True
+    assert change["id"] in qigheal("patches", *store, cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["status", "--store", "nowhere"], 69, "nowhere"),
+        (["status", "--stoer", "x"], 64, "--stoer"),
+        (["frobnicate"], 64, "frobnicate"),
+        (["trends", "--window", "3"], 64, "window"),
+        (["patches", "--store", "nowhere"], 69, "nowhere"),
+        (["heal", "nowhere"], 69, "nowhere"),
+        (["heal", ".", "--sandbox", "cardboard"], 69, "cardboard"),
+        (["phase", "override", "7", "--reason", "x"], 64, "7"),
+    ],
+)
+def test_errors_are_one_line_with_a_remedy(
+    arguments: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    done = qigheal(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("qigheal: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_looking_at_a_folder_leaves_it_alone(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    qigheal("status", "--store", tmp_path / "empty", cwd=tmp_path)
+    qigheal("patches", "--store", tmp_path / "empty", cwd=tmp_path)
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_markup_in_telemetry_is_shown_as_text(tmp_path: Path) -> None:
+    toy = ToyHost(tmp_path)
+    toy.live(1.0, 12, "[red]boo[/red]")
+    said = qigheal("history", "--store", toy.store, cwd=tmp_path)
+    assert said.returncode == 0
+    assert "[red]boo[/" in said.stdout

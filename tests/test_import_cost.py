@@ -1,0 +1,59 @@
+"""What `import qigheal` costs a service that already uses numpy: little, and never Numba."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+PROBE = """
+import json, sys, resource
+import numpy
+before = set(sys.modules)
+import qigheal
+from qigheal import GeometricHealthMonitor
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+MEMORY = """
+import resource, sys
+import numpy
+def rss():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * resource.getpagesize()
+before = rss()
+from qigheal import GeometricHealthMonitor
+print((rss() - before) / 1e6)
+"""
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_serving_imports_nothing_heavy() -> None:
+    loaded = json.loads(run(PROBE))
+    heavy = {
+        "numba",
+        "llvmlite",
+        "scipy",
+        "sklearn",
+        "libcst",
+        "tomlkit",
+        "cmaes",
+        "typer",
+        "rich",
+        "matplotlib",
+    }
+    assert not heavy & {name.split(".")[0] for name in loaded}
+
+
+def test_serving_imports_no_healing() -> None:
+    loaded = json.loads(run(PROBE))
+    assert not [name for name in loaded if name.startswith("qigheal.healing.")]
+
+
+def test_import_memory_over_numpy() -> None:
+    figures = sorted(float(run(MEMORY)) for _ in range(3))
+    assert figures[0] <= 10, f"{figures} MB over numpy"
