@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-from qigcore.baseline import Baseline
 from qigcore.history import History
 
+from qigcore.baseline import Baseline
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show
 from qigheal.errors import LedgerError
 from qigheal.health import assess, remeasure, rules_for, trend_of

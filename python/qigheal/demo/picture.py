@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qigcore.baseline import Baseline
-
 from qigcore.rows import Batch
 from qigheal.errors import MissingExtra
 

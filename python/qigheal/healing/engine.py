@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
-from qigcore.baseline import Baseline
 from qigcore.history import History
 
+from qigcore.baseline import Baseline
 from qigcore.rows import Batch
 from qigheal.errors import EngineError, PatchError, QighealError, RepoError
 from qigheal.healing import judge, phases

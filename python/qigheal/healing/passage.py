@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from msgspec.structs import replace
-from qigcore.baseline import Baseline
 from qigcore.history import History
 
+from qigcore.baseline import Baseline
 from qigcore.rows import Batch
 from qigheal.errors import EngineError
 from qigheal.healing.diagnosis import target_of

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from qigcore.baseline import Baseline
 
+from qigcore.baseline import Baseline
 from qigcore.rows import HEAD, Batch
 from qigheal.healing.bench import Bench
 from qigheal.records import Answer
