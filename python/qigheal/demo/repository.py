@@ -1,6 +1,6 @@
 """Makes the demo's host: a git repository with a service that recognises handwritten digits.
 
-The files come from the folder `host` beside this module, the images from scikit-learn. Nothing is
+The files come from the folder `digits-host` beside this module, the images from scikit-learn. Nothing is
 downloaded, and the same versions of the libraries give the same commit. What becomes of the
 repository afterwards is none of this module's business.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from qigheal.errors import MissingExtra, RepoError
 
-TEMPLATE = Path(__file__).with_name("host")
+TEMPLATE = Path(__file__).with_name("digits-host")
 KEYS = 1200
 CLUSTERS = 64
 SEED = 42

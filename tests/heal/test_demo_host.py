@@ -1,0 +1,235 @@
+"""The demo host: made twice alike, healthy as published, and able to be deployed while it serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qigcore.geometry import distances, frechet_mean, from_amplitudes
+from qigheal.demo import repository
+from qigheal.demo.repository import DemoHost, commit_temperature, make_host, set_temperature
+from qigheal.errors import MissingExtra, RepoError
+
+LEVER = Path("config/model.toml")
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> DemoHost:
+    """One host for all tests here; those that change it put it back."""
+    return make_host(tmp_path_factory.mktemp("digits") / "host")
+
+
+def git(host: DemoHost, *arguments: str) -> str:
+    command = ["git", "-C", str(host.path), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def run(host: DemoHost, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=host.path, input=stdin, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def temperature(host: DemoHost) -> Iterator[Callable[[float], None]]:
+    """Sets the temperature in the working tree; the healthy text comes back afterwards."""
+    file = host.path / LEVER
+    healthy = file.read_text()
+
+    def set_to(value: float) -> None:
+        file.write_text(set_temperature(healthy, value))
+
+    yield set_to
+    file.write_text(healthy)
+
+
+def ask(host: DemoHost, questions: Sequence[tuple[int, int]]) -> list[dict[str, object]]:
+    lines = "".join(json.dumps({"batch": batch, "seed": seed}) + "\n" for batch, seed in questions)
+    done = run(host, "digits.probe", stdin=lines)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_same_commit_every_time(host: DemoHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_AUTHOR_NAME", "Somebody Else")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    again = make_host(tmp_path / "again")
+    monkeypatch.undo()
+    assert again.healthy == host.healthy
+    assert git(again, "log", "--format=%an <%ae> %s").splitlines() == [
+        "Digits <digits@localhost> Recognise handwritten digits by attention"
+    ]
+    assert git(again, "rev-parse", "--abbrev-ref", "HEAD").strip() == "main"
+    assert git(again, "status", "--porcelain") == ""
+    assert ".gitignore" in git(again, "ls-files").splitlines()
+
+
+def test_will_not_mix_with_other_files(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(RepoError, match="new or an empty folder"):
+        make_host(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_names_the_extra_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    with pytest.raises(MissingExtra, match=re.escape("pip install 'qigheal[demo]'")):
+        make_host(tmp_path / "host")
+
+
+def test_says_what_git_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "DATE", "no date at all")
+    with pytest.raises(RepoError, match=r"git commit .* no date at all"):
+        make_host(tmp_path / "host")
+
+
+def test_a_fault_is_one_commit_of_one_line(tmp_path: Path) -> None:
+    host = make_host(tmp_path / "host")
+    fault = commit_temperature(host.path, 5.0)
+    assert git(host, "rev-parse", "HEAD", "HEAD^").split() == [fault, host.healthy]
+    changed = [line for line in git(host, "diff", "-U0", "HEAD^").splitlines() if line[:1] in "+-"]
+    assert [line.partition("#")[0].split() for line in changed[2:]] == [
+        ["-temperature", "=", "0.85"],
+        ["+temperature", "=", "5"],
+    ]
+    assert changed[2].partition("#")[2] == changed[3].partition("#")[2], "the comment stays"
+    assert git(host, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("value", [0.85, 0.05, 30.0])
+def test_its_own_tests_pass_at_any_temperature(
+    host: DemoHost, temperature: Callable[[float], None], value: float
+) -> None:
+    temperature(value)
+    done = run(host, "unittest", "discover", "-s", "tests", "-q")
+    assert done.returncode == 0, done.stderr
+
+
+def test_healthy_is_as_published(host: DemoHost) -> None:
+    answers = ask(host, [(batch, 1) for batch in range(100)])
+    phi = [answer["phi"] for answer in answers]
+    kappa = [answer["kappa_eff"] for answer in answers]
+    assert np.mean(phi) == pytest.approx(0.772, abs=0.005)
+    assert np.std(phi) == pytest.approx(0.010, abs=0.003)
+    assert np.mean(kappa) == pytest.approx(66.2, abs=1.0)
+    assert np.std(kappa) == pytest.approx(2.1, abs=0.6)
+    basins = np.array([answer["basin_coords"] for answer in answers])
+    np.testing.assert_allclose(basins.sum(axis=1), 1.0, atol=1e-5)
+    drift = distances(basins, from_amplitudes(frechet_mean(basins)))
+    assert drift.mean() == pytest.approx(0.28, abs=0.03)
+
+
+def test_too_warm_is_uncertain_and_attends_to_almost_all(
+    host: DemoHost, temperature: Callable[[float], None]
+) -> None:
+    healthy = ask(host, [(1, 1)])
+    temperature(5)
+    answers = ask(host, [(batch, 1) for batch in range(10)])
+    assert np.mean([answer["phi"] for answer in answers]) == pytest.approx(0.04, abs=0.01)
+    assert np.mean([answer["kappa_eff"] for answer in answers]) == pytest.approx(1019, abs=5)
+    assert answers[1]["output_digest"] != healthy[0]["output_digest"]
+
+
+def test_the_probe_needs_numpy_and_the_standard_library_only(host: DemoHost) -> None:
+    loaded = "import sys, digits.probe; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], cwd=host.path, capture_output=True, text=True, check=True
+    )
+    assert not {"qigheal", "qigcore", "sklearn", "scipy", "numba"} & set(done.stdout.split())
+
+
+class Service:
+    """A running service; its lines are read as they come."""
+
+    def __init__(self, host: DemoHost, store: Path, pid_file: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "digits.service", "--store", str(store), "--rate", "500", *arguments]
+        self.environment = os.environ | {"DIGITS_PID": str(pid_file)}
+        self.host = host
+        self.process = subprocess.Popen(
+            command, cwd=host.path, env=self.environment, stdout=subprocess.PIPE, text=True
+        )
+
+    def line(self, event: str) -> dict[str, object]:
+        """The next line with this event; other lines are skipped."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            said: dict[str, object] = json.loads(line)
+            if said["event"] == event:
+                return said
+        raise AssertionError(f"the service ended without saying {event!r}")
+
+    def deploy(self) -> str:
+        command = [sys.executable, "-m", "digits.deploy"]
+        return subprocess.run(
+            command, cwd=self.host.path, env=self.environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    def stop(self) -> int:
+        self.process.terminate()
+        try:
+            return self.process.wait(timeout=30)
+        finally:
+            self.process.kill()
+
+
+def test_serves_a_number_of_batches_and_records_them(host: DemoHost, tmp_path: Path) -> None:
+    history = pytest.importorskip("qigcore.history")
+    service = Service(host, tmp_path / "store", tmp_path / "pid", "--batches", "40")
+    started = service.line("start")
+    assert (started["pid"], started["code_hash"]) == (service.process.pid, host.healthy)
+    assert service.line("stop")["batch"] == 40
+    assert service.process.wait(timeout=30) == 0
+    assert not (tmp_path / "pid").exists()
+    batch = history.History.read_only(tmp_path / "store").last(100)
+    assert len(batch) == 40
+    assert set(batch.code_hash) == {host.healthy}
+    assert batch.phi.mean() == pytest.approx(0.772, abs=0.01)
+    assert (batch.error_rate == 0).all()
+    assert (batch.avg_latency_ms > 0.1).all()
+    assert (batch.memory_mb > 10).all()
+    assert (batch.repaired == 0).all()
+    [same] = ask(host, [(7, 0)])
+    assert batch.phi[7] == same["phi"], "service and probe must measure alike"
+
+
+def test_a_deploy_is_taken_up_without_losing_a_batch(
+    host: DemoHost, tmp_path: Path, temperature: Callable[[float], None]
+) -> None:
+    history = pytest.importorskip("qigcore.history")
+    service = Service(host, tmp_path / "store", tmp_path / "pid")
+    try:
+        assert service.line("start")["temperature"] == 0.85
+        temperature(5)
+        assert "reloads" in service.deploy()
+        again = service.line("start")
+        assert (again["temperature"], again["pid"]) == (5, service.process.pid)
+        assert service.line("health")["severity"] in ("warning", "critical")
+    finally:
+        status = service.stop()
+    assert status == 0
+    batch = history.History.read_only(tmp_path / "store").last(100_000)
+    assert len(batch) == service.line("stop")["batch"]
+    assert "no service runs" in service.deploy()
+
+
+def test_a_second_deploy_at_once_does_no_harm(host: DemoHost, tmp_path: Path) -> None:
+    pytest.importorskip("qigcore.history")
+    service = Service(host, tmp_path / "store", tmp_path / "pid")
+    try:
+        service.line("start")
+        for _ in range(3):
+            service.deploy()
+        deadline = time.monotonic() + 30
+        while service.line("start")["batch"] == 0:
+            assert time.monotonic() < deadline
+        assert service.process.poll() is None
+    finally:
+        assert service.stop() == 0
