@@ -1,0 +1,617 @@
+# cython: embedsignature.format=clinic
+"""The ring that `record()` writes to, and the snapshots read from it.
+
+`record()` runs inside the served process, once per request. In the usual case (floats, and a float64
+array) it makes no Python object but the float it returns, and runs no Python code. Arguments are
+converted first, which may run the host's code; then the row is written by C alone: under the GIL no
+row is ever half written, whichever threads record.
+
+Nothing here decides what is healthy, reads files or starts threads.
+"""
+
+cimport cython
+cimport numpy as cnp
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.exc cimport PyErr_Clear, PyErr_Occurred, PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
+from cpython.long cimport PyLong_AsDouble, PyLong_CheckExact
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from libc.math cimport INFINITY, NAN, isfinite
+from libc.stdint cimport INT64_MAX, int64_t, uint16_t
+from libc.string cimport memcpy
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+
+from numeric cimport (
+    AGENCY, BASIN, CONFIDENCE, ERRORS, KAPPA, LATENCY, MEMORY, PHI, SIMPLEX, SPHERE, SURPRISE,
+    Head, apart, prepared,
+)
+
+from datetime import datetime, timezone
+
+import numpy as np
+
+from qigcore.errors import InvalidBasin, InvalidLimit, InvalidSnapshot
+from qigcore.rows import BIT, HEAD, REGIMES, REPAIRABLE
+
+cnp.import_array()
+
+cdef extern from "numpy/arrayobject.h":
+    cnp.ndarray PyArray_Empty(int ndim, cnp.npy_intp* shape, cnp.dtype dtype, bint fortran)  # steals dtype
+
+cdef extern from *:
+    """
+    /* The classes are public as qigcore.recorder's; pickles and reprs name that module. */
+    #define QIG_RENAME(type, name) (((PyTypeObject *)(type))->tp_name = (name))
+    """
+    void QIG_RENAME(object, const char*)
+
+cdef cnp.dtype HEAD_TYPE = HEAD
+cdef tuple REGIME_NAMES = REGIMES
+cdef tuple FIELD_NAMES = REPAIRABLE
+cdef enum:
+    FIELDS = 9
+    LAST_NAME = 65535  # Head.code and Head.module are 16 bits wide
+
+cdef struct Sample:
+    double timestamp  # NaN: now
+    double phi
+    double kappa_eff
+    double error_rate
+    double avg_latency_ms
+    double memory_mb
+    double confidence
+    double surprise
+    double agency
+    double drift  # filled in by Recorder._write
+    int given  # which of confidence, surprise and agency the host reported, as bits
+    uint16_t module
+
+
+include "reported.pxi"
+include "snapshot.pxi"
+
+
+cdef inline double _held(double value, bint flagged, double* good) noexcept nogil:
+    if flagged:
+        return good[0]
+    good[0] = value
+    return value
+
+
+cdef inline double _clipped(double value, bint flagged, double* good) noexcept nogil:
+    if flagged and isfinite(value):
+        return 1.0 if value > 1.0 else 0.0
+    return _held(value, flagged, good)
+
+
+@cython.final
+cdef class Recorder:
+    """A ring of the last `capacity` snapshots, written by `record()` and `capture()`.
+
+    Parameters
+    ----------
+    dim : int
+        Components of a basin.
+    capacity : int
+        Snapshots held; each takes 88 + 8·dim bytes, committed as they are first written.
+    geometry : {"simplex", "sphere"}
+        How drift is measured, see `qigcore.geometry`.
+    linear_below, breakdown_from : float
+        Bounds of the regimes: Φ < linear_below is `linear`, Φ ≥ breakdown_from is `breakdown`.
+    on_invalid : {"repair", "raise"}
+        What happens to unusable values. `"repair"`: the field holds its last good value (before any: 0,
+        and a uniform basin), Φ and error_rate outside [0, 1] are clipped, and the field is flagged.
+        `"raise"`: InvalidSnapshot, and nothing is stored. Booleans and text are no numbers.
+    code_hash, module_name : str
+        Stored with every row; `capture` may name another module.
+
+    Attributes
+    ----------
+    total : int
+        Rows ever recorded. Row numbers count from 0 and never repeat.
+    each_row : callable or None
+        Called with no arguments after every row. If it fails, the error goes to `sys.unraisablehook`
+        and it is switched off; the host's request goes on.
+    """
+
+    cdef readonly Py_ssize_t dim
+    cdef readonly Py_ssize_t capacity
+    cdef readonly str geometry
+    cdef readonly str on_invalid
+    cdef readonly double linear_below
+    cdef readonly double breakdown_from
+    cdef readonly int64_t total
+    cdef public object each_row
+    cdef Py_ssize_t _slots  # one more than capacity: a row under construction is never one of the live rows
+    cdef Py_ssize_t _slot
+    cdef Head* _heads
+    cdef double* _basins
+    cdef double* _scratch
+    cdef double* _reference
+    cdef bint _referenced
+    cdef bint _refuses
+    cdef int _kind
+    cdef Sample _good
+    cdef uint16_t _code
+    cdef uint16_t _module
+    cdef int64_t[FIELDS + 2] _invalid  # by bit; then timestamp and module_name
+    cdef int64_t _alarm_at
+    cdef object _alarm
+    cdef dict _numbers
+    cdef list _table
+    cdef object _kept  # the arrays that the pointers lead into
+
+    def __cinit__(
+        self, dim=64, capacity=1000, geometry="simplex", linear_below=0.30, breakdown_from=0.80,
+        on_invalid="repair", code_hash="", module_name="",
+    ):
+        if geometry not in ("simplex", "sphere"):
+            raise InvalidLimit(f"geometry: expected 'simplex' or 'sphere', got {geometry!r}")
+        if on_invalid not in ("repair", "raise"):
+            raise InvalidLimit(f"on_invalid: expected 'repair' or 'raise', got {on_invalid!r}")
+        if dim < 1 or capacity < 1:
+            raise InvalidLimit(f"dim and capacity: expected at least 1, got {dim!r} and {capacity!r}")
+        if not 0.0 <= linear_below <= breakdown_from <= 1.0:
+            raise InvalidLimit(
+                f"linear_below, breakdown_from: expected 0 <= linear_below <= breakdown_from <= 1, "
+                f"got {linear_below!r} and {breakdown_from!r}"
+            )
+        self.dim = dim
+        self.capacity = capacity
+        self.geometry = geometry
+        self.on_invalid = on_invalid
+        self.linear_below = linear_below
+        self.breakdown_from = breakdown_from
+        self._refuses = on_invalid == "raise"
+        self._kind = SIMPLEX if geometry == "simplex" else SPHERE
+        self._slots = self.capacity + 1
+        heads = np.zeros(self._slots, HEAD_TYPE)
+        basins = np.zeros((self._slots, self.dim))
+        room = np.zeros((2, self.dim))
+        self._heads = <Head*>cnp.PyArray_DATA(heads)
+        self._basins = <double*>cnp.PyArray_DATA(basins)
+        self._scratch = <double*>cnp.PyArray_DATA(room)
+        self._reference = self._scratch + self.dim
+        self._good.confidence = self._good.surprise = self._good.agency = NAN
+        self._alarm_at = INT64_MAX
+        self._table = [""]
+        self._numbers = {"": 0}
+        self._code = self._name(_text("code_hash", code_hash))
+        self._module = self._name(_text("module_name", module_name))
+        self._kept = (heads, basins, room)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def record(self, phi, kappa_eff, basin, error_rate=0.0, avg_latency_ms=0.0, memory_mb=0.0):
+        """Stores one snapshot and returns its drift from the reference in radians.
+
+        The first good basin is the reference until `set_reference` names another.
+
+        Parameters
+        ----------
+        phi : float
+            Integration Φ, 0 to 1.
+        kappa_eff : float
+            Coupling κ, finite.
+        basin : array-like, shape=[dim]
+            The state at any positive scale; fastest as a C-contiguous float64 array.
+        error_rate : float
+            Fraction of requests, 0 to 1.
+        avg_latency_ms, memory_mb : float
+            Finite and not negative.
+
+        Raises
+        ------
+        InvalidSnapshot
+            A value is unusable, under `on_invalid="raise"` only.
+        """
+        cdef Sample sample
+        cdef const double* components
+        cdef int flags
+        sample.phi = PyFloat_AS_DOUBLE(phi) if PyFloat_Check(phi) else _number(phi)
+        sample.kappa_eff = PyFloat_AS_DOUBLE(kappa_eff) if PyFloat_Check(kappa_eff) else _number(kappa_eff)
+        sample.error_rate = PyFloat_AS_DOUBLE(error_rate) if PyFloat_Check(error_rate) else _number(error_rate)
+        sample.avg_latency_ms = (
+            PyFloat_AS_DOUBLE(avg_latency_ms) if PyFloat_Check(avg_latency_ms) else _number(avg_latency_ms)
+        )
+        sample.memory_mb = PyFloat_AS_DOUBLE(memory_mb) if PyFloat_Check(memory_mb) else _number(memory_mb)
+        sample.timestamp = NAN
+        sample.given = 0
+        sample.module = self._module
+        if _plain(basin, self.dim):
+            components = <const double*>cnp.PyArray_DATA(<cnp.ndarray>basin)
+        else:
+            converted = _components(basin, self.dim)
+            components = NULL if converted is None else <const double*>cnp.PyArray_DATA(<cnp.ndarray>converted)
+        flags = self._write(&sample, components)
+        if flags and self._refuses:
+            raise self._refusal(flags, (phi, kappa_eff, basin, error_rate, avg_latency_ms, memory_mb))
+        if self.total >= self._alarm_at or self.each_row is not None:
+            self._announce()
+        return sample.drift
+
+    def capture(self, state=None, /, **fields):
+        """Stores one snapshot given as a mapping, as keywords, or both (keywords win), and returns it.
+
+        Keys: phi, kappa_eff and basin_coords are needed; confidence, surprise, agency (None: not
+        reported), error_rate, avg_latency_ms, memory_mb, module_name and timestamp (Unix seconds, a
+        datetime or ISO 8601; None: now) are optional; others are ignored. Values and errors are
+        those of `record`.
+        """
+        cdef Sample sample
+        cdef const double* components
+        cdef dict given
+        cdef int flags
+        if type(state) is dict and not fields:
+            given = state
+        else:
+            given = _gathered(state, fields)
+        basin = _field(given, "basin_coords", NOTHING)
+        phi = _field(given, "phi", NOTHING)
+        kappa_eff = _field(given, "kappa_eff", NOTHING)
+        error_rate = _field(given, "error_rate", 0.0)
+        avg_latency_ms = _field(given, "avg_latency_ms", 0.0)
+        memory_mb = _field(given, "memory_mb", 0.0)
+        confidence = _field(given, "confidence", None)
+        surprise = _field(given, "surprise", None)
+        agency = _field(given, "agency", None)
+        timestamp = _field(given, "timestamp", None)
+        module_name = _field(given, "module_name", None)
+        sample.phi = _number(phi)
+        sample.kappa_eff = _number(kappa_eff)
+        sample.error_rate = _number(error_rate)
+        sample.avg_latency_ms = _number(avg_latency_ms)
+        sample.memory_mb = _number(memory_mb)
+        sample.confidence = _number(confidence)
+        sample.surprise = _number(surprise)
+        sample.agency = _number(agency)
+        sample.given = (
+            (CONFIDENCE if confidence is not None else 0)
+            | (SURPRISE if surprise is not None else 0)
+            | (AGENCY if agency is not None else 0)
+        )
+        sample.timestamp = NAN if timestamp is None else _moment(timestamp)
+        if timestamp is not None and sample.timestamp != sample.timestamp:
+            self._invalid[FIELDS] += 1
+            if self._refuses:
+                raise InvalidSnapshot("timestamp", "Unix seconds or ISO 8601, years 1 to 9999", _seen(timestamp))
+        sample.module = self._module if module_name is None else self._module_number(module_name)
+        if _plain(basin, self.dim):
+            components = <const double*>cnp.PyArray_DATA(<cnp.ndarray>basin)
+        else:
+            converted = _components(basin, self.dim)
+            components = NULL if converted is None else <const double*>cnp.PyArray_DATA(<cnp.ndarray>converted)
+        flags = self._write(&sample, components)
+        if flags and self._refuses:
+            raise self._refusal(
+                flags,
+                (phi, kappa_eff, basin, error_rate, avg_latency_ms, memory_mb, confidence, surprise, agency),
+            )
+        snapshot = self._read(self._slot - 1 if self._slot else self._slots - 1)
+        if self.total >= self._alarm_at or self.each_row is not None:
+            self._announce()
+        return snapshot
+
+    cdef int _write(self, Sample* sample, const double* basin) noexcept:
+        """Checks, repairs and stores one row, and returns the flags of what was unusable.
+
+        Under on_invalid="raise" any flag means that nothing was stored.
+        """
+        cdef double* components = self._basins + self._slot * self.dim
+        cdef Head* row = self._heads + self._slot
+        cdef const double* amplitude = NULL
+        cdef double scale = 0.0
+        cdef int flags = 0
+        cdef Py_ssize_t i
+        # Copied before it is looked at: another thread may be changing the host's array.
+        if basin != NULL:
+            memcpy(components, basin, self.dim * sizeof(double))
+            amplitude = prepared(components, self._scratch, self.dim, self._kind, &scale)
+        if amplitude == NULL:
+            flags |= BASIN
+        if not 0.0 <= sample.phi <= 1.0:
+            flags |= PHI
+        if not isfinite(sample.kappa_eff):
+            flags |= KAPPA
+        if not 0.0 <= sample.error_rate <= 1.0:
+            flags |= ERRORS
+        if not 0.0 <= sample.avg_latency_ms < INFINITY:
+            flags |= LATENCY
+        if not 0.0 <= sample.memory_mb < INFINITY:
+            flags |= MEMORY
+        row.confidence = row.surprise = row.agency = NAN
+        if sample.given:
+            if sample.given & CONFIDENCE:
+                flags |= 0 if isfinite(sample.confidence) else CONFIDENCE
+            if sample.given & SURPRISE:
+                flags |= 0 if isfinite(sample.surprise) else SURPRISE
+            if sample.given & AGENCY:
+                flags |= 0 if isfinite(sample.agency) else AGENCY
+        if flags:
+            for i in range(FIELDS):
+                self._invalid[i] += flags >> i & 1
+            if self._refuses:
+                return flags
+            if flags & BASIN:
+                amplitude = self._last_basin(components, &scale)
+        if sample.given & CONFIDENCE:
+            row.confidence = _held(sample.confidence, flags & CONFIDENCE, &self._good.confidence)
+        if sample.given & SURPRISE:
+            row.surprise = _held(sample.surprise, flags & SURPRISE, &self._good.surprise)
+        if sample.given & AGENCY:
+            row.agency = _held(sample.agency, flags & AGENCY, &self._good.agency)
+        row.timestamp = sample.timestamp if sample.timestamp == sample.timestamp else _now()
+        row.phi = _clipped(sample.phi, flags & PHI, &self._good.phi)
+        row.kappa_eff = _held(sample.kappa_eff, flags & KAPPA, &self._good.kappa_eff)
+        row.error_rate = _clipped(sample.error_rate, flags & ERRORS, &self._good.error_rate)
+        row.avg_latency_ms = _held(sample.avg_latency_ms, flags & LATENCY, &self._good.avg_latency_ms)
+        row.memory_mb = _held(sample.memory_mb, flags & MEMORY, &self._good.memory_mb)
+        row.basin_drift = self._drift(amplitude, scale, not flags & BASIN)
+        row.repaired = flags
+        row.regime = 0 if row.phi < self.linear_below else 1 if row.phi < self.breakdown_from else 2
+        row.reserved = 0
+        row.code = self._code
+        row.module = sample.module
+        sample.drift = row.basin_drift
+        self.total += 1
+        self._slot += 1
+        if self._slot == self._slots:
+            self._slot = 0
+        return flags
+
+    cdef const double* _last_basin(self, double* components, double* scale) noexcept:
+        """Fills in the last good basin, which the row before holds even where it was repaired itself."""
+        cdef Py_ssize_t before = self._slot - 1 if self._slot else self._slots - 1
+        cdef Py_ssize_t i
+        if self.total:
+            memcpy(components, self._basins + before * self.dim, self.dim * sizeof(double))
+        else:
+            for i in range(self.dim):
+                components[i] = 1.0 / self.dim
+        return prepared(components, self._scratch, self.dim, self._kind, scale)
+
+    cdef double _drift(self, const double* amplitude, double scale, bint good) noexcept:
+        """Radians from the reference; the first good state becomes the reference."""
+        cdef Py_ssize_t i
+        if self._referenced:
+            return apart(amplitude, scale, self._reference, 1.0, self.dim, self._kind)
+        if good:
+            for i in range(self.dim):
+                self._reference[i] = amplitude[i] * scale
+            self._referenced = True
+        return 0.0
+
+    cdef object _refusal(self, int flags, tuple values):
+        cdef int bit = 0
+        while not flags >> bit & 1:
+            bit += 1
+        if 1 << bit == BASIN:
+            kind = "non-negative weights" if self._kind == SIMPLEX else "components"
+            expected = f"{self.dim} finite {kind}, not all 0"
+        elif 1 << bit == PHI or 1 << bit == ERRORS:
+            expected = "a number from 0 to 1"
+        elif 1 << bit == LATENCY or 1 << bit == MEMORY:
+            expected = "a finite number of at least 0"
+        else:
+            expected = "a finite number"
+        return InvalidSnapshot(FIELD_NAMES[bit], expected, _seen(values[bit]))
+
+    cdef uint16_t _name(self, str name) except? 0:
+        """The number of a name in the table, which it joins if there is room."""
+        number = self._numbers.get(name)
+        if number is None:
+            # A lone surrogate could not be written to disk.
+            clean = name.encode("utf-8", "replace").decode()
+            number = self._numbers.get(clean)
+            if number is None:
+                if len(self._table) > LAST_NAME:
+                    self._invalid[FIELDS + 1] += 1
+                    return 0
+                number = len(self._table)
+                self._table.append(clean)
+                self._numbers[clean] = number
+        return number
+
+    cdef uint16_t _module_number(self, object name) except? 0:
+        if isinstance(name, str):
+            return self._name(name if type(name) is str else "".join(name))
+        self._invalid[FIELDS + 1] += 1
+        if self._refuses:
+            raise InvalidSnapshot("module_name", "text", _seen(name))
+        return self._module
+
+    cdef int _announce(self) except -1:
+        if self.total >= self._alarm_at:
+            callback = self._alarm
+            self._alarm = None
+            self._alarm_at = INT64_MAX
+            _went_well(callback)
+        callback = self.each_row
+        if callback is not None and not _went_well(callback):
+            self.each_row = None
+        return 0
+
+    def on_total(self, total, callback):
+        """Calls `callback()` once, from the thread that records row number `total` − 1 (at once if it has).
+
+        One alarm is kept; a new one replaces it, and None for the callback clears it. A callback that
+        fails is reported to `sys.unraisablehook`; the host's request goes on.
+        """
+        self._alarm = callback
+        self._alarm_at = INT64_MAX if callback is None else total
+        if self.total >= self._alarm_at:
+            self._alarm = None
+            self._alarm_at = INT64_MAX
+            _went_well(callback)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    @property
+    def names(self):
+        """The table that `code` and `module` of the rows point into; names[0] is ""."""
+        return tuple(self._table)
+
+    @property
+    def invalid(self):
+        """How often each field was unusable, as a dict of those that ever were."""
+        labels = (*FIELD_NAMES, "timestamp", "module_name")
+        return {name: self._invalid[i] for i, name in enumerate(labels) if self._invalid[i]}
+
+    @property
+    def reference(self):
+        """The amplitude (unit vector, shape [dim]) that drift is measured from, or None before any."""
+        cdef cnp.ndarray made = np.empty(self.dim)
+        if not self._referenced:
+            return None
+        memcpy(cnp.PyArray_DATA(made), self._reference, self.dim * sizeof(double))
+        return made
+
+    def set_reference(self, basin):
+        """Measures drift from `basin` on, and again for every row still in the ring.
+
+        basin : array-like, shape=[dim], or None
+            A state at any positive scale. None: the oldest good one in the ring, or else the next.
+
+        Raises InvalidBasin if it is no state of this geometry and dim.
+        """
+        cdef cnp.ndarray components
+        cdef const double* amplitude = NULL
+        cdef double scale = 0.0
+        cdef int64_t first, number
+        cdef Py_ssize_t slot, i
+        if basin is not None:
+            converted = _components(basin, self.dim)
+            if converted is not None:
+                components = converted
+                amplitude = prepared(
+                    <const double*>cnp.PyArray_DATA(components), self._scratch, self.dim, self._kind, &scale
+                )
+            if amplitude == NULL:
+                raise InvalidBasin(
+                    f"basin: expected {self.dim} finite components that are a state of the {self.geometry}, "
+                    f"got {_seen(basin)}"
+                )
+            for i in range(self.dim):
+                self._reference[i] = amplitude[i] * scale
+        self._referenced = basin is not None
+        first = self.total - min(self.total, self.capacity)
+        for number in range(first, self.total):
+            slot = number % self._slots
+            amplitude = prepared(self._basins + slot * self.dim, self._scratch, self.dim, self._kind, &scale)
+            self._heads[slot].basin_drift = self._drift(
+                amplitude, scale, not self._heads[slot].repaired & BASIN
+            )
+
+    def heads(self, count):
+        """The newest rows without their basins: min(count, total, capacity) of them, oldest first, a copy."""
+        cdef Py_ssize_t n = min(<int64_t>max(count, 0), self.total, <int64_t>self.capacity)
+        return self._heads_of(self.total - n, n)
+
+    def basins(self, count):
+        """The newest basins as reported: shape [min(count, total, capacity), dim], oldest first, a copy."""
+        cdef Py_ssize_t n = min(<int64_t>max(count, 0), self.total, <int64_t>self.capacity)
+        return self._basins_of(self.total - n, n)
+
+    def rows(self, first, last):
+        """Rows number `first` to `last` − 1, as far as the ring holds them.
+
+        Returns (number of the first row returned, heads [n], basins [n, dim]): copies of one moment.
+        """
+        cdef int64_t oldest = self.total - min(self.total, <int64_t>self.capacity)
+        cdef int64_t start = min(max(<int64_t>first, oldest), self.total)
+        cdef int64_t stop = max(min(<int64_t>last, self.total), start)
+        return start, self._heads_of(start, stop - start), self._basins_of(start, stop - start)
+
+    def snapshot(self, number):
+        """The snapshot in row `number`, counted from the first ever recorded.
+
+        Raises IndexError where the ring does not hold it (any more).
+        """
+        cdef int64_t oldest = self.total - min(self.total, <int64_t>self.capacity)
+        if not oldest <= number < self.total:
+            raise IndexError(f"row {number}: the ring holds rows {oldest} to {self.total - 1}")
+        return self._read(<int64_t>number % self._slots)
+
+    cdef cnp.ndarray _heads_of(self, int64_t first, Py_ssize_t n):
+        # Arrays of numbers are no GC objects: between the count and the copy no Python code runs.
+        cdef cnp.npy_intp size = n
+        Py_INCREF(HEAD_TYPE)
+        cdef cnp.ndarray made = PyArray_Empty(1, &size, HEAD_TYPE, 0)
+        self._unroll(<char*>cnp.PyArray_DATA(made), <char*>self._heads, sizeof(Head), first, n)
+        return made
+
+    cdef cnp.ndarray _basins_of(self, int64_t first, Py_ssize_t n):
+        cdef cnp.npy_intp[2] shape
+        shape[0] = n
+        shape[1] = self.dim
+        cdef cnp.ndarray made = cnp.PyArray_SimpleNew(2, shape, cnp.NPY_DOUBLE)
+        self._unroll(
+            <char*>cnp.PyArray_DATA(made), <char*>self._basins, self.dim * sizeof(double), first, n
+        )
+        return made
+
+    cdef void _unroll(self, char* out, const char* ring, Py_ssize_t width, int64_t first, Py_ssize_t n) noexcept:
+        cdef Py_ssize_t slot = first % self._slots
+        cdef Py_ssize_t straight = min(n, self._slots - slot)
+        memcpy(out, ring + slot * width, straight * width)
+        memcpy(out + straight * width, ring, (n - straight) * width)
+
+    cdef GeometricSnapshot _read(self, Py_ssize_t slot):
+        cdef Head* row = self._heads + slot
+        cdef GeometricSnapshot made = GeometricSnapshot.__new__(GeometricSnapshot)
+        made._basin = PyBytes_FromStringAndSize(<char*>(self._basins + slot * self.dim), self.dim * sizeof(double))
+        made.timestamp = row.timestamp
+        made.phi = row.phi
+        made.kappa_eff = row.kappa_eff
+        made.basin_drift = row.basin_drift
+        made.confidence = row.confidence
+        made.surprise = row.surprise
+        made.agency = row.agency
+        made.error_rate = row.error_rate
+        made.avg_latency_ms = row.avg_latency_ms
+        made.memory_mb = row.memory_mb
+        made._repaired = row.repaired
+        made.regime = REGIME_NAMES[row.regime]
+        made.code_hash = self._table[row.code]
+        made.module_name = self._table[row.module]
+        return made
+
+
+cdef object _field(dict given, str name, object missing):
+    cdef PyObject* found = PyDict_GetItemWithError(given, name)
+    return missing if found == NULL else <object>found
+
+
+cdef dict _gathered(object state, dict fields):
+    """The known fields of any mapping, with keywords over them; what cannot be read is not there."""
+    cdef dict given = {}
+    if state is not None:
+        for name in CAPTURED:
+            try:
+                value = state.get(name, NOTHING)
+            except Exception:
+                continue
+            if value is not NOTHING:
+                given[name] = value
+    given.update(fields)
+    return given
+
+
+cdef tuple CAPTURED = (*FIELD_NAMES, "module_name", "timestamp")
+
+
+cdef bint _went_well(object callback) except -1:
+    """Calls an observer; its failure must not reach the host's request."""
+    try:
+        callback()
+    except Exception as error:
+        PyErr_SetObject(type(error), error)
+        PyErr_WriteUnraisable(callback)
+        return False
+    return True
+
+
+QIG_RENAME(GeometricSnapshot, b"qigcore.recorder.GeometricSnapshot")
+QIG_RENAME(Recorder, b"qigcore.recorder.Recorder")
