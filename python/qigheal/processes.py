@@ -1,0 +1,285 @@
+"""One confined process tree: its pipes, what it uses, and its certain end.
+
+Knows nothing of how the tree was confined: the sandbox hands over a started process and the function
+that ends everything it left running. No policy, no file of the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+from qigheal.errors import SandboxError
+
+TAIL_BYTES = 65_536
+"""How much of a process's standard error is kept."""
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
+_END_MS = 10_000  # killing takes microseconds; this long only on a machine in deep trouble
+_STUCK = (
+    "a killed process did not end within 10 s: it waits for a disk or a driver; "
+    "see `ps -eo pid,stat,cmd` for state D"
+)
+
+
+class Usage(NamedTuple):
+    """What a process tree has used: CPU in seconds so far, resident memory in MB now."""
+
+    cpu_s: float
+    rss_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a confined command ended.
+
+    returncode: as a shell reports it: 128 + n when signal n ended it (137 when it was killed).
+    stdout, stderr: bytes; of stderr at most the last 64 KiB.
+    wall_s: seconds from start to end. cpu_s, max_rss_mb: of the whole process tree, sampled while it
+    ran: what the last sampling interval (10 to 50 ms) used may be missing.
+    level: the isolation it ran under. killed_for: None, or "timeout", "output", "memory", or the
+    reason handed to `Running.kill`.
+    """
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+    wall_s: float
+    cpu_s: float
+    max_rss_mb: float
+    level: str
+    killed_for: str | None
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 65_536)
+    finally:
+        os.close(descriptor)
+
+
+def descendants(pid: int) -> list[int]:
+    """`pid` and every live process below it, parents first; empty when `pid` is gone."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        here = waiting.pop()
+        try:
+            for thread in os.listdir(f"/proc/{here}/task"):
+                waiting += map(int, _read(f"/proc/{here}/task/{thread}/children").split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile; its children have moved up and are found on the next call
+        found.append(here)
+    return found
+
+
+def usage(pid: int) -> Usage:
+    """CPU and resident memory of the tree below `pid`, in about 20 µs for three processes.
+
+    A live process counts with the kernel's own nanosecond clock of it (the clock id of `pid` is
+    (~pid << 3) | 2, clock_getcpuclockid(3)), and with what its waited-for children used, which the
+    kernel tells in ticks of 10 ms (proc_pid_stat(5), cutime and cstime). A process that ended and
+    whose parent ignores it is lost. Pages shared between processes count once in each.
+    """
+    cpu = 0.0
+    pages = 0
+    for here in descendants(pid):
+        try:
+            fields = _read(f"/proc/{here}/stat").rpartition(b")")[2].split()
+            cpu += time.clock_gettime(((~here) << 3) | 2)
+        except (OSError, ValueError):  # it ended between the listing and now
+            continue
+        cpu += (int(fields[13]) + int(fields[14])) / _TICK
+        pages += int(fields[21])
+    return Usage(cpu, pages * _PAGE_MB)
+
+
+def carries(pid: int | str, marker: str) -> bool:
+    """Whether the environment of `pid` at its start held `marker`, a whole NAME=value."""
+    try:
+        return marker.encode() in _read(f"/proc/{pid}/environ").split(b"\0")
+    except OSError:  # gone, or another user's
+        return False
+
+
+def marked(marker: str) -> list[int]:
+    """Processes that carry `marker`."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and carries(name, marker)]
+
+
+def _kill(pidfd: int) -> None:
+    """Kill what `pidfd` names and wait until it is gone; the number cannot be another's by then."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    if not ended.poll(_END_MS):
+        raise SandboxError(_STUCK)
+
+
+def _reap(pid: int) -> None:
+    """Collect an orphan that has become ours, as it does where the healer is process 1 of a container."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def end_space(pid: int, pidfd: int) -> None:
+    """End a process-id namespace by its first process, and with it everything inside.
+
+    The kernel lets the first process of a namespace end only after all others in it are gone
+    (pid_namespaces(7)), so nothing is left when this returns.
+    """
+    try:
+        _kill(pidfd)
+    finally:
+        os.close(pidfd)
+    _reap(pid)
+
+
+def end_marked(marker: str) -> None:
+    """Kill every process that carries `marker`, and what those start meanwhile.
+
+    A process that has wiped its own environment is not found: that is what namespaces are for.
+    """
+    for _ in range(100):
+        found = marked(marker)
+        if not found:
+            return
+        for pid in found:
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                if carries(pid, marker):  # asked again, now that the number is held
+                    _kill(pidfd)
+            finally:
+                os.close(pidfd)
+            _reap(pid)
+    raise SandboxError("processes keep starting faster than they can be killed; use sandbox='namespaces'")
+
+
+class Running:
+    """A confined command at work. `stdin` and `stdout` are its unbuffered binary pipes.
+
+    Standard error is drained all along by a thread that sleeps in read, so that a chatty process
+    never blocks. Where the level is "namespaces" the process lives no longer than the thread that
+    started it: the kernel ends it with that thread (PR_SET_PDEATHSIG), which is what keeps it from
+    outliving a killed healer.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        *,
+        level: str,
+        end: Callable[[], None],
+        clean: Callable[[], None],
+    ) -> None:
+        self.pid = process.pid
+        self.stdin = cast(io.FileIO, process.stdin)
+        self.stdout = cast(io.FileIO, process.stdout)
+        self.stderr_seen = 0
+        self._stderr = cast(io.FileIO, process.stderr)
+        self._process = process
+        self._level = level
+        self._end = end
+        self._clean = clean
+        self._began = time.monotonic()
+        self._wall = 0.0
+        self._tail = bytearray()
+        self._killed_for: str | None = None
+        self._last = Usage(0.0, 0.0)
+        self._peak = 0.0
+        self._ended = False
+        self._completed: Completed | None = None
+        self._drain = threading.Thread(target=self._keep_tail, name="qigheal-stderr", daemon=True)
+        self._drain.start()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _keep_tail(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while piece := os.read(self._stderr.fileno(), 65_536):
+                self.stderr_seen += len(piece)
+                self._tail += piece
+                del self._tail[:-TAIL_BYTES]
+        # Closed here and nowhere else: a number closed under a blocked read could name another file by then.
+        self._stderr.close()
+
+    def stderr_tail(self) -> bytes:
+        """The last 64 KiB of standard error so far."""
+        return bytes(self._tail)
+
+    def usage(self) -> Usage:
+        """CPU so far and memory now, of the whole tree; after its end, what was last seen."""
+        if not self._ended:
+            now = usage(self.pid)
+            if now.rss_mb:
+                self._last = Usage(max(now.cpu_s, self._last.cpu_s), now.rss_mb)
+                self._peak = max(self._peak, now.rss_mb)
+        return self._last
+
+    def kill(self, reason: str) -> None:
+        """End the whole tree now; `reason` becomes `killed_for` unless it was ended before."""
+        if not self._ended:
+            self._killed_for = reason
+        self.end()
+
+    def end(self) -> int:
+        """End the whole tree, leaving the pipes open for what it had written; gives the return code."""
+        if not self._ended:
+            self._ended = True
+            self._wall = time.monotonic() - self._began
+            if self._process.poll() is None:
+                os.killpg(self.pid, signal.SIGKILL)
+            try:
+                self._process.wait(_END_MS / 1000)
+            except subprocess.TimeoutExpired:
+                raise SandboxError(_STUCK) from None
+            finally:
+                self._end()
+        code = cast(int, self._process.returncode)
+        return 128 - code if code < 0 else code
+
+    def close(self, stdout: bytes = b"") -> Completed:
+        """End the whole tree, close the pipes, remove what was made for it. May be called again.
+
+        stdout: what the caller has read and wants in the record.
+        """
+        if self._completed is None:
+            self.usage()
+            try:
+                code = self.end()
+            finally:
+                self._drain.join(1.0)  # at level "none" a process that wiped its marker may hold the pipe
+                for pipe in (self.stdin, self.stdout):
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+                self._clean()
+            self._completed = Completed(
+                137 if self._killed_for else code,
+                stdout,
+                self.stderr_tail(),
+                self._wall,
+                self._last.cpu_s,
+                self._peak,
+                self._level,
+                self._killed_for,
+            )
+        return self._completed
