@@ -4,7 +4,8 @@
     ├── MissingExtra       an optional dependency is not installed
     ├── ManifestError      `qigheal.toml` is missing or says something unusable
     ├── RepoError          git could not do what was asked
-    │   └── PatchError     a diff does not apply, or touches what it may not
+    │   ├── PatchError     a diff does not apply, or touches what it may not
+    │   └── Blocked        a branch cannot be moved now; nothing was touched
     ├── SandboxError       no isolation could be had, or an assertion inside it failed
     ├── ProbeError         a probe process did not keep the protocol
     ├── LedgerError        the ledger cannot be written, or its chain is broken
@@ -37,6 +38,10 @@ class RepoError(QighealError):
 
 class PatchError(RepoError):
     """A diff that does not apply, or that touches what it may not."""
+
+
+class Blocked(RepoError):
+    """A branch is not moved now, because somebody's work is in the way; asking again later may do."""
 
 
 class SandboxError(QighealError):

@@ -154,6 +154,27 @@ class HealingPatch(Record, frozen=True):
         return tuple(found)
 
 
+class FileChange(Record, frozen=True):
+    """What a patch does to one path. A rename is a deletion and an addition.
+
+    `status` is git's letter: A added, D deleted, M modified, T another type. Modes are git's octal
+    ones, "000000" where there is no file; `added` and `deleted` count lines, 0 for binary content.
+    """
+
+    status: str
+    old_path: str | None
+    new_path: str | None
+    old_mode: str
+    new_mode: str
+    added: int
+    deleted: int
+    binary: bool = False
+
+    @property
+    def path(self) -> str:
+        return self.new_path or self.old_path or ""
+
+
 class Answer(Record, frozen=True):
     """One batch, measured. What the probe reported of itself, and what the parent measured of it."""
 
@@ -170,11 +191,15 @@ class Answer(Record, frozen=True):
 
 
 class Pair(Record, frozen=True):
-    """The same requests answered by both sides; `block` counts ABBA blocks of two pairs."""
+    """The same requests answered by both sides.
+
+    `block` counts ABBA blocks of two pairs, `round` the fresh starts of the probe processes.
+    """
 
     block: int
     before: Answer
     after: Answer
+    round: int = 0
 
 
 class Trial(Record, frozen=True):
@@ -192,6 +217,8 @@ class Trial(Record, frozen=True):
     sandbox_level: str = "none"
     seed: int = 0
     seconds: float = 0.0
+    named: tuple[str, ...] = ()  # the metrics that the diagnosis names
+    failed_side: Literal["", "before", "after", "control"] = ""  # whose probe broke the trial off
 
 
 class Guard(Record, frozen=True):
