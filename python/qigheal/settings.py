@@ -157,3 +157,11 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
         _inside("breaker_window_s", self.breaker_window_s, 0.0, 1e9)
         if self.sandbox not in ("auto", "namespaces", "none"):
             raise InvalidLimit(f"sandbox: expected 'auto', 'namespaces' or 'none', got {self.sandbox!r}")
+
+    def pairs_needed(self, batches_needed: int) -> int:
+        """Pairs before a trial may be judged: twice what the strategy needs, an even number."""
+        return 2 * math.ceil(max(self.min_pairs, 2 * batches_needed) / 2)
+
+    def pairs_allowed(self, batches_needed: int) -> int:
+        """Pairs after which a trial ends undecided: `max_pairs`, unless the strategy needs more."""
+        return max(2 * math.ceil(self.max_pairs / 2), self.pairs_needed(batches_needed))
