@@ -1,4 +1,4 @@
-# cython: embedsignature.format=python
+# cython: autotestdict=False
 """The loops behind `qigcore.geometry`: distances, geodesics and means of basins.
 
 Each function converts its arguments, runs C loops without the GIL where there are many rows, and
@@ -58,7 +58,7 @@ cdef cnp.ndarray _array(object values, str name, int ndim):
             f"{name}: expected {'rows of components, shape [n, dim]' if ndim == 2 else 'components, shape [dim]'}, "
             f"got shape {list(array.shape)}"
         )
-    return np.ascontiguousarray(array, dtype=np.float64)
+    return np.require(array, np.float64, ("C", "A"))
 
 
 cdef object _refusal(const double* basin, Py_ssize_t n, int geometry, str name):

@@ -9,15 +9,8 @@ cdef double EARLIEST = -62135596800.0
 cdef double LATEST = 253402300800.0
 
 
-@cython.final
-cdef class _Nothing:
-    """Stands for a field that a mapping does not have."""
-
-    def __repr__(self):
-        return "nothing"
-
-
-cdef object NOTHING = _Nothing()
+# Stands for a field that a mapping does not have.
+cdef object NOTHING = object()
 
 
 cdef double _number(object value) except? -1.0:
@@ -108,10 +101,18 @@ cdef object _components(object basin, Py_ssize_t dim):
         return None
 
 
+cdef inline const double* _doubles(object components) noexcept:
+    if components is None:
+        return NULL
+    return <const double*>cnp.PyArray_DATA(<cnp.ndarray>components)
+
+
 cdef str _seen(object value):
     """What came, in a few words, for an error message; never fails."""
     try:
-        if value is NOTHING or isinstance(value, (int, float, str)) or value is None:
+        if value is NOTHING:
+            return "nothing"
+        if value is None or isinstance(value, (int, float, str)):
             text = repr(value)
             return text if len(text) <= 60 else text[:57] + "..."
         array = np.asarray(value)

@@ -92,7 +92,7 @@ cdef class GeometricSnapshot:
         for name in repaired:
             if name not in FIELD_NAMES:
                 raise InvalidSnapshot("repaired", f"names among {', '.join(FIELD_NAMES)}", _seen(name))
-            self._repaired |= BIT[name]
+            self._repaired |= 1 << FIELD_NAMES.index(name)
         components = _components(basin_coords, len(basin_coords) if hasattr(basin_coords, "__len__") else 0)
         if components is None or not np.isfinite(components).all() or not components.any():
             raise InvalidSnapshot("basin_coords", "finite components, not all 0", _seen(basin_coords))

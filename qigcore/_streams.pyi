@@ -1,0 +1,3 @@
+import numpy.typing as npt
+
+def least_squares(values: npt.ArrayLike, recent: int) -> tuple[float, float, float, float, int, int]: ...
