@@ -313,7 +313,7 @@ class SelfHealingEngine:
                 self._change(change_id), approve=approve, reviewer=reviewer, reason=reason
             )
             if approve:
-                change, _ = passage.advance(change, None)
+                change, _ = passage.advance(change, self.baseline())
             return change
 
     def put_through(self, diff: str, *, actor: str, reason: str, strategy: str = "override") -> Change:
@@ -344,7 +344,7 @@ class SelfHealingEngine:
             change = passage.begin(patch, None, self.repo.branch())
             if change.state == "open":
                 change = passage.review(change, approve=True, reviewer=actor, reason=reason)
-                change, _ = passage.advance(change, None)
+                change, _ = passage.advance(change, self.baseline())
             return change
 
     def bring_along(self) -> tuple[Change, ...]:

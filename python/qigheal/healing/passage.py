@@ -15,13 +15,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 from qigcore.history import History
 
 from qigcore.baseline import Baseline
-from qigcore.rows import Batch
+from qigcore.rows import METRICS, Batch
 from qigheal.errors import EngineError
 from qigheal.healing.diagnosis import target_of
 from qigheal.healing.forge.local import LocalForge
@@ -96,7 +97,7 @@ class Passage:
             if change.state == "opening":
                 change = self._open(change)
             elif change.state in ("approved", "merging"):
-                change = self._merge(change)
+                change = self._merge(change, baseline)
             elif change.state == "merged":
                 change = self._deploy(change, then="watching")
             elif change.state == "watching" and baseline is not None:
@@ -120,7 +121,7 @@ class Passage:
         self.on_step("change", f"opened {opened.branch}, to be merged into {opened.target}")
         return opened
 
-    def _merge(self, change: Change) -> Change:
+    def _merge(self, change: Change, baseline: Baseline | None) -> Change:
         if change.state == "approved":
             merging = replace(
                 change,
@@ -128,7 +129,7 @@ class Passage:
                 reason="",
                 merged_at=self.clock(),
                 ledger_head=self.ledger.head,
-                before=self._live_means(),
+                before=self._live_means(baseline),
             )
             self._record(merging)
         else:
@@ -171,6 +172,10 @@ class Passage:
 
     def _run_deploy(self, command: tuple[str, ...], at: Path, key: str) -> tuple[int, str]:
         argv = [sys.executable if command[0] == "python" else command[0], *command[1:]]
+        owner = self.repo.owner
+        identity: dict[str, Any] = (
+            {} if owner is None else {"user": owner.uid, "group": owner.gid, "extra_groups": []}
+        )
         try:
             done = subprocess.run(
                 argv,
@@ -181,21 +186,19 @@ class Passage:
                 stderr=subprocess.STDOUT,
                 timeout=DEPLOY_TIMEOUT_S,
                 check=False,
+                **identity,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return -1, str(error)
         return done.returncode, done.stdout.decode("utf-8", "replace")[-2000:].strip()
 
-    def _live_means(self) -> dict[str, float]:
+    def _live_means(self, baseline: Baseline | None) -> dict[str, float]:
         """Means of the newest snapshots, to compare the merged code with."""
         batch = self.history.last(self.settings.watch_snapshots)
-        means: dict[str, float] = {}
-        for metric, column in (("phi", "phi"), ("kappa", "kappa_eff"), ("basin_drift", "basin_drift"),
-                               ("errors", "error_rate"), ("latency", "avg_latency_ms")):  # fmt: skip
-            values = batch.columns[column][batch.good(column)]
-            if len(values):
-                means[metric] = float(np.mean(values))
-        return means
+        if baseline is not None:
+            batch = remeasure(batch, baseline)
+        measured = {metric: batch.values(metric) for metric in METRICS if metric != "memory"}
+        return {metric: float(np.mean(values)) for metric, values in measured.items() if len(values)}
 
     def _since_merge(self, change: Change) -> Batch:
         """Snapshots after the merge that are not of the code before it, enough for a judgement."""
