@@ -147,6 +147,11 @@ class Batch:
         """Where `column` holds what the host reported, and not a repaired value."""
         return (self.columns["repaired"] & BIT.get(column, 0)) == 0
 
+    def values(self, metric: str) -> FloatArray:
+        """What the host reported of a metric (a key of `METRICS`), without the repaired values."""
+        column = METRICS[metric]
+        return self.columns[column][self.good(column)]
+
     def heads(self) -> Array:
         """The scalar columns as an array of `HEAD`, for the compiled loops (a copy)."""
         heads = np.zeros(len(self), HEAD)

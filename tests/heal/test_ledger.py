@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from qigcore.fitness import Fitness
 from qigheal.errors import LedgerError
 from qigheal.healing.ledger import GENESIS, SCHEMA, Entry, Ledger, canonical, digest_of
 from qigheal.records import Change, ChangeState, HealingPatch, Verdict
-
-from qigcore.fitness import Fitness
 
 DIFF = """\
 diff --git a/config/model.toml b/config/model.toml
