@@ -6,6 +6,7 @@
     ├── InvalidBasin        a basin handed to the geometry is no point of it
     ├── TooLittleData       a statistic was asked of fewer values than it needs
     ├── BaselineError       a baseline file that cannot be read or does not fit
+    ├── MissingExtra        an optional dependency is not installed
     └── HistoryError        a store that cannot be opened, read or written
 
 Each message says what was expected, what came, where, and what to do about it.
@@ -43,6 +44,14 @@ class TooLittleData(QigcoreError, ValueError):
 
 class BaselineError(QigcoreError):
     """A baseline that cannot be read, or belongs to another geometry or dimension."""
+
+
+class MissingExtra(QigcoreError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        self.extra = extra
+        super().__init__(f"{purpose} needs {package!r}; install it with: pip install 'qigheal[{extra}]'")
 
 
 class HistoryError(QigcoreError):
