@@ -1,0 +1,144 @@
+"""The gates between the phases: what each needs, held against the evidence that exists now.
+
+A criterion that nobody measured says so, and is unmet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from qigheal.healing.phases.evidence import figures, share
+from qigheal.records import Record
+
+if TYPE_CHECKING:
+    from qigheal.healing.ledger import Ledger
+
+GATES: Final = {1: "1→2", 2: "2→3", 3: "3→4", 4: "stay in 4"}
+NOT_MEASURED: Final = "not measured"
+
+
+class Criterion(Record, frozen=True):
+    """One line of a gate: what is needed, what was found, whether that is enough."""
+
+    gate: str  # a value of GATES
+    name: str
+    needed: str
+    found: str
+    met: bool
+
+
+class StoreEvidence(Record, frozen=True):
+    """Evidence from outside the ledger; None is what nobody measured."""
+
+    snapshots: int | None = None
+    present_share: float | None = None  # recorded of the expected ones, 0 to 1
+    baseline_learned: bool | None = None
+    trends_known: int | None = None  # of Φ, drift, latency and errors
+    memory_mb: float | None = None  # what recording costs the service
+    strategies: tuple[str, ...] | None = None  # those that have something to work on in this host
+    uptime_share: float | None = None
+    hours_saved: float | None = None
+
+
+def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...]:
+    """Every criterion of every gate, in order, held against the evidence there is now."""
+    found = figures(ledger)
+    scores = sorted(found.scores)
+    within = [
+        0.6 <= score <= ceiling for score, ceiling in zip(found.scores, found.score_ceilings, strict=True)
+    ]
+    tried = set(found.strategies)
+    wanted = evidence.strategies
+    confirmed = found.confirmed_share
+    return (
+        _least(1, "snapshots", evidence.snapshots, 1000),
+        _portion(1, "expected snapshots present", evidence.present_share, "≥ 99.9 %", 0.999),
+        _line(
+            1,
+            "baseline learned",
+            "yes",
+            _known(evidence.baseline_learned, "no", "yes"),
+            evidence.baseline_learned,
+        ),
+        _least(1, "trends known", evidence.trends_known, 4),
+        _line(
+            1,
+            "memory of the monitor",
+            "< 100 MB",
+            None if evidence.memory_mb is None else f"{evidence.memory_mb:.1f} MB",
+            evidence.memory_mb is not None and evidence.memory_mb < 100,
+        ),
+        _least(2, "patches judged", found.patches, 10),
+        _line(
+            2,
+            "strategies that apply, tried",
+            "all" if wanted is None else ", ".join(wanted) or "none applies",
+            None if wanted is None else ", ".join(sorted(tried)) or "none",
+            bool(wanted) and tried.issuperset(wanted or ()),
+        ),
+        _portion(2, "trials completed", share(found.completed, found.trials), "≥ 95 %", 0.95),
+        _portion(2, "reviewed patches approved", share(found.approved, found.reviewed), "≥ 80 %", 0.8),
+        _line(
+            2,
+            "scores of accepted patches",
+            "0.6 to 0.8, up to 1 where several terms improve",
+            f"{scores[0]:.2f} to {scores[-1]:.2f}" if scores else None,
+            all(within),
+        ),
+        _least(3, "changes applied", found.applied, 5),
+        _portion(3, "applied changes confirmed", confirmed, "> 70 %", 0.7, strictly=True),
+        _line(
+            3,
+            "false positives",
+            "< 10 % of cases",
+            f"{found.false_positives} of {found.cases}" if found.cases else None,
+            found.false_positives < 0.1 * found.cases,
+        ),
+        _line(
+            3,
+            "rollbacks rehearsed",
+            "of every change merged",
+            None if found.rehearsed is None else f"{found.rehearsed} of {found.merges}",
+            found.merges > 0 and found.rehearsed == found.merges,
+        ),
+        _least(3, "rollbacks performed, drills included", found.rolled_back, 1),
+        _portion(4, "applied changes confirmed", confirmed, "> 80 %", 0.8, strictly=True),
+        _portion(4, "uptime reported", evidence.uptime_share, "a figure", 0.0),
+        _line(
+            4,
+            "hours saved reported",
+            "a figure",
+            None if evidence.hours_saved is None else f"{evidence.hours_saved:.1f} h",
+            True,
+        ),
+    )
+
+
+def _line(phase: int, name: str, needed: str, found: str | None, met: bool | None) -> Criterion:
+    """A criterion; one without a finding is not measured, and never met."""
+    return Criterion(
+        gate=GATES[phase],
+        name=name,
+        needed=needed,
+        found=NOT_MEASURED if found is None else found,
+        met=found is not None and bool(met),
+    )
+
+
+def _least(phase: int, name: str, count: int | None, least: int) -> Criterion:
+    return _line(
+        phase, name, f"≥ {least}", None if count is None else str(count), count is not None and count >= least
+    )
+
+
+def _portion(
+    phase: int, name: str, part: float | None, needed: str, least: float, *, strictly: bool = False
+) -> Criterion:
+    met = part is not None and (part > least if strictly else part >= least)
+    # Rounded down: 99.96 % must not be shown as the 100 % that it is not.
+    shown = None if part is None else f"{int(part * 1000 + 1e-9) / 10:g} %"
+    return _line(phase, name, needed, shown, met)
+
+
+def _known(value: bool | None, no: str, yes: str) -> str | None:
+    return None if value is None else (yes if value else no)
