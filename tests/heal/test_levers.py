@@ -17,6 +17,7 @@ import pytest
 from qigheal.errors import ProbeError, RepoError
 from qigheal.healing.strategies import builtin
 from qigheal.healing.strategies.levers import Attention
+from qigheal.host import Lever
 from qigheal.records import Answer, BandOf, Diagnosis, HealingPatch, Target
 from qigheal.settings import HealSettings
 
@@ -73,7 +74,7 @@ class FakeBench:
 
     base = "c0ffee"
 
-    def __init__(self, repo: FakeRepo, response: Response, levers: Sequence[SimpleNamespace]) -> None:
+    def __init__(self, repo: FakeRepo, response: Response, levers: Sequence[Lever]) -> None:
         self.repo = repo
         self.response = response
         self.manifest = SimpleNamespace(levers=tuple(levers))
@@ -110,9 +111,9 @@ class FakeBench:
         yield SimpleNamespace(ask=ask)
 
 
-def lever(name: str = "attention.temperature", **changed: Any) -> SimpleNamespace:
+def lever(name: str = "attention.temperature", **changed: Any) -> Lever:
     fields = {"strategy": "attention", "file": "model.toml", "key": name, "min": 0.05, "max": 20.0}
-    return SimpleNamespace(name=name, **(fields | changed))
+    return Lever(name=name, **(fields | changed))
 
 
 def diagnosis(metrics: tuple[str, ...] = ("kappa", "phi"), bands: dict[str, BandOf] = BANDS) -> Diagnosis:
@@ -135,7 +136,7 @@ def diagnosis(metrics: tuple[str, ...] = ("kappa", "phi"), bands: dict[str, Band
 def propose(
     files: dict[str, str] | str = MODEL,
     response: Response = by_temperature,
-    levers: Sequence[SimpleNamespace] = (lever(),),
+    levers: Sequence[Lever] = (lever(),),
     found: Diagnosis | None = None,
     settings: HealSettings | None = None,
 ) -> tuple[list[HealingPatch], FakeBench]:
@@ -252,6 +253,7 @@ def test_a_constant_signal_is_not_aimed_at() -> None:
         (lever("gone", file="gone.toml"), "no such file"),
         (lever("attention.gone"), "attention.gone"),
         (lever("attention.temperature.deeper"), "attention.temperature.deeper"),
+        (lever("other.temperature"), "other.temperature"),
         (lever("attention.other"), "expected a number"),
         (lever("attention.on"), "expected a number"),
         (lever("attention.huge"), "expected a number"),
@@ -259,7 +261,7 @@ def test_a_constant_signal_is_not_aimed_at() -> None:
     ],
 )
 def test_a_lever_that_cannot_be_read_is_named_and_left_alone(
-    broken: SimpleNamespace, said: str, caplog: pytest.LogCaptureFixture
+    broken: Lever, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = {"model.toml": MODEL + "on = true\nhuge = inf\n", "broken.toml": "not = = toml"}
     with caplog.at_level(logging.WARNING, "qigheal"):
@@ -267,6 +269,17 @@ def test_a_lever_that_cannot_be_read_is_named_and_left_alone(
     assert list(patch.parameters) == ["attention.temperature"]
     assert broken.name in caplog.text
     assert said in caplog.text
+
+
+def test_a_quoted_key_may_hold_a_dot() -> None:
+    text = '[attention]\n"head.1" = 5.0\n'
+
+    def response(config: dict[str, Any], batch: int) -> tuple[float, float]:
+        return by_temperature({"attention": {"temperature": config["attention"]["head.1"]}}, batch)
+
+    [patch], bench = propose(text, response, [lever('attention."head.1"')])
+    value = patch.parameters['attention."head.1"']
+    assert bench.repo.patched[patch.diff] == {"model.toml": text.replace("5.0", f"{value:g}")}
 
 
 def test_levers_of_other_strategies_are_left_alone() -> None:

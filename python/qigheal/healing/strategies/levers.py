@@ -61,7 +61,7 @@ class Measured:
             band = target.bands[metric]
             residuals.append((means[metric] - (band.low + band.high) / 2) / band.half_width)
         centre = frechet_mean([a.basin for a in answers], geometry=target.geometry)
-        here, healthy = from_amplitudes([centre, target.basin], target.geometry)
+        here, healthy = from_amplitudes(np.array([centre, target.basin]), target.geometry)
         drift = distance(here, healthy, target.geometry)
         return cls(means, np.array([*residuals, DRIFT_WEIGHT * drift / target.drift_limit]))
 
@@ -171,7 +171,7 @@ class _Trials:
             if file not in documents:
                 documents[file] = _parse(self.repo.read(self.bench.base, file))
             if value != setting.now:
-                table, key = _locate(documents[file], setting.lever.key)
+                table, key = _locate(documents[file], setting.lever)
                 table[key] = int(value) if setting.axis.whole else value
         edits = {file: document.as_string().encode() for file, document in documents.items()}
         return self.repo.diff(self.bench.base, self.repo.edit(self.bench.base, edits))
@@ -188,7 +188,7 @@ def _settings(bench: Bench, repo: Repo, strategy: str) -> list[Setting]:
         if lever.strategy != strategy:
             continue
         try:
-            table, key = _locate(_parse(repo.read(bench.base, lever.file)), lever.key)
+            table, key = _locate(_parse(repo.read(bench.base, lever.file)), lever)
             now = table[key]
         except (KeyError, TypeError, ValueError, RepoError) as failure:
             log.warning("lever %s: cannot read %s of %s: %s", lever.name, lever.key, lever.file, failure)
@@ -212,17 +212,12 @@ def _parse(content: bytes) -> Any:
     return tomlkit.parse(content.decode())
 
 
-def _locate(document: Any, dotted: str) -> tuple[Any, str]:
-    """The table that holds a dotted key, and the key's last part. Raises KeyError when there is none."""
-    *parents, key = dotted.split(".")
+def _locate(document: Any, lever: Lever) -> tuple[Any, str]:
+    """The table that holds a lever's key, and the key's last part. Raises KeyError when there is none."""
     table = document
-    for parent in parents:
-        if parent not in table:
-            raise KeyError(dotted)
-        table = table[parent]
-    if key not in table:
-        raise KeyError(dotted)
-    return table, key
+    for part in lever.parts:
+        holder, table = table, table[part]
+    return holder, lever.parts[-1]
 
 
 def _rationale(
