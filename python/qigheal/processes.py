@@ -235,6 +235,14 @@ class Running:
                 self._peak = max(self._peak, now.rss_mb)
         return self._last
 
+    def exit_code(self, timeout_s: float) -> int | None:
+        """The code with which the command ends by itself within `timeout_s`; None when it does not."""
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        return 128 - code if code < 0 else code
+
     def kill(self, reason: str) -> None:
         """End the whole tree now; `reason` becomes `killed_for` unless it was ended before."""
         if not self._ended:
