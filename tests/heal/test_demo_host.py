@@ -18,6 +18,13 @@ from qigcore.geometry import distances, frechet_mean, from_amplitudes
 from qigheal.demo import repository
 from qigheal.demo.repository import DemoHost, commit_temperature, make_host, set_temperature
 from qigheal.errors import MissingExtra, RepoError
+from qigheal.healing.bench import Bench
+from qigheal.healing.strategies.levers import Attention
+from qigheal.host import Manifest
+from qigheal.records import BandOf, Diagnosis, HealingPatch, Target
+from qigheal.repo import Repo
+from qigheal.sandbox import Sandbox
+from qigheal.settings import HealSettings
 
 LEVER = Path("config/model.toml")
 
@@ -233,3 +240,66 @@ def test_a_second_deploy_at_once_does_no_harm(host: DemoHost, tmp_path: Path) ->
         assert service.process.poll() is None
     finally:
         assert service.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def healthy(host: DemoHost, tmp_path_factory: pytest.TempPathFactory) -> Target:
+    """What the healthy commit measures: 60 batches, bands of three standard deviations."""
+    with make_bench(host, host.healthy, tmp_path_factory.mktemp("bench")) as bench:
+        answers = bench.batches(None, 60)
+    centre = frechet_mean([answer.basin for answer in answers])
+    drift = distances([answer.basin for answer in answers], from_amplitudes(centre))
+
+    def band(values: list[float]) -> BandOf:
+        mean, sd = float(np.mean(values)), float(np.std(values))
+        return BandOf(mean=mean, sd=sd, low=mean - 3 * sd, high=mean + 3 * sd)
+
+    return Target(
+        geometry="simplex",
+        basin=tuple(centre),
+        drift_limit=float(drift.mean() + 3 * drift.std()),
+        bands={"phi": band([a.phi for a in answers]), "kappa": band([a.kappa_eff for a in answers])},
+    )
+
+
+def make_bench(host: DemoHost, base: str, work: Path) -> Bench:
+    repo = Repo(host.path)
+    return Bench(repo, Manifest.load(host.path), Sandbox("none"), base, work)
+
+
+def search_at(host: DemoHost, healthy: Target, value: float, work: Path) -> list[HealingPatch]:
+    """What the lever search proposes at a commit with this temperature; no branch moves."""
+    repo = Repo(host.path)
+    text = repo.read(host.healthy, str(LEVER)).decode()
+    tree = repo.edit(host.healthy, {str(LEVER): set_temperature(text, value).encode()})
+    base = repo.commit(tree, (host.healthy,), "Another temperature", at=1.7e9)
+    diagnosis = Diagnosis(
+        metrics=("kappa", "phi"),
+        findings=(),
+        severity="critical",
+        target=healthy,
+        observed={},
+        code_hash=base,
+        healthy_code_hash=host.healthy,
+        since=None,
+        snapshots=50,
+    )
+    with make_bench(host, base, work) as bench:
+        return list(Attention(HealSettings()).propose(diagnosis, bench, repo))
+
+
+@pytest.mark.parametrize("fault", [5.0, 0.2, 2.0, 30.0])
+def test_the_lever_search_heals_it(host: DemoHost, healthy: Target, tmp_path: Path, fault: float) -> None:
+    [patch] = search_at(host, healthy, fault, tmp_path)
+    assert patch.parameters["attention.temperature"] == pytest.approx(0.85, rel=0.15)
+    repo = Repo(host.path)
+    healed = repo.read(repo.apply(patch.base, patch.diff), str(LEVER)).decode()
+    assert healed == set_temperature(
+        repo.read(host.healthy, str(LEVER)).decode(), patch.parameters["attention.temperature"]
+    )
+
+
+def test_the_lever_search_leaves_the_healthy_host_alone(
+    host: DemoHost, healthy: Target, tmp_path: Path
+) -> None:
+    assert search_at(host, healthy, 0.85, tmp_path) == []
