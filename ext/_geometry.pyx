@@ -1,29 +1,30 @@
 # cython: autotestdict=False
-"""The loops behind `qigcore.geometry`: distances, geodesics and means of basins.
+"""The loops behind `qigcore.geometry`: distances, amplitudes and means of basins.
 
 Each function converts its arguments, runs C loops without the GIL where there are many rows, and
 returns new float64 arrays. No state, and nothing about monitoring.
 
 Precision policy. Angles come from chords (‖a − b‖ and ‖a + b‖), never from the arccos of a dot
-product. Points on a geodesic are built in the orthonormal frame of the chord's midpoint and its
-direction, which is exact at the ends and the middle and stays stable up to (not including) antipodes.
+product; log maps are summed as weighted chords, so that near rows do not cancel.
 """
 
-cimport cython
 cimport numpy as cnp
-from libc.math cimport INFINITY, M_PI, atan2, cos, fabs, isfinite, sin, sqrt
+from libc.math cimport INFINITY, atan2, cos, isfinite, sin, sqrt
 from libc.stdlib cimport free, malloc
 
 from numeric cimport SIMPLEX, SPHERE, apart, gap, prepared, squares_of
 
 import numpy as np
 
-from qigcore.errors import InvalidBasin, TooLittleData
+from qigcore.errors import InvalidBasin
 
 cnp.import_array()
 
 cdef enum:
     ON_STACK = 256  # components for which distance() needs no allocation
+    TURNS = 10_000  # slow only for states near the edge of a half sphere
+
+cdef double CLOSE = 1e-9  # radians of gradient at which a stalled mean counts as found
 
 
 cdef int _kind(object geometry) except -1:
@@ -83,8 +84,12 @@ cdef int _same_length(Py_ssize_t n, Py_ssize_t m, str names) except -1:
     return 0
 
 
+def unit(basin, str geometry, str name):
+    """One state as a new unit vector, shape [dim]; errors call it `name`."""
+    return _amplitude(basin, _kind(geometry), name)
+
+
 cdef cnp.ndarray _amplitude(object basin, int geometry, str name):
-    """A new unit vector, shape [dim]."""
     cdef cnp.ndarray values = _array(basin, name, 1)
     cdef Py_ssize_t n = cnp.PyArray_DIM(values, 0)
     cdef cnp.ndarray made = np.empty(n)
@@ -106,7 +111,6 @@ cdef bint _normalised(const double* basin, double* out, Py_ssize_t n, int geomet
     return True
 
 
-@cython.binding(True)
 def distance(p, q, str geometry="simplex") -> float:
     """Radians between two states, from 0 to π.
 
@@ -159,7 +163,6 @@ def distance(p, q, str geometry="simplex") -> float:
     return radians
 
 
-@cython.binding(True)
 def distances(rows, q, str geometry="simplex"):
     """Radians from each row to one state.
 
@@ -208,7 +211,6 @@ def distances(rows, q, str geometry="simplex"):
     return result
 
 
-@cython.binding(True)
 def distance_matrix(rows, str geometry="simplex"):
     """Radians between every two rows.
 
@@ -243,7 +245,6 @@ def distance_matrix(rows, str geometry="simplex"):
     return result
 
 
-@cython.binding(True)
 def amplitudes(rows, str geometry="simplex"):
     """States as unit vectors.
 
@@ -284,204 +285,6 @@ def amplitudes(rows, str geometry="simplex"):
     return result
 
 
-@cython.binding(True)
-def from_amplitudes(units, str geometry="simplex"):
-    """States at scale 1 from amplitudes, the inverse of `amplitudes`.
-
-    Parameters
-    ----------
-    units : array-like, shape=[n, dim] or [dim]
-        Amplitudes, as every function here returns states.
-    geometry : {"simplex", "sphere"}
-
-    Returns
-    -------
-    ndarray, of the shape of `units`
-        `"simplex"`: the squares, which are probabilities; `"sphere"`: a copy.
-    """
-    cdef int kind = _kind(geometry)
-    values = _array(units, "units", 1 if np.ndim(units) == 1 else 2)
-    return values * values if kind == SIMPLEX else values.copy()
-
-
-cdef double _frame(
-    const double* a, const double* b, double* middle, double* across, Py_ssize_t n
-) noexcept nogil:
-    """The angle from a to b, with unit vectors to the chord's midpoint and along the chord.
-
-    The two are orthogonal because a and b have one length. Where the angle is 0, `across` is zero.
-    −1 where a and b are antipodes, which have no midpoint.
-    """
-    cdef double near = sqrt(gap(a, 1.0, b, 1.0, 1.0, n))
-    cdef double far = sqrt(gap(a, 1.0, b, 1.0, -1.0, n))
-    cdef Py_ssize_t i
-    if far < 1e-15:
-        return -1.0
-    for i in range(n):
-        middle[i] = (a[i] + b[i]) / far
-        across[i] = (b[i] - a[i]) / near if near > 0.0 else 0.0
-    return 2.0 * atan2(near, far)
-
-
-cdef object _antipodes(str names):
-    return InvalidBasin(f"{names}: expected states with one shortest path between them, got antipodes")
-
-
-cdef object _on_the_simplex(cnp.ndarray unit, str name):
-    """Clears the −1e-16 that rounding leaves at the edge; refuses what really is outside."""
-    if unit.min() < -1e-9:
-        raise InvalidBasin(
-            f"{name}: expected a vector short enough to stay on the simplex, got one that crosses its edge "
-            f"at position {int(unit.argmin())}"
-        )
-    return np.maximum(unit, 0.0, out=unit)
-
-
-@cython.binding(True)
-def geodesic(p, q, double t, str geometry="simplex"):
-    """The state a fraction t of the way from p to q along the shortest path.
-
-    Parameters
-    ----------
-    p, q : array-like, shape=[dim]
-        States at any positive scale, as for `distance`.
-    t : float
-        0 gives p, 1 gives q.
-    geometry : {"simplex", "sphere"}
-
-    Returns
-    -------
-    ndarray, shape=[dim]
-        The amplitude, a unit vector.
-
-    Raises
-    ------
-    InvalidBasin
-        As for `distance`; and for antipodes of the sphere, which no single shortest path joins.
-    ValueError
-        t is outside [0, 1].
-    """
-    cdef int kind = _kind(geometry)
-    cdef cnp.ndarray a = _amplitude(p, kind, "p")
-    cdef cnp.ndarray b = _amplitude(q, kind, "q")
-    cdef Py_ssize_t n = cnp.PyArray_DIM(a, 0)
-    cdef cnp.ndarray middle = np.empty(n)
-    cdef cnp.ndarray across = np.empty(n)
-    cdef double angle
-    if not 0.0 <= t <= 1.0:
-        raise ValueError(f"t: expected a fraction from 0 (p) to 1 (q), got {t!r}")
-    _same_length(n, cnp.PyArray_DIM(b, 0), "p and q")
-    angle = _frame(
-        <const double*>cnp.PyArray_DATA(a), <const double*>cnp.PyArray_DATA(b),
-        <double*>cnp.PyArray_DATA(middle), <double*>cnp.PyArray_DATA(across), n,
-    )
-    if angle < 0.0:
-        raise _antipodes("p and q")
-    point = cos((t - 0.5) * angle) * middle + sin((t - 0.5) * angle) * across
-    return _on_the_simplex(point, "q") if kind == SIMPLEX else point
-
-
-@cython.binding(True)
-def log_map(p, q, str geometry="simplex"):
-    """The tangent vector at p that leads to q.
-
-    Parameters
-    ----------
-    p, q : array-like, shape=[dim]
-        States at any positive scale, as for `distance`.
-    geometry : {"simplex", "sphere"}
-
-    Returns
-    -------
-    ndarray, shape=[dim]
-        Orthogonal to the amplitude of p; its Euclidean length is `distance(p, q)`, in radians.
-
-    Raises
-    ------
-    InvalidBasin
-        As for `geodesic`.
-    """
-    cdef int kind = _kind(geometry)
-    cdef cnp.ndarray a = _amplitude(p, kind, "p")
-    cdef cnp.ndarray b = _amplitude(q, kind, "q")
-    cdef Py_ssize_t n = cnp.PyArray_DIM(a, 0)
-    cdef cnp.ndarray middle = np.empty(n)
-    cdef cnp.ndarray across = np.empty(n)
-    cdef double angle, length
-    _same_length(n, cnp.PyArray_DIM(b, 0), "p and q")
-    angle = _frame(
-        <const double*>cnp.PyArray_DATA(a), <const double*>cnp.PyArray_DATA(b),
-        <double*>cnp.PyArray_DATA(middle), <double*>cnp.PyArray_DATA(across), n,
-    )
-    if angle < 0.0:
-        raise _antipodes("p and q")
-    length = 2.0 * angle if kind == SIMPLEX else angle
-    return length * (sin(0.5 * angle) * middle + cos(0.5 * angle) * across)
-
-
-@cython.binding(True)
-def exp_map(p, v, str geometry="simplex"):
-    """The state that the tangent vector v leads to from p, the inverse of `log_map`.
-
-    Parameters
-    ----------
-    p : array-like, shape=[dim]
-        A state at any positive scale, as for `distance`.
-    v : array-like, shape=[dim]
-        Orthogonal to the amplitude of p (within 1e-6 of its length); its length is the way to go, in
-        radians of `distance`.
-    geometry : {"simplex", "sphere"}
-
-    Returns
-    -------
-    ndarray, shape=[dim]
-        The amplitude, a unit vector.
-
-    Raises
-    ------
-    InvalidBasin
-        As for `distance`; v is not tangent at p, or leads off the simplex, which has an edge.
-    """
-    cdef int kind = _kind(geometry)
-    cdef cnp.ndarray a = _amplitude(p, kind, "p")
-    cdef cnp.ndarray step = _array(v, "v", 1)
-    cdef double length, along, angle
-    _same_length(cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(step, 0), "p and v")
-    largest = np.abs(step).max()
-    if not largest < INFINITY:
-        raise InvalidBasin(f"v: expected finite components, got {largest!r} at position {int(np.abs(step).argmax())}")
-    if largest < 1e-300:
-        return a
-    unit = step / largest
-    along = unit @ a
-    length = np.linalg.norm(unit)
-    if fabs(along) > 1e-6 * length:
-        raise InvalidBasin(
-            f"v: expected a tangent vector at p, orthogonal to its amplitude, got one at a cosine of "
-            f"{along / length:.2g}; log_map(p, q) makes one"
-        )
-    unit -= along * a
-    unit /= np.linalg.norm(unit)
-    angle = length * largest * (0.5 if kind == SIMPLEX else 1.0)
-    point = cos(angle) * a + sin(angle) * unit
-    return _on_the_simplex(point, "v") if kind == SIMPLEX else point
-
-
-cdef cnp.ndarray _shares(object weights, Py_ssize_t n):
-    """Weights of rows, summing to 1."""
-    cdef cnp.ndarray shares
-    if weights is None:
-        return np.full(n, 1.0 / n)
-    shares = _array(weights, "weights", 1)
-    if cnp.PyArray_DIM(shares, 0) != n:
-        raise InvalidBasin(f"weights: expected one for each of {n} rows, got {cnp.PyArray_DIM(shares, 0)}")
-    largest = shares.max()
-    if not (shares.min() >= 0.0 and 0.0 < largest < INFINITY):
-        raise InvalidBasin("weights: expected finite non-negative numbers, not all zero")
-    shares = shares / largest
-    return shares / shares.sum()
-
-
 cdef double _pull(
     const double* unit, const double* share, const double* mean, double* pull, Py_ssize_t n, Py_ssize_t dim
 ) noexcept nogil:
@@ -511,63 +314,38 @@ cdef double _pull(
     return sqrt(squares_of(pull, dim))
 
 
-@cython.binding(True)
-def frechet_mean(rows, weights=None, str geometry="simplex"):
-    """The Fréchet (Karcher) mean: the state with the least mean squared distance to the rows.
+def karcher(units, shares):
+    """The Karcher mean of unit vectors, or None where they have no single one.
 
-    Found by gradient steps m ← exp_m(Σ wᵢ log_m(xᵢ)) from the normalised mean of the amplitudes, until
-    a step no longer shortens the gradient (Karcher 1977; Pennec 2006, "Intrinsic Statistics on
-    Riemannian Manifolds", §4.3). On the simplex the mean is unique; on the sphere where the rows lie in
-    an open half sphere.
+    units : ndarray, shape=[n, dim], float64, C-contiguous, of unit vectors
+    shares : ndarray, shape=[n], float64, C-contiguous, non-negative and summing to 1
 
-    Parameters
-    ----------
-    rows : array-like, shape=[n, dim]
-        States at any positive scale, as for `distance`.
-    weights : array-like, shape=[n], optional
-        Non-negative, at any scale; equal ones when left out.
-    geometry : {"simplex", "sphere"}
-
-    Returns
-    -------
-    ndarray, shape=[dim]
-        The amplitude, a unit vector.
-
-    Raises
-    ------
-    TooLittleData
-        There are no rows.
-    InvalidBasin
-        As for `distance`; weights are unusable; or the rows surround the sphere, so that no one state
-        is their mean.
+    Gradient steps m ← exp_m(Σ wᵢ log_m(xᵢ)) from the normalised mean, until a step no longer shortens
+    the gradient.
     """
-    cdef int kind = _kind(geometry)
-    cdef cnp.ndarray units = amplitudes(_array(rows, "rows", 2), geometry)
-    cdef Py_ssize_t n = cnp.PyArray_DIM(units, 0)
-    cdef Py_ssize_t dim = cnp.PyArray_DIM(units, 1)
-    if n == 0:
-        raise TooLittleData("rows: expected at least one row to take the mean of, got none")
-    cdef cnp.ndarray shares = _shares(weights, n)
+    cdef cnp.ndarray rows = units
+    cdef cnp.ndarray weights = shares
+    cdef Py_ssize_t n = cnp.PyArray_DIM(rows, 0)
+    cdef Py_ssize_t dim = cnp.PyArray_DIM(rows, 1)
     cdef cnp.ndarray mean = np.ascontiguousarray(shares @ units)
     cdef cnp.ndarray pull = np.empty(dim)
     cdef double* centre = <double*>cnp.PyArray_DATA(mean)
     cdef double* step = <double*>cnp.PyArray_DATA(pull)
-    cdef const double* unit = <const double*>cnp.PyArray_DATA(units)
-    cdef const double* share = <const double*>cnp.PyArray_DATA(shares)
+    cdef const double* unit = <const double*>cnp.PyArray_DATA(rows)
+    cdef const double* share = <const double*>cnp.PyArray_DATA(weights)
     cdef double length = 0.0
     cdef double before = INFINITY
-    cdef double scale
+    cdef double scale = sqrt(squares_of(centre, dim))
     cdef Py_ssize_t i
     cdef int turn
-    scale = sqrt(squares_of(centre, dim))
     if scale < 1e-9:
-        raise _surrounding()
+        return None
     with nogil:
         for i in range(dim):
             centre[i] /= scale
-        for turn in range(1000):
+        for turn in range(TURNS):
             length = _pull(unit, share, centre, step, n, dim)
-            if length < 0.0 or length >= before and length < 1e-9 or length < 1e-16:
+            if length < 1e-16 or before <= length < CLOSE:
                 break
             before = length
             for i in range(dim):
@@ -575,69 +353,4 @@ def frechet_mean(rows, weights=None, str geometry="simplex"):
             scale = sqrt(squares_of(centre, dim))
             for i in range(dim):
                 centre[i] /= scale
-    if not 0.0 <= length < 1e-9:
-        raise _surrounding()
-    return _on_the_simplex(mean, "rows") if kind == SIMPLEX else mean
-
-
-cdef object _surrounding():
-    return InvalidBasin("rows: expected states within one half of the sphere, got a set that has no single mean")
-
-
-@cython.binding(True)
-def frechet_variance(rows, mean=None, str geometry="simplex") -> float:
-    """Mean squared distance of the rows to their Fréchet mean, in radians².
-
-    Parameters
-    ----------
-    rows : array-like, shape=[n, dim]
-        States at any positive scale, as for `distance`.
-    mean : array-like, shape=[dim], optional
-        An amplitude, as `frechet_mean` returns it; computed when left out.
-    geometry : {"simplex", "sphere"}
-
-    Raises
-    ------
-    TooLittleData, InvalidBasin
-        As for `frechet_mean`.
-    """
-    rows = _array(rows, "rows", 2)
-    if mean is None:
-        mean = frechet_mean(rows, None, geometry)
-    elif not len(rows):
-        raise TooLittleData("rows: expected at least one row to take the variance of, got none")
-    radians = distances(rows, from_amplitudes(mean, geometry), geometry)
-    return float(np.mean(radians * radians))
-
-
-@cython.binding(True)
-def contributions(p, q, str geometry="simplex"):
-    """Which components a distance comes from: their shares of the squared chord between the amplitudes.
-
-    Parameters
-    ----------
-    p, q : array-like, shape=[dim]
-        States at any positive scale, as for `distance`.
-    geometry : {"simplex", "sphere"}
-
-    Returns
-    -------
-    ndarray, shape=[dim]
-        (aᵢ − bᵢ)²/‖a − b‖², non-negative and summing to 1; zeros where p and q are one state. The same
-        for (p, q) and (q, p).
-
-    Raises
-    ------
-    InvalidBasin
-        As for `distance`.
-    """
-    cdef int kind = _kind(geometry)
-    cdef cnp.ndarray a = _amplitude(p, kind, "p")
-    cdef cnp.ndarray b = _amplitude(q, kind, "q")
-    _same_length(cnp.PyArray_DIM(a, 0), cnp.PyArray_DIM(b, 0), "p and q")
-    steps = np.abs(a - b)
-    largest = steps.max()
-    if largest == 0.0:
-        return steps
-    squares = (steps / largest) ** 2
-    return squares / squares.sum()
+    return mean if 0.0 <= length < CLOSE else None

@@ -37,12 +37,6 @@ from qigcore import rows as _rows
 
 cnp.import_array()
 
-cdef extern from "numpy/arrayobject.h":
-    object PyArray_NewFromDescr(
-        PyTypeObject* subtype, cnp.dtype steals, int ndim, cnp.npy_intp* shape, cnp.npy_intp* strides, void* data,
-        int flags, PyObject* parent,
-    )
-
 cdef extern from *:
     """
     /* The classes are public as qigcore.recorder's; pickles and reprs name that module. */
@@ -55,38 +49,12 @@ cdef tuple REGIME_NAMES = _rows.REGIMES
 cdef tuple FIELD_NAMES = _rows.REPAIRABLE
 cdef enum:
     FIELDS = 9
-    LAST_NAME = 65535  # Head.code and Head.module are 16 bits wide
 
-cdef struct Sample:
-    double timestamp  # NaN: now
-    double phi
-    double kappa_eff
-    double error_rate
-    double avg_latency_ms
-    double memory_mb
-    double confidence
-    double surprise
-    double agency
-    double drift  # filled in by Recorder._write
-    int given  # which of confidence, surprise and agency the host reported, as bits
-    uint16_t module
 
 
 include "reported.pxi"
+include "ring.pxi"
 include "snapshot.pxi"
-
-
-cdef inline double _held(double value, bint flagged, double* good) noexcept nogil:
-    if flagged:
-        return good[0]
-    good[0] = value
-    return value
-
-
-cdef inline double _clipped(double value, bint flagged, double* good) noexcept nogil:
-    if flagged and isfinite(value):
-        return 1.0 if value > 1.0 else 0.0
-    return _held(value, flagged, good)
 
 
 @cython.final
@@ -142,8 +110,7 @@ cdef class Recorder:
     cdef int64_t[FIELDS + 2] _invalid  # by bit; then timestamp and module_name
     cdef int64_t _alarm_at
     cdef object _alarm
-    cdef dict _numbers
-    cdef list _table
+    cdef Names _names
     cdef object _kept  # the arrays that the pointers lead into
 
     def __cinit__(
@@ -179,10 +146,9 @@ cdef class Recorder:
         self._reference = self._scratch + self.dim
         self._good.confidence = self._good.surprise = self._good.agency = NAN
         self._alarm_at = INT64_MAX
-        self._table = [""]
-        self._numbers = {"": 0}
-        self._code = self._name(_text("code_hash", code_hash))
-        self._module = self._name(_text("module_name", module_name))
+        self._names = Names()
+        self._code = self._names.number(_text("code_hash", code_hash))
+        self._module = self._names.number(_text("module_name", module_name))
         self._kept = (heads, basins, room)
 
     # -- writing ---------------------------------------------------------------------------------
@@ -230,7 +196,8 @@ cdef class Recorder:
             components = _doubles(converted)
         flags = self._write(&sample, components)
         if flags and self._refuses:
-            raise self._refusal(flags, (phi, kappa_eff, basin, error_rate, avg_latency_ms, memory_mb))
+            given = (phi, kappa_eff, basin, error_rate, avg_latency_ms, memory_mb)
+            raise _refusal(flags, given, self.dim, self._kind)
         if self.total >= self._alarm_at or self.each_row is not None:
             self._announce()
         return sample.drift
@@ -288,10 +255,10 @@ cdef class Recorder:
             components = _doubles(converted)
         flags = self._write(&sample, components)
         if flags and self._refuses:
-            raise self._refusal(
-                flags,
-                (phi, kappa_eff, basin, error_rate, avg_latency_ms, memory_mb, confidence, surprise, agency),
+            values = (
+                phi, kappa_eff, basin, error_rate, avg_latency_ms, memory_mb, confidence, surprise, agency
             )
+            raise _refusal(flags, values, self.dim, self._kind)
         snapshot = self._read(self._slot - 1 if self._slot else self._slots - 1)
         if self.total >= self._alarm_at or self.each_row is not None:
             self._announce()
@@ -386,43 +353,13 @@ cdef class Recorder:
             self._referenced = True
         return 0.0
 
-    cdef object _refusal(self, int flags, tuple values):
-        cdef int bit = 0
-        while not flags >> bit & 1:
-            bit += 1
-        if 1 << bit == BASIN:
-            kind = "non-negative weights" if self._kind == SIMPLEX else "components"
-            expected = f"{self.dim} finite {kind}, not all 0"
-        elif 1 << bit == PHI or 1 << bit == ERRORS:
-            expected = "a number from 0 to 1"
-        elif 1 << bit == LATENCY or 1 << bit == MEMORY:
-            expected = "a finite number of at least 0"
-        else:
-            expected = "a finite number"
-        return InvalidSnapshot(FIELD_NAMES[bit], expected, _seen(values[bit]))
-
-    cdef uint16_t _name(self, str name) except? 0:
-        """The number of a name in the table, which it joins if there is room."""
-        number = self._numbers.get(name)
-        if number is None:
-            # A lone surrogate could not be written to disk.
-            clean = name.encode("utf-8", "replace").decode()
-            number = self._numbers.get(clean)
-            if number is None:
-                if len(self._table) > LAST_NAME:
-                    self._invalid[FIELDS + 1] += 1
-                    return 0
-                number = len(self._table)
-                self._table.append(clean)
-                self._numbers[clean] = number
-        return number
-
     cdef uint16_t _module_number(self, object name) except? 0:
-        if isinstance(name, str):
-            return self._name(name if type(name) is str else "".join(name))
+        cdef int number = self._names.number(name) if isinstance(name, str) else -1
+        if number >= 0:
+            return number
         self._invalid[FIELDS + 1] += 1
         if self._refuses:
-            raise InvalidSnapshot("module_name", "text", _seen(name))
+            raise InvalidSnapshot("module_name", f"text, at most {LAST_NAME} different ones", _seen(name))
         return self._module
 
     cdef int _announce(self) except -1:
@@ -454,7 +391,7 @@ cdef class Recorder:
     @property
     def names(self):
         """The table that `code` and `module` of the rows point into; names[0] is ""."""
-        return tuple(self._table)
+        return tuple(self._names.table)
 
     @property
     def invalid(self):
@@ -510,12 +447,12 @@ cdef class Recorder:
     def heads(self, count):
         """The newest rows without their basins: min(count, total, capacity) of them, oldest first, a copy."""
         cdef Py_ssize_t n = min(<int64_t>max(count, 0), self.total, <int64_t>self.capacity)
-        return self._heads_of(self.total - n, n)
+        return _heads_of(self._heads, self._slots, self.total - n, n)
 
     def basins(self, count):
         """The newest basins as reported: shape [min(count, total, capacity), dim], oldest first, a copy."""
         cdef Py_ssize_t n = min(<int64_t>max(count, 0), self.total, <int64_t>self.capacity)
-        return self._basins_of(self.total - n, n)
+        return _basins_of(self._basins, self.dim, self._slots, self.total - n, n)
 
     def rows(self, first, last):
         """Rows number `first` to `last` − 1, as far as the ring holds them.
@@ -525,7 +462,7 @@ cdef class Recorder:
         cdef int64_t oldest = self.total - min(self.total, <int64_t>self.capacity)
         cdef int64_t start = min(max(<int64_t>first, oldest), self.total)
         cdef int64_t stop = max(min(<int64_t>last, self.total), start)
-        return start, self._heads_of(start, stop - start), self._basins_of(start, stop - start)
+        return start, _heads_of(self._heads, self._slots, start, stop - start), _basins_of(self._basins, self.dim, self._slots, start, stop - start)
 
     def snapshot(self, number):
         """The snapshot in row `number`, counted from the first ever recorded.
@@ -537,78 +474,8 @@ cdef class Recorder:
             raise IndexError(f"row {number}: the ring holds rows {oldest} to {self.total - 1}")
         return self._read(<int64_t>number % self._slots)
 
-    cdef cnp.ndarray _heads_of(self, int64_t first, Py_ssize_t n):
-        # Arrays of numbers are no GC objects: between the count and the copy no Python code runs.
-        # Bytes seen as rows, because numpy spends half a microsecond on allocating a structured array.
-        cdef cnp.npy_intp size = n * sizeof(Head)
-        cdef cnp.ndarray room = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_UINT8)
-        self._unroll(<char*>cnp.PyArray_DATA(room), <char*>self._heads, sizeof(Head), first, n)
-        size = n
-        Py_INCREF(HEAD_TYPE)
-        made = PyArray_NewFromDescr(
-            <PyTypeObject*>cnp.ndarray, HEAD_TYPE, 1, &size, NULL, cnp.PyArray_DATA(room), cnp.NPY_ARRAY_CARRAY, NULL
-        )
-        cnp.set_array_base(made, room)
-        return made
-
-    cdef cnp.ndarray _basins_of(self, int64_t first, Py_ssize_t n):
-        cdef cnp.npy_intp[2] shape
-        shape[0] = n
-        shape[1] = self.dim
-        cdef cnp.ndarray made = cnp.PyArray_SimpleNew(2, shape, cnp.NPY_DOUBLE)
-        self._unroll(
-            <char*>cnp.PyArray_DATA(made), <char*>self._basins, self.dim * sizeof(double), first, n
-        )
-        return made
-
-    cdef void _unroll(self, char* out, const char* ring, Py_ssize_t width, int64_t first, Py_ssize_t n) noexcept:
-        cdef Py_ssize_t slot = first % self._slots
-        cdef Py_ssize_t straight = min(n, self._slots - slot)
-        memcpy(out, ring + slot * width, straight * width)
-        memcpy(out + straight * width, ring, (n - straight) * width)
-
     cdef GeometricSnapshot _read(self, Py_ssize_t slot):
-        cdef Head* row = self._heads + slot
-        cdef GeometricSnapshot made = GeometricSnapshot.__new__(GeometricSnapshot)
-        made._basin = PyBytes_FromStringAndSize(<char*>(self._basins + slot * self.dim), self.dim * sizeof(double))
-        made.timestamp = row.timestamp
-        made.phi = row.phi
-        made.kappa_eff = row.kappa_eff
-        made.basin_drift = row.basin_drift
-        made.confidence = row.confidence
-        made.surprise = row.surprise
-        made.agency = row.agency
-        made.error_rate = row.error_rate
-        made.avg_latency_ms = row.avg_latency_ms
-        made.memory_mb = row.memory_mb
-        made._repaired = row.repaired
-        made.regime = REGIME_NAMES[row.regime]
-        made.code_hash = self._table[row.code]
-        made.module_name = self._table[row.module]
-        return made
-
-
-cdef object _field(dict given, str name, object missing):
-    cdef PyObject* found = PyDict_GetItemWithError(given, name)
-    return missing if found == NULL else <object>found
-
-
-cdef dict _gathered(object state, dict fields):
-    """The known fields of any mapping, with keywords over them; what cannot be read is not there."""
-    cdef dict given = {}
-    if state is not None:
-        for name in CAPTURED:
-            try:
-                value = state.get(name, NOTHING)
-            except Exception:
-                continue
-            if value is not NOTHING:
-                given[name] = value
-    given.update(fields)
-    return given
-
-
-cdef tuple CAPTURED = (*FIELD_NAMES, "module_name", "timestamp")
+        return _snapshot_of(self._heads + slot, self._basins + slot * self.dim, self.dim, self._names.table)
 
 
 cdef bint _went_well(object callback) except -1:

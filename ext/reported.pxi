@@ -4,9 +4,24 @@ Conversion may run the host's code and may not fail: what cannot be used comes b
 and the recorder decides what that means. Only BaseExceptions that are no Exceptions pass through.
 """
 
-# Seconds of the years 1 and 10000, between which a timestamp can be written as ISO 8601.
+# Seconds of the first and last moment that can be written as ISO 8601: years 1 and 9999.
 cdef double EARLIEST = -62135596800.0
-cdef double LATEST = 253402300800.0
+cdef double LATEST = 253402300799.0
+
+
+cdef struct Sample:
+    double timestamp  # NaN: now
+    double phi
+    double kappa_eff
+    double error_rate
+    double avg_latency_ms
+    double memory_mb
+    double confidence
+    double surprise
+    double agency
+    double drift  # filled in by Recorder._write
+    int given  # which of confidence, surprise and agency the host reported, as bits
+    uint16_t module
 
 
 # Stands for a field that a mapping does not have.
@@ -27,10 +42,10 @@ cdef double _number(object value) except? -1.0:
     if value is None or value is NOTHING:
         return NAN
     try:
-        # numpy turns a one-element array, a truth value or a complex number into a float on request.
-        if isinstance(value, (bool, np.bool_, complex, np.complexfloating)):
+        if isinstance(value, (bool, complex, str, bytes)):
             return NAN
-        if isinstance(value, np.ndarray) and (value.ndim or value.dtype.kind not in "fiu"):
+        # On request numpy makes a float of text, truth values, complex numbers and one-element arrays.
+        if isinstance(value, (np.generic, np.ndarray)) and (value.ndim or value.dtype.kind not in "fiu"):
             return NAN
         return <double>value
     except Exception:
@@ -69,12 +84,28 @@ cdef inline bint _plain(object basin, Py_ssize_t dim):
     )
 
 
+cdef inline bint _single(cnp.ndarray basin, Py_ssize_t dim):
+    """Whether it is the float32 that models compute in."""
+    return (
+        cnp.PyArray_TYPE(basin) == cnp.NPY_FLOAT
+        and cnp.PyArray_NDIM(basin) == 1
+        and cnp.PyArray_DIM(basin, 0) == dim
+        and cnp.PyArray_ISCARRAY_RO(basin)
+    )
+
+
 cdef object _components(object basin, Py_ssize_t dim):
     """float64 components of whatever the host reported, shape [dim]; None where they cannot be had."""
     cdef cnp.ndarray made
     cdef double* out
     cdef cnp.npy_intp size = dim
     cdef Py_ssize_t i
+    if cnp.PyArray_CheckExact(basin) and _single(<cnp.ndarray>basin, dim):
+        made = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_DOUBLE)
+        out = <double*>cnp.PyArray_DATA(made)
+        for i in range(dim):
+            out[i] = (<const float*>cnp.PyArray_DATA(<cnp.ndarray>basin))[i]
+        return made
     if type(basin) is list and len(<list>basin) == dim:
         made = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_DOUBLE)
         out = <double*>cnp.PyArray_DATA(made)
@@ -154,3 +185,55 @@ cdef str _text(str name, object value):
     if not isinstance(value, str):
         raise InvalidSnapshot(name, "text", _seen(value))
     return str(value)
+
+
+cdef object _refusal(int flags, tuple values, Py_ssize_t dim, int geometry):
+    """The error for the first field that was flagged; `values` are what the host gave, in order of bits."""
+    cdef int bit = 0
+    while not flags >> bit & 1:
+        bit += 1
+    if 1 << bit == BASIN:
+        expected = f"{dim} finite {'non-negative weights' if geometry == SIMPLEX else 'components'}, not all 0"
+    elif 1 << bit in (PHI, ERRORS):
+        expected = "a number from 0 to 1"
+    elif 1 << bit in (LATENCY, MEMORY):
+        expected = "a finite number of at least 0"
+    else:
+        expected = "a finite number"
+    return InvalidSnapshot(FIELD_NAMES[bit], expected, _seen(values[bit]))
+
+
+cdef object _field(dict given, str name, object missing):
+    cdef PyObject* found = PyDict_GetItemWithError(given, name)
+    return missing if found == NULL else <object>found
+
+
+cdef dict _gathered(object state, dict fields):
+    """The known fields of any mapping, with keywords over them; what cannot be read is not there."""
+    cdef dict given = {}
+    if state is not None:
+        for name in CAPTURED:
+            try:
+                value = state.get(name, NOTHING)
+            except Exception:
+                continue
+            if value is not NOTHING:
+                given[name] = value
+    given.update(fields)
+    return given
+
+
+cdef tuple CAPTURED = (*FIELD_NAMES, "module_name", "timestamp")
+
+
+cdef inline double _held(double value, bint flagged, double* good) noexcept nogil:
+    if flagged:
+        return good[0]
+    good[0] = value
+    return value
+
+
+cdef inline double _clipped(double value, bint flagged, double* good) noexcept nogil:
+    if flagged and isfinite(value):
+        return 1.0 if value > 1.0 else 0.0
+    return _held(value, flagged, good)

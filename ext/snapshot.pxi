@@ -179,3 +179,23 @@ cdef class GeometricSnapshot:
             f"GeometricSnapshot({moment}, phi={self.phi:.4g}, kappa_eff={self.kappa_eff:.4g}, "
             f"basin_drift={self.basin_drift:.4g}, regime={self.regime!r}, dim={len(self.basin_coords)}{marks})"
         )
+
+
+cdef GeometricSnapshot _snapshot_of(const Head* row, const double* components, Py_ssize_t dim, list names):
+    cdef GeometricSnapshot made = GeometricSnapshot.__new__(GeometricSnapshot)
+    made._basin = PyBytes_FromStringAndSize(<const char*>components, dim * sizeof(double))
+    made.timestamp = row.timestamp
+    made.phi = row.phi
+    made.kappa_eff = row.kappa_eff
+    made.basin_drift = row.basin_drift
+    made.confidence = row.confidence
+    made.surprise = row.surprise
+    made.agency = row.agency
+    made.error_rate = row.error_rate
+    made.avg_latency_ms = row.avg_latency_ms
+    made.memory_mb = row.memory_mb
+    made._repaired = row.repaired
+    made.regime = REGIME_NAMES[row.regime]
+    made.code_hash = names[row.code]
+    made.module_name = names[row.module]
+    return made
