@@ -51,6 +51,15 @@ def test_one_setting_is_found_in_a_dozen_measurements(wanted: float) -> None:
     assert best(tried)[0] == pytest.approx(wanted, rel=0.01)
 
 
+@pytest.mark.parametrize("wanted", np.geomspace(0.06, 18, 15).tolist())
+def test_a_steep_far_side_does_not_stall_it(wanted: float) -> None:
+    """Plain interpolation creeps here: its steps shrink while the best point is still far away."""
+    tried = search(
+        [RATIOS], (5.0,), lambda point: np.array([10 * ((point[0] / wanted) ** 3 - 1)]), 14, seed=1
+    )
+    assert best(tried)[0] == pytest.approx(wanted, rel=0.01)
+
+
 def test_settings_that_fail_are_walls() -> None:
     def measure(point: Point) -> Residuals | None:
         return None if point[0] < 0.7 or point[0] > 3 else np.array([10 * math.log(point[0] / 0.85)])

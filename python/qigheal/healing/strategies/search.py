@@ -27,6 +27,12 @@ SCAN = 7
 RESOLUTION = 1e-3
 """Smallest step worth a measurement, as a fraction of the axis; values have three digits anyway."""
 
+NEAR = 0.1
+"""Loss that is not worth a further measurement."""
+
+CAUTION = 0.1
+"""Smallest step as a fraction of the gap it goes into: a steep far end makes interpolation creep."""
+
 FAILED = 1e30
 """Loss of a point that could not be measured; CMA-ES sorts losses and wants them finite."""
 
@@ -114,26 +120,30 @@ def _along(
 def _next(points: list[tuple[float, Residuals | None]]) -> float | None:
     """Where the interpolated residuals are smallest, between the neighbours of the best point.
 
-    None when that is the best point itself, or nothing could be measured anywhere.
+    None when the best point is good enough, when its neighbours are too close to look between, or
+    when nothing could be measured anywhere.
     """
     known = [(position, found) for position, found in points if found is not None]
     if not known:
         return None
     best = min(range(len(known)), key=lambda i: loss(known[i][1]))
-    at = known[best][0]
-    left = max((position for position, _ in points if position < at), default=0.0)
-    right = min((position for position, _ in points if position > at), default=1.0)
-    nearby = known[max(0, min(best - 1, len(known) - 3)) :][:3]
-
-    if len(nearby) == 1:  # no response to interpolate: halve the wider gap beside it
-        return (at + right) / 2 if right - at > at - left else (at + left) / 2
-    grid = np.linspace(left, right, 2001)[1:-1]
-    powers = np.arange(len(nearby))
-    offsets = np.array([position - at for position, _ in nearby])
-    coefficients = np.linalg.solve(offsets[:, None] ** powers, np.array([found for _, found in nearby]))
-    predicted = np.linalg.norm(((grid - at)[:, None] ** powers) @ coefficients, axis=1)
-    chosen = float(grid[predicted.argmin()])
-    return chosen if abs(chosen - at) >= RESOLUTION else None
+    at, least = known[best][0], loss(known[best][1])
+    left = max((position for position, _ in points if position < at), default=0.0) - at
+    right = min((position for position, _ in points if position > at), default=1.0) - at
+    wider = right if right > -left else left
+    if len(known) == 1:
+        step = wider / 2
+    else:
+        nearby = known[max(0, min(best - 1, len(known) - 3)) :][:3]
+        powers = np.arange(len(nearby))
+        offsets = np.array([position - at for position, _ in nearby])
+        coefficients = np.linalg.solve(offsets[:, None] ** powers, np.array([found for _, found in nearby]))
+        grid = np.linspace(left, right, 2001)
+        predicted = np.linalg.norm((grid[:, None] ** powers) @ coefficients, axis=1)
+        step = float(grid[predicted.argmin()])
+        gap = wider if abs(step) < RESOLUTION else right if step > 0 else left
+        step = math.copysign(min(max(abs(step), CAUTION * abs(gap)), (1 - CAUTION) * abs(gap)), gap)
+    return None if least < NEAR or abs(step) < RESOLUTION else at + step
 
 
 def _evolve(
