@@ -1,0 +1,120 @@
+"""The forge that needs no server: branches and merge commits in the repository itself.
+
+A merge commit has two parents, the target as it was measured and the change's branch, and the
+branch's tree. Nothing is merged into a target that has moved, and nothing reverted under commits of
+others. Users' files change only through `Repo.advance`.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from qigheal.errors import Blocked, PatchError, RepoError
+from qigheal.healing.forge import messages
+from qigheal.host import Manifest, refusals
+from qigheal.records import Change
+from qigheal.repo import Repo
+
+PREFIX = "qigheal/"
+
+
+class LocalForge:
+    """Changes of one repository; `manifest` is that of the commit which the patches are made to."""
+
+    def __init__(self, repo: Repo, manifest: Manifest) -> None:
+        self._repo = repo
+        self._manifest = manifest
+
+    def open(self, change: Change) -> Change:
+        """Commit the patch on its base and create the branch; gives the change as `open`, with its head.
+
+        Raises PatchError when the patch does not apply or touches what it may not, and RepoError when
+        the branch exists with other contents.
+        """
+        if not change.branch.startswith(PREFIX):
+            raise RepoError(f"{change.branch!r}: expected the name of a change's branch, {PREFIX}…")
+        repo, base = self._repo, change.patch.base
+        tree = repo.apply(base, change.patch.diff)
+        if refused := refusals(self._manifest, repo.changes(base, tree), repo.entries(base)):
+            raise PatchError("; ".join(refused))
+        head = repo.commit(tree, (base,), messages.opening(change), change.opened_at)
+        present = repo.ref(change.branch)
+        if present is None:
+            try:
+                repo.create_ref(change.branch, head)
+                present = head
+            except RepoError:
+                present = repo.ref(change.branch)  # somebody else was faster
+                if present is None:
+                    raise
+        if present != head:
+            raise RepoError(
+                f"branch {change.branch} exists with other contents ({present[:10]}); another healer or a "
+                "person owns it: let them finish, or delete it"
+            )
+        return replace(change, state="open", head=head, reason="")
+
+    def merge(self, change: Change) -> Change:
+        """Merge the branch; gives the change as `merged`, or as it was with the reason why not.
+
+        The commit is dated `merged_at` and names `ledger_head` and the reviewer, which must stand in
+        the change before the first call.
+        """
+        repo, base = self._repo, change.patch.base
+        tip = repo.ref(change.target)
+        if tip is None:
+            return replace(change, reason=f"target branch {change.target} is gone")
+        commit = repo.commit(change.head, (base, change.head), messages.merging(change), change.merged_at)
+        if not self._contains(tip, commit):
+            if tip != base:
+                moved = f"{change.target} moved from {base[:10]} to {tip[:10]} since it was measured"
+                return replace(change, reason=f"{moved}; it must be measured again")
+            if repo.ref(change.branch) != change.head:
+                return replace(change, reason=f"branch {change.branch} is no longer what was measured")
+        if reason := self._advance(change.target, tip, commit, base, f"qigheal: merge {change.branch}"):
+            return replace(change, reason=reason)
+        return replace(change, state="merged", merge_commit=commit, merge_parent=base, reason="")
+
+    def revert(self, change: Change) -> Change:
+        """Take the merge back; gives the change as `reverted`, or as it was with the reason why not.
+
+        The commit is dated `reverted_at`, which must stand in the change before the first call.
+        """
+        repo, merge = self._repo, change.merge_commit
+        tip = repo.ref(change.target)
+        if tip is None:
+            return replace(change, reason=f"target branch {change.target} is gone")
+        commit = repo.commit(change.merge_parent, (merge,), messages.reverting(change), change.reverted_at)
+        if not self._contains(tip, commit) and tip != merge:
+            return replace(
+                change,
+                reason=f"other commits lie on top of merge {merge[:10]} in {change.target}; taking it back is "
+                "for a person to do",
+            )
+        if reason := self._advance(change.target, tip, commit, merge, f"qigheal: revert {change.branch}"):
+            return replace(change, reason=reason)
+        return replace(change, state="reverted", revert_commit=commit)
+
+    def rehearse_revert(self, change: Change) -> None:
+        """Apply the reverse of the change to its head and see that the base comes back; no ref moves.
+
+        Raises RepoError when it does not.
+        """
+        repo, base = self._repo, change.patch.base
+        tree = repo.apply(change.head, repo.diff(change.head, base))
+        if left := repo.changes(base, tree):
+            paths = ", ".join(sorted(c.path for c in left))
+            raise RepoError(f"taking back {change.branch} would not restore {paths}; it must not be merged")
+
+    def _contains(self, tip: str, commit: str) -> bool:
+        return tip == commit or self._repo.is_ancestor(commit, tip)
+
+    def _advance(self, target: str, tip: str, new: str, old: str, message: str) -> str:
+        """Move the target, or complete a move that was interrupted; gives the reason why not."""
+        if tip not in (new, old):
+            return ""  # done long ago, with others' commits on top
+        try:
+            self._repo.advance(target, new, old, message)
+        except Blocked as blocked:
+            return str(blocked)
+        return ""
