@@ -69,6 +69,8 @@ METRICS = {
 }
 """The six metrics that trends, bands and findings speak of, with the column each is read from."""
 
+_FIGURES = tuple(name for name in HEAD.names or () if HEAD[name].kind == "f")
+
 COLUMNS = (*(name for name in HEAD.names or () if name != "reserved"), "basin_coords")
 
 
@@ -95,6 +97,28 @@ class Batch:
         columns: dict[str, Array] = {name: heads[name] for name in COLUMNS if name != "basin_coords"}
         columns["basin_coords"] = basins
         return cls(columns, names)
+
+    @classmethod
+    def of_snapshots(cls, snapshots: Iterable[Any], dim: int = DIM) -> Batch:
+        """From `GeometricSnapshot` objects. Raises ValueError that says which one does not fit a row."""
+        listed = list(snapshots)
+        heads = np.zeros(len(listed), HEAD)
+        basins = np.zeros((len(listed), dim))
+        names = {"": 0}
+        for index, snapshot in enumerate(listed):
+            head = heads[index]
+            try:
+                for name in _FIGURES:
+                    value = getattr(snapshot, name)
+                    head[name] = np.nan if value is None else value
+                head["repaired"] = sum({BIT[name] for name in snapshot.repaired})
+                head["regime"] = REGIMES.index(snapshot.regime)
+                head["code"] = names.setdefault(snapshot.code_hash, len(names))
+                head["module"] = names.setdefault(snapshot.module_name, len(names))
+                basins[index] = np.reshape(snapshot.basin_coords, dim)
+            except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+                raise ValueError(f"snapshot {index} is no row of {dim} components: {error}") from error
+        return cls.of_rows(heads, basins, tuple(names))
 
     @classmethod
     def empty(cls, dim: int = DIM) -> Batch:
@@ -145,7 +169,8 @@ class Batch:
 
     def good(self, column: str) -> npt.NDArray[np.bool_]:
         """Where `column` holds what the host reported, and not a repaired value."""
-        return (self.columns["repaired"] & BIT.get(column, 0)) == 0
+        good: npt.NDArray[np.bool_] = (self.columns["repaired"] & BIT.get(column, 0)) == 0
+        return good
 
     def values(self, metric: str) -> FloatArray:
         """What the host reported of a metric (a key of `METRICS`), without the repaired values."""

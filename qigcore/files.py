@@ -1,0 +1,121 @@
+"""What a history asks of the file system: names, creation, liveness, writes that are whole or fail.
+
+No bytes are interpreted here.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import re
+from contextlib import suppress
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
+from pathlib import Path
+
+SEGMENT_SUFFIX = ".qigh"
+JOURNAL_SUFFIX = ".journal"
+
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+
+
+def make_folder(folder: Path) -> None:
+    """The store's folder, for this user alone, hidden from a git repository that it may lie in.
+
+    A folder that holds something already is taken as it is. Raises OSError.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if not any(folder.iterdir()):
+        with suppress(FileExistsError), (folder / ".gitignore").open("x") as ignore:
+            ignore.write("*\n")
+
+
+def segments_in(folder: Path) -> list[Path]:
+    """The segments of a folder by name, which is by their beginning; foreign files are passed over."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            Path(entry.path)
+            for entry in entries
+            if entry.name.endswith(SEGMENT_SUFFIX) and entry.is_file(follow_symlinks=False)
+        )
+
+
+def journal_of(segment: Path) -> Path:
+    """The journal beside a segment."""
+    return segment.with_suffix(JOURNAL_SUFFIX)
+
+
+def segment_name(created: float, host: str, pid: int, random: bytes) -> str:
+    """`<start>-<host>-<pid>-<random>.qigh`; the start in UTC, so that names sort by it."""
+    try:
+        start = datetime.datetime.fromtimestamp(created, datetime.UTC).strftime("%Y%m%dT%H%M%S%fZ")
+    except (OverflowError, ValueError, OSError):
+        start = "00000000T000000000000Z"
+    return f"{start}-{re.sub('[^A-Za-z0-9_.]', '_', host)[:64]}-{pid}-{random.hex()}{SEGMENT_SUFFIX}"
+
+
+def create_pair(segment: Path, header: bytes) -> tuple[int, int]:
+    """A new segment, locked for as long as it stays open, and its empty journal: two descriptors.
+
+    Raises OSError, and then neither file is left.
+    """
+    made: list[Path] = []
+    descriptors: list[int] = []
+    try:
+        descriptors.append(os.open(segment, _CREATE, 0o600))
+        made.append(segment)
+        # Held before a byte is in it: who finds a header and no lock has found a dead segment.
+        flock(descriptors[0], LOCK_EX | LOCK_NB)
+        write_all(descriptors[0], header)
+        os.fdatasync(descriptors[0])
+        descriptors.append(os.open(journal_of(segment), _CREATE, 0o600))
+        made.append(journal_of(segment))
+        _sync_folder(segment.parent)
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        for file in made:
+            with suppress(OSError):
+                os.unlink(file)
+        raise
+    return descriptors[0], descriptors[1]
+
+
+def held(descriptor: int) -> bool:
+    """Whether a living process writes the segment."""
+    try:
+        flock(descriptor, LOCK_SH | LOCK_NB)
+    except OSError:  # where locks do not work at all, nothing is ever called dead
+        return True
+    flock(descriptor, LOCK_UN)
+    return False
+
+
+def in_place(path: Path, descriptor: int) -> bool:
+    """Whether the open file is still the one that the folder shows under this path."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def write_all(descriptor: int, data: bytes | bytearray) -> int:
+    """All of it: a disk that is nearly full takes a part, and says so only when asked for the rest."""
+    with memoryview(data) as view:
+        done = 0
+        while done < len(view):
+            done += os.write(descriptor, view[done:])
+    return done
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems know no such thing
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,312 @@
+"""The store on disk: services write their snapshots to it, healers and dashboards read it.
+
+A store is a folder of segments, one per writing process (`segment` has their layout, `journal` that of
+the rows not yet sealed). The folder is the whole interface between the process that serves and the one
+that heals; other files may lie in it. Readers never write.
+
+What is stored comes back bit for bit. What is damaged costs at most its block and is counted in
+`History.damage`. No thread is started here, and nothing is kept in memory that grows with the store.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from .errors import HistoryError
+from .files import segments_in
+from .merge import Ranked, merged, ordered
+from .reader import Chunk, Damage, Query, Source, Tally
+from .rows import COLUMNS, DIM, HEAD, REGIMES, Array, Batch, FloatArray
+from .segment import PRECISION
+from .survey import SegmentInfo, shape_of, survey
+from .writer import Part, Writer
+
+__all__ = ["Damage", "History", "SegmentInfo"]
+
+_ALIASES = {"code_hash": "code", "module_name": "module"}
+_NAP_S = 0.05
+_MAX_DIM = 65_536
+
+
+class History:
+    """A folder of snapshots: append to it as one of its writers, read what all of them wrote.
+
+    path: the folder; made where it does not exist (mode 0700, with a `.gitignore` of `*`).
+    precision: "exact" stores float64 bit for bit. "compact" comes with a later version of the format.
+    durability: "block" survives the death of the process at any moment, and a power loss up to the last
+        block of 256 rows; "snapshot" forces every `append` to the disk, which costs milliseconds each.
+    dim, geometry: of the basins. One store holds one kind.
+    clock: Unix seconds; names the segments.
+
+    Raises HistoryError. Where the folder cannot be made now (disk full), `append` tries again and says why.
+    Safe for several threads; after a fork the child writes a segment of its own.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        precision: Literal["exact", "compact"] = "exact",
+        durability: Literal["block", "snapshot"] = "block",
+        dim: int = DIM,
+        geometry: str = "simplex",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if precision != PRECISION:
+            raise HistoryError(
+                f"precision: only {PRECISION!r} is available in this version, got {precision!r}"
+            )
+        if durability not in ("block", "snapshot"):
+            raise HistoryError(f"durability: expected 'block' or 'snapshot', got {durability!r}")
+        if geometry not in ("simplex", "sphere"):
+            raise HistoryError(f"geometry: expected 'simplex' or 'sphere', got {geometry!r}")
+        if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= _MAX_DIM:
+            raise HistoryError(f"dim: expected a whole number from 1 to {_MAX_DIM}, got {dim!r}")
+        self.path = Path(path).absolute()
+        self.durability = durability
+        self._tally = Tally()
+        self._shape: tuple[int, str] | None = None
+        if self.path.exists():
+            self._check_folder()
+            found = self._find_shape()
+            if found not in (None, (dim, geometry)):
+                raise HistoryError(
+                    f"{self.path} holds basins of {found[0]} components, geometry {found[1]!r}; asked for {dim}, "
+                    f"{geometry!r}: one store holds one kind, use another folder"
+                )
+        self._shape = dim, geometry
+        self._writer: Writer | None = Writer(
+            self.path, dim=dim, geometry=geometry, sync=durability == "snapshot", clock=clock
+        )
+
+    @classmethod
+    def read_only(cls, path: str | PathLike[str]) -> Self:
+        """Open a store that others write; no file is made or changed. Dimension and geometry are theirs.
+
+        Raises HistoryError where there is no such folder.
+        """
+        history = cls.__new__(cls)
+        history.path = Path(path).absolute()
+        history.durability = "block"
+        history._tally = Tally()
+        history._shape = None
+        history._writer = None
+        history._check_folder()
+        return history
+
+    @property
+    def dim(self) -> int:
+        """Components of a basin; of a store that is only read, those of its newest segment (64 if empty)."""
+        return (self._find_shape() or (DIM, "simplex"))[0]
+
+    @property
+    def geometry(self) -> str:
+        """ "simplex" or "sphere"; known as `dim` is."""
+        return (self._find_shape() or (DIM, "simplex"))[1]
+
+    @property
+    def damage(self) -> Damage:
+        """What the latest `scan`, `last` or `follow` could not read, as far as it has come."""
+        return self._tally.damage()
+
+    def append(self, rows: Batch | Any | Iterable[Any]) -> None:
+        """Store a batch with all columns, one `GeometricSnapshot`, or several.
+
+        Raises HistoryError when they cannot be written (disk full, folder gone or read-only) or do not
+        fit; then none of them is stored. A later call works again once the cause is gone.
+        """
+        if not isinstance(rows, Batch):
+            try:
+                rows = Batch.of_snapshots([rows] if hasattr(rows, "basin_coords") else rows, self.dim)
+            except ValueError as error:
+                raise HistoryError(f"cannot store these snapshots: {error}") from error
+        missing = [name for name in COLUMNS if name not in rows.columns]
+        if missing:
+            raise HistoryError(
+                f"a batch to store needs every column, and this one lacks {', '.join(missing)}"
+            )
+        self.append_rows(rows.heads(), rows.columns["basin_coords"], rows.names)
+
+    def append_rows(self, heads: Array, basins: FloatArray, names: Sequence[str]) -> None:
+        """The same for rows as the ring holds them: heads [n] of HEAD, basins [n, dim], table of names.
+
+        The arrays are copied. Names are kept to their first 1,024 characters.
+        """
+        writer = self._writing()
+        heads = np.array(heads)
+        basins = np.array(basins, dtype="<f8", order="C")
+        dim = self.dim
+        if heads.dtype != HEAD or heads.ndim != 1 or basins.shape != (len(heads), dim):
+            raise HistoryError(
+                f"expected heads [n] of HEAD and basins [n, {dim}], got {heads.dtype} {list(heads.shape)} "
+                f"and {list(basins.shape)}"
+            )
+        if not len(heads):
+            return
+        if not np.isfinite(heads["timestamp"]).all():
+            raise HistoryError("timestamp: expected finite Unix seconds in every row")
+        if max(heads["code"].max(), heads["module"].max()) >= len(names):
+            raise HistoryError(f"code and module point past the table of {len(names)} names")
+        if heads["regime"].max() >= len(REGIMES):
+            raise HistoryError(f"regime: expected an index into {REGIMES}, got {heads['regime'].max()}")
+        writer.append(Part(heads, basins, tuple(names)))
+
+    def flush(self) -> None:
+        """Force all that was appended to the disk."""
+        self._writing().flush()
+
+    def seal(self) -> None:
+        """Seal the rows pending in this writer's journal into a block now."""
+        self._writing().seal()
+
+    def close(self) -> None:
+        """Seal what is pending and let go of the segment. Reading goes on working."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"History({str(self.path)!r}{'' if self._writer else ', read only'})"
+
+    def scan(
+        self, start: float | None = None, end: float | None = None, columns: Iterable[str] | None = None
+    ) -> Iterator[Batch]:
+        """Batches in time order, of the rows with start <= timestamp < end (Unix seconds).
+
+        columns: names of `rows.COLUMNS` (or `code_hash`, `module_name`); only these are read from sealed
+        blocks. Several writers are merged by timestamp; the rows of one writer stay in the order in
+        which it wrote them, even where its clock stepped back.
+        """
+        query = self._query(start, end, columns)
+        self._tally = tally = Tally()
+        return self._read([Source(path) for path in self._segments()], query, tally)
+
+    def last(self, n: int) -> Batch:
+        """The newest n snapshots of all writers, oldest first; fewer where there are fewer."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise HistoryError(f"n: expected a whole number of at least 0, got {n!r}")
+        self._tally = tally = Tally()
+        query = self._query(None, None, None)._replace(newest=n)
+        infos = [(survey(path, query.dim), rank, path) for rank, path in enumerate(self._segments())]
+        parts: list[Ranked] = []
+        keys = np.empty(0)
+        # Newest ends first: what ends before the n-th newest row found so far holds none of them.
+        for info, rank, path in sorted(infos, key=_latest, reverse=True):
+            if n == 0 or (len(keys) >= n and info.last < keys[0]):
+                break
+            for chunk in _tail(path, info.rows, query, tally):
+                parts.append((rank, chunk))
+                keys = np.sort(np.concatenate([keys, chunk.keys]))[-n:]
+        if not parts:
+            return Batch.empty(query.dim)
+        return ordered(parts, query.dim).batch.take(slice(-n, None))
+
+    def follow(
+        self,
+        *,
+        poll_s: float = 1.0,
+        stop: Callable[[], bool] = lambda: False,
+        start: float | None = None,
+    ) -> Iterator[Batch]:
+        """What is there (from timestamp `start` on), and then what comes, of every writer, new ones too.
+
+        Each round of reading is in time order by itself; no row is missed or given twice. Looks every
+        `poll_s` seconds, and ends when `stop()` is true, after one round that begins later than that.
+        """
+        if not poll_s >= 0:
+            raise HistoryError(f"poll_s: expected seconds of at least 0, got {poll_s!r}")
+        self._query(start, None, None)
+        self._tally = tally = Tally()
+        return self._follow(poll_s, stop, start, tally)
+
+    def segments(self) -> tuple[SegmentInfo, ...]:
+        """What each segment says of itself, by its beginning."""
+        return tuple(survey(path, self.dim) for path in self._segments())
+
+    def _follow(
+        self, poll_s: float, stop: Callable[[], bool], start: float | None, tally: Tally
+    ) -> Iterator[Batch]:
+        sources: dict[Path, Source] = {}
+        while True:
+            stopping = stop()
+            sources = {path: sources.get(path) or Source(path) for path in self._segments()}
+            fresh = [source for source in sources.values() if source.peek()]
+            yield from self._read(fresh, self._query(start, None, None), tally)
+            if stopping:
+                return
+            until = time.monotonic() + poll_s
+            while (left := until - time.monotonic()) > 0 and not stop():
+                time.sleep(min(left, _NAP_S))
+
+    def _read(self, sources: Sequence[Source], query: Query, tally: Tally) -> Iterator[Batch]:
+        segments = [(source.bound(tally), partial(source.chunks, query, tally)) for source in sources]
+        return merged(segments, query.dim)
+
+    def _query(self, start: float | None, end: float | None, columns: Iterable[str] | None) -> Query:
+        for name, value in (("start", start), ("end", end)):
+            if value is not None and not (isinstance(value, (int, float)) and not math.isnan(value)):
+                raise HistoryError(f"{name}: expected Unix seconds or None, got {value!r}")
+        chosen = COLUMNS
+        if columns is not None:
+            asked = [columns] if isinstance(columns, str) else list(columns)
+            chosen = tuple(dict.fromkeys(_ALIASES.get(name, name) for name in asked))
+            unknown = [name for name in chosen if name not in COLUMNS]
+            if unknown or not chosen:
+                raise HistoryError(f"columns: expected some of {', '.join(COLUMNS)}, got {asked}")
+        return Query(
+            self.dim, chosen, -math.inf if start is None else start, math.inf if end is None else end
+        )
+
+    def _writing(self) -> Writer:
+        if self._writer is None:
+            raise HistoryError(f"{self.path} was opened for reading only; open History(path) to write to it")
+        return self._writer
+
+    def _segments(self) -> list[Path]:
+        try:
+            return segments_in(self.path)
+        except OSError as error:
+            raise HistoryError(
+                f"cannot read {self.path}: {error.strerror}; is it the right folder?"
+            ) from error
+
+    def _check_folder(self) -> None:
+        if not self.path.is_dir():
+            raise HistoryError(f"expected a folder of snapshots at {self.path}, and there is none")
+
+    def _find_shape(self) -> tuple[int, str] | None:
+        """Dimension and geometry, once known; else those of the newest segment that tells."""
+        if self._shape is None:
+            shapes = map(shape_of, reversed(self._segments()))
+            self._shape = next((shape for shape in shapes if shape is not None), None)
+        return self._shape
+
+
+def _latest(item: tuple[SegmentInfo, int, Path]) -> float:
+    """Sorts segments by their ends; those with a problem come first, so that it is always reported."""
+    return math.inf if item[0].problem else item[0].last if item[0].rows else -math.inf
+
+
+def _tail(path: Path, rows: int, query: Query, tally: Tally) -> list[Chunk]:
+    """Chunks with the last `query.newest` readable rows of a segment, or with all that it has."""
+    wanted = query.newest or 0
+    while True:
+        seen = Tally()
+        chunks = list(Source(path).chunks(query._replace(newest=wanted), seen))
+        if wanted >= rows or sum(len(chunk.keys) for chunk in chunks) >= (query.newest or 0):
+            tally.include(seen)
+            return chunks
+        wanted = 8 * wanted  # some of them are damaged

@@ -1,0 +1,279 @@
+"""The reading side of a history: one segment and its journal, as a stream of rows in order of writing.
+
+A reader never writes and never waits for a writer. It looks, in this order: is the segment held by a
+living process? what is in the journal? how long is the segment? A writer seals before it empties its
+journal, so every row written before the first look is found, and sequence numbers tell rows found twice.
+A torn tail is "not yet" while the writer lives, and damage when it is dead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from . import journal
+from .columns import decode_block
+from .files import held, journal_of
+from .rows import Batch, FloatArray
+from .segment import LOWEST, Damaged, Header, Read, TooNew, decode_header, find_block, last_block, seek
+
+_ATTEMPTS = 100
+
+
+class Damage(msgspec.Struct, frozen=True):
+    """What one pass over a store could not read. False when that is nothing.
+
+    torn_tails: ends of segments and journals cut off by a kill or a power loss.
+    bad_headers, bad_blocks, bad_rows: damaged segment headers, sealed blocks, and runs of journal rows.
+    missing_rows: rows known to be gone, by the gaps in their sequence numbers.
+    skipped_bytes: bytes that were passed over.
+    unreadable: segments that this version or this reader cannot read, each with the reason.
+    """
+
+    torn_tails: int = 0
+    bad_headers: int = 0
+    bad_blocks: int = 0
+    bad_rows: int = 0
+    missing_rows: int = 0
+    skipped_bytes: int = 0
+    unreadable: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self != Damage()
+
+
+class Tally:
+    """Damage as it is being counted."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(Damage.__struct_fields__[:-1], 0)
+        self.unreadable: dict[str, str] = {}
+
+    def add(self, kind: str, number: int = 1) -> None:
+        self.counts[kind] += number
+
+    def include(self, other: Tally) -> None:
+        for kind, number in other.counts.items():
+            self.add(kind, number)
+        self.unreadable.update(other.unreadable)
+
+    def damage(self) -> Damage:
+        reasons = tuple(f"{name}: {reason}" for name, reason in self.unreadable.items())
+        return Damage(**self.counts, unreadable=reasons)
+
+
+class Query(NamedTuple):
+    """Which rows are wanted: start <= timestamp < end, of basins of `dim`; the last `newest` only, if given."""
+
+    dim: int
+    columns: tuple[str, ...]
+    start: float = LOWEST
+    end: float = float("inf")
+    newest: int | None = None
+
+
+class Chunk(NamedTuple):
+    """Rows in the order of writing, and their places in time.
+
+    keys: the greatest timestamp of the segment so far, row by row. Merging by it keeps the order in
+    which a writer wrote even where its clock stepped back.
+    """
+
+    keys: FloatArray
+    batch: Batch
+
+
+class Source:
+    """One segment as one reader sees it; remembers how far it was read, so that it can go on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.done = False  # dead, and read to its end
+        self.header: Header | None = None
+        self._offset = 0
+        self._sequence = 0
+        self._key = LOWEST
+        self._bad_rows = 0
+        self._seen: tuple[int, int, bool] | None = None
+
+    def peek(self) -> bool:
+        """Whether there may be something new since the last time."""
+        if self.done:
+            return False
+        try:
+            with opened(self.path) as descriptor:
+                alive, size = held(descriptor), os.fstat(descriptor).st_size
+        except OSError:
+            return True
+        return self._seen != (size, journal_size(self.path), alive)
+
+    def bound(self, tally: Tally) -> float:
+        """No row still to come sorts before this. Reads the header where that has not been done."""
+        with self._counting(tally), opened(self.path) as descriptor:
+            self._begin(reading(descriptor), tally)
+        return max(self._key, LOWEST if self.header is None else self.header.first)
+
+    def chunks(self, query: Query, tally: Tally) -> Iterator[Chunk]:
+        """What was written since the last time, in the order of writing."""
+        if self.done:
+            return
+        with self._counting(tally), opened(self.path) as descriptor:
+            alive = held(descriptor)
+            logged = read_journal(self.path)
+            size = os.fstat(descriptor).st_size
+            self._seen = size, len(logged), alive
+            read = reading(descriptor)
+            self._begin(read, tally)
+            if self.header is not None and self.header.dim != query.dim:
+                tally.unreadable[self.path.name] = (
+                    f"basins of {self.header.dim} components, and this reader takes {query.dim}"
+                )
+                self.done = True
+            if self.done:
+                return
+            rows = journal.decode(logged, query.dim, self._sequence)
+            self._skip(read, size, rows, query)
+            yield from self._blocks(read, size, query, tally)
+            yield from self._rows(rows, query, tally)
+            if not alive:
+                if self._offset < size:
+                    tally.add("torn_tails" if self._offset else "bad_headers")
+                tally.add("torn_tails", 1 if rows.torn else 0)
+                tally.add("skipped_bytes", size - self._offset + rows.torn)
+                self.done = True
+
+    @contextmanager
+    def _counting(self, tally: Tally) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:  # somebody removed the segment
+            self.done = True
+        except OSError as error:
+            tally.unreadable[self.path.name] = error.strerror or str(error)
+
+    def _begin(self, read: Read, tally: Tally) -> None:
+        """Read the header. Where it is damaged the offset stays 0, and blocks are found by their magic."""
+        if self._offset or self.done:
+            return
+        try:
+            self.header, self._offset = decode_header(read)
+        except TooNew as error:
+            tally.unreadable[self.path.name] = str(error)
+            self.done = True
+        except Damaged:
+            pass
+
+    def _skip(self, read: Read, size: int, rows: journal.Rows, query: Query) -> None:
+        """Pass over the beginning of a segment that holds none of the rows wanted."""
+        if self._sequence:
+            return
+        until = 0
+        if query.newest is not None:
+            last = last_block(read, self._offset, size, self._identity)
+            sealed = 0 if last is None else last.next_sequence
+            until = max(sealed, *map(int, rows.sequences[-1:] + 1)) - query.newest
+            passed = seek(read, self._offset, size, self._identity, lambda at: at.next_sequence <= until)
+        else:
+            passed = seek(read, self._offset, size, self._identity, lambda at: at.peak < query.start)
+        if passed is not None:
+            self._offset, self._sequence, self._key = passed.end, passed.next_sequence, passed.peak
+        self._sequence = max(self._sequence, until)
+
+    @property
+    def _identity(self) -> int | None:
+        return None if self.header is None else self.header.segment
+
+    def _blocks(self, read: Read, size: int, query: Query, tally: Tally) -> Iterator[Chunk]:
+        while (block := find_block(read, self._offset, size, self._identity)) is not None:
+            if block.offset > self._offset:
+                tally.add("bad_blocks" if self._offset else "bad_headers")
+                tally.add("skipped_bytes", block.offset - self._offset)
+            known = max(0, self._sequence - block.first)
+            tally.add("missing_rows", max(0, block.first - self._sequence))
+            floor = max(self._key, block.floor)
+            self._offset = block.end
+            self._sequence = max(self._sequence, block.next_sequence)
+            self._key = max(floor, block.high)
+            if known >= block.rows or block.high < query.start or block.low >= query.end:
+                continue
+            if block.dim != query.dim:
+                tally.unreadable[self.path.name] = f"a block of {block.dim} components"
+                continue
+            try:
+                batch = decode_block(read, block, {"timestamp", *query.columns})
+            except Damaged:
+                tally.add("bad_blocks")
+                tally.add("missing_rows", block.rows - known)
+                tally.add("skipped_bytes", block.end - block.offset)
+                continue
+            yield from _chosen(batch if not known else batch.take(slice(known, None)), floor, query)
+
+    def _rows(self, rows: journal.Rows, query: Query, tally: Tally) -> Iterator[Chunk]:
+        if rows.bad > self._bad_rows:
+            tally.add("bad_rows", rows.bad - self._bad_rows)
+            tally.add("skipped_bytes", rows.skipped)
+        self._bad_rows = rows.bad
+        new = rows.sequences >= self._sequence
+        if new.any():
+            tally.add("missing_rows", int(rows.sequences[-1]) + 1 - self._sequence - int(new.sum()))
+            self._sequence = int(rows.sequences[-1]) + 1
+            floor = self._key
+            batch = rows.batch.take(new)
+            self._key = max(floor, float(np.fmax.reduce(batch.timestamp)))
+            yield from _chosen(batch, floor, query)
+
+
+def _chosen(batch: Batch, floor: float, query: Query) -> Iterator[Chunk]:
+    """The rows of a batch that the query asks for, with the columns it asks for, if there are any."""
+    times = batch.timestamp
+    keys = np.fmax(np.fmax.accumulate(times), floor)
+    inside = (times >= query.start) & (times < query.end)
+    if not inside.all():
+        keys, batch = keys[inside], batch.take(inside)
+    if len(batch):
+        yield Chunk(keys, Batch({name: batch.columns[name] for name in query.columns}, batch.names))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A descriptor to read a file by. A pipe of that name would block without O_NONBLOCK."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def reading(descriptor: int) -> Read:
+    return lambda length, offset: os.pread(descriptor, length, offset)
+
+
+def journal_size(segment: Path) -> int:
+    """Bytes of the journal beside a segment; 0 where there is none."""
+    try:
+        return os.stat(journal_of(segment)).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def read_journal(segment: Path) -> bytes:
+    """The journal beside a segment, as it was at one moment; nothing where there is none.
+
+    A writer may empty the journal and begin it anew during the read. Its first frame tells: sequence
+    numbers only grow.
+    """
+    try:
+        with opened(journal_of(segment)) as descriptor:
+            for _ in range(_ATTEMPTS):
+                data = os.pread(descriptor, journal.MAX_JOURNAL, 0)
+                if os.pread(descriptor, journal.PREFIX_BYTES, 0) == data[: journal.PREFIX_BYTES]:
+                    break
+            return data
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,283 @@
+"""The writing side of a history: one process's own segment and the journal beside it.
+
+Rows go to the journal with one write(2) per call. When 256 or more are pending they are sealed: blocks
+are written to the segment and forced to the disk, and only then is the journal emptied, so that neither
+a kill nor a power loss finds a row in neither file. A row in both is told by its sequence number.
+
+A call stores all of its rows or, raising, none of them. Nothing here reads a segment.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .columns import encode_block, recode
+from .errors import HistoryError
+from .files import create_pair, in_place, journal_of, make_folder, segment_name, write_all
+from .journal import encode_names, encode_rows
+from .rows import Array, FloatArray
+from .segment import LOWEST, PRECISION, Header, encode_header, rows_per_block
+
+_GROUP = 1 << 26  # bytes of blocks gathered before they are written
+
+_REMEDIES = {
+    errno.ENOSPC: "free space on the disk",
+    errno.EDQUOT: "free space within the quota",
+    errno.EROFS: "make the file system writable",
+    errno.EACCES: "let this user write to the folder",
+    errno.EPERM: "let this user write to the folder",
+    errno.ENOENT: "make the folder",
+}
+
+
+class Part(NamedTuple):
+    """Rows of one call: heads [n] of HEAD, basins [n, dim], and the table that heads point into."""
+
+    heads: Array
+    basins: FloatArray
+    names: Sequence[str]
+
+
+class Writer:
+    """Appends rows to a segment of its own, made with the first row. Safe for several threads.
+
+    After a fork the child leaves the parent's files alone and makes a segment of its own. When the
+    files vanish, the rows pending in the journal move to new ones; those already sealed are gone.
+    """
+
+    def __init__(
+        self, folder: Path, *, dim: int, geometry: str, sync: bool, clock: Callable[[], float]
+    ) -> None:
+        self._folder = folder
+        self._dim = dim
+        self._geometry = geometry
+        self._sync = sync
+        self._clock = clock
+        self._limit = rows_per_block(dim)
+        self._closed = False
+        self._made = False
+        with suppress(OSError):  # a disk may be full now and not later: append tries again, and says why
+            make_folder(folder)
+            self._made = True
+        self._begin()
+        _at_fork(self)
+
+    def _begin(self) -> None:
+        """The state of a writer without files: of a new one, and of every child after a fork."""
+        self._lock = threading.Lock()
+        self._parts: list[Part] = []  # pending rows
+        self._pending = 0
+        self._detach()
+
+    def _detach(self) -> None:
+        """The state of a writer whose next row goes to new files."""
+        self._segment = self._journal = -1
+        self._path = Path()
+        self._identity = 0
+        self._segment_size = self._journal_size = 0
+        self._sealed = 0  # rows in blocks; the sequence number of the first pending row
+        self._floor = LOWEST  # greatest timestamp in blocks
+        self._carried = True  # what is pending is not in this journal
+        self._known: dict[str, int] = {"": 0}  # names that the journal defines
+
+    def append(self, part: Part) -> None:
+        """Store rows, n at least 1. Raises HistoryError, and then none of them is stored."""
+        with self._writing(f"{len(part.heads)} rows were not stored"):
+            self._ready(part)
+            if self._pending + len(part.heads) < self._limit:
+                self._log(part)
+            else:
+                self._seal([*self._parts, part])
+
+    def flush(self) -> None:
+        """Force what was appended to the disk."""
+        with self._writing("rows may not survive a power loss"):
+            if self._journal >= 0:
+                os.fdatasync(self._journal)
+
+    def seal(self) -> None:
+        """Seal the pending rows into a block, however few."""
+        with self._writing(f"{self._pending} rows are {'in no file' if self._carried else 'not sealed'}"):
+            if self._parts:
+                self._ready(self._parts[0])
+                self._seal(self._parts)
+
+    def close(self) -> None:
+        """Seal what is pending, remove the empty journal, let go of the segment."""
+        if self._closed:
+            return
+        try:
+            self.seal()
+        except HistoryError:
+            if self._parts and self._carried:
+                raise
+        finally:
+            with self._lock:
+                if self._journal >= 0 and not self._parts and self._journal_size == 0:
+                    with suppress(OSError):
+                        os.unlink(journal_of(self._path))
+                self.release()
+                self._closed = True
+
+    def release(self) -> None:
+        """Close the files as they are."""
+        for descriptor in (self._journal, self._segment):
+            if descriptor >= 0:
+                with suppress(OSError):
+                    os.close(descriptor)
+        self._segment = self._journal = -1
+
+    def forget(self) -> None:
+        """In a child: drop the parent's files, rows and lock, which a thread of the parent may have held."""
+        self.release()
+        self._begin()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_segment"):
+            self.release()
+
+    @contextmanager
+    def _writing(self, loss: str) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise HistoryError(f"history {self._folder} is closed: {loss}; open it again to write")
+            try:
+                yield
+            except OSError as error:
+                remedy = _REMEDIES.get(error.errno or 0, "see to the disk")
+                raise HistoryError(
+                    f"cannot write to {self._folder}: {error.strerror or error}; {loss}; {remedy}"
+                ) from error
+
+    def _ready(self, part: Part) -> None:
+        """Make the files where there are none, or where those there were are no longer in the folder."""
+        if self._segment >= 0:
+            journal = journal_of(self._path)
+            if in_place(self._path, self._segment) and in_place(journal, self._journal):
+                return
+            self.release()
+            self._detach()
+        first = self._parts[0] if self._parts else part
+        self._create(float(first.heads["timestamp"][0]))
+
+    def _create(self, first: float) -> None:
+        if not self._made:
+            make_folder(self._folder)
+            self._made = True
+        created, random = self._clock(), os.urandom(8)
+        host, pid = os.uname().nodename, os.getpid()
+        path = self._folder / segment_name(created, host, pid, random)
+        identity = int.from_bytes(random, "little")
+        data = encode_header(
+            Header(identity, self._dim, self._geometry, PRECISION, host, pid, created, first)
+        )
+        self._segment, self._journal = create_pair(path, data)
+        self._path, self._identity, self._segment_size = path, identity, len(data)
+
+    def _log(self, part: Part) -> None:
+        known = dict(self._known)
+        parts = [*self._parts, part] if self._carried else [part]
+        heads = np.concatenate([recode(part.heads, part.names, known) for part in parts])
+        basins = np.concatenate([part.basins for part in parts])
+        sequence = self._sealed + (0 if self._carried else self._pending)
+        data = encode_names(list(known)[len(self._known) :], len(self._known), sequence)
+        data += encode_rows(heads, basins, sequence)
+        try:
+            write_all(self._journal, data)
+            if self._sync:
+                os.fdatasync(self._journal)
+        except BaseException:
+            self._take_back(self._journal, self._journal_size)
+            raise
+        self._journal_size += len(data)
+        self._known = known
+        self._parts.append(part)
+        self._pending += len(part.heads)
+        self._carried = False
+
+    def _seal(self, parts: list[Part]) -> None:
+        sequence, floor, size = self._sealed, self._floor, self._segment_size
+        data = bytearray()
+        try:
+            for heads, basins, names in _blocks(parts, self._limit):
+                data += encode_block(
+                    heads, basins, names, first=sequence, segment=self._identity, floor=floor
+                )
+                sequence += len(heads)
+                floor = max(floor, float(heads["timestamp"].max()))
+                if len(data) >= _GROUP:
+                    size += write_all(self._segment, data)
+                    data.clear()
+            size += write_all(self._segment, data)
+            os.fdatasync(self._segment)
+        except BaseException:
+            self._take_back(self._segment, self._segment_size)
+            raise
+        self._sealed, self._floor, self._segment_size = sequence, floor, size
+        self._parts, self._pending, self._known = [], 0, {"": 0}
+        try:
+            os.ftruncate(self._journal, 0)
+            self._journal_size = 0
+        except OSError:  # what it holds is sealed: harmless, but it must not grow
+            self.release()
+            self._detach()
+
+    def _take_back(self, descriptor: int, size: int) -> None:
+        """Cut off what a failed call left behind; where even that fails, write no more to these files."""
+        try:
+            os.ftruncate(descriptor, size)
+        except OSError:
+            if not self._carried:
+                self._parts, self._pending = [], 0
+            self.release()
+            self._detach()
+
+
+def _blocks(parts: Sequence[Part], limit: int) -> Iterator[tuple[Array, FloatArray, tuple[str, ...]]]:
+    """The rows of all parts, cut into pieces of `limit` to 2·limit - 1, each with just the names it uses."""
+    total = sum(len(part.heads) for part in parts)
+    pieces = max(1, total // limit)
+    ends = [total * (piece + 1) // pieces for piece in range(pieces)]
+    heads: list[Array] = []
+    basins: list[FloatArray] = []
+    names: dict[str, int] = {"": 0}
+    passed = 0
+    for part in parts:
+        taken = 0
+        while taken < len(part.heads):
+            count = min(len(part.heads) - taken, ends[0] - passed)
+            piece = slice(taken, taken + count)
+            heads.append(recode(part.heads[piece], part.names, names))
+            basins.append(part.basins[piece])
+            taken += count
+            passed += count
+            if passed == ends[0]:
+                yield np.concatenate(heads), np.concatenate(basins), tuple(names)
+                del ends[0]
+                heads, basins, names = [], [], {"": 0}
+
+
+_alive: weakref.WeakSet[Writer] = weakref.WeakSet()
+_hooks: list[Callable[[], None]] = []
+
+
+def _at_fork(writer: Writer) -> None:
+    """Have the writer forget the parent's files in every child. Registered with the first writer only."""
+    _alive.add(writer)
+    if not _hooks:
+        _hooks.append(_in_child)
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def _in_child() -> None:
+    for writer in list(_alive):
+        writer.forget()
