@@ -141,6 +141,8 @@ def test_every_field_is_under_the_digest(ledger: Ledger) -> None:
         "REPLACE INTO entry SELECT seq, at, kind, subject, '{}', previous, digest FROM entry WHERE seq = 2",
         "INSERT INTO entry SELECT 9, at, kind, subject, data, previous, digest FROM entry WHERE seq = 6",
         "INSERT INTO entry SELECT 0, at, kind, subject, data, previous, digest FROM entry WHERE seq = 1",
+        "INSERT INTO entry SELECT 0, at, kind, subject, data, digest, digest FROM entry WHERE seq = 6",
+        "REPLACE INTO entry SELECT 2, at, kind, subject, data, digest, digest FROM entry WHERE seq = 6",
     ],
 )
 def test_the_file_refuses_what_is_no_append(ledger: Ledger, statement: str) -> None:
@@ -204,6 +206,24 @@ def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
     assert ledger.path.stat().st_mode & 0o777 == 0o600
     assert ledger.path.parent.stat().st_mode & 0o777 == 0o700
     assert (ledger.path.parent / ".gitignore").read_text() == "*\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+def test_root_makes_the_file_for_the_owner_of_the_store(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    ledger = filled(Ledger(tmp_path / "ledger.db"))
+    assert (ledger.path.stat().st_uid, ledger.path.stat().st_gid) == (65534, 65534)
+    assert ledger.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_held_by_another_says_so(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qigheal.healing.ledger.BUSY_S", 0.05)
+    holder = sqlite3.connect(ledger.path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LedgerError, match="cannot be written now"):
+        ledger.append("step", "a", {}, 1.0)
+    assert ledger.entries() == (), "readers are not held up"
+    holder.close()
 
 
 def test_a_folder_that_exists_is_left_as_it_is(tmp_path: Path) -> None:

@@ -180,6 +180,7 @@ SMALL = {
     "latency falls": {"avg_latency_ms": noisy(1.0, 0.1)},
     "latency under 1.5 times": {"avg_latency_ms": noisy(8.2, 0.3)},
     "one slow answer": {"avg_latency_ms": np.where(np.arange(30) == 3, 180.0, 5.0)},
+    "kappa just outside, steadily": {"kappa_eff": 73.3},
     "drift at its edge, noisily": {"basin_drift": noisy(0.385, 0.06)},
 }
 

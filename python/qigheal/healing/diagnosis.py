@@ -56,8 +56,6 @@ def diagnose(batch: Batch, baseline: Baseline, ruleset: RuleSet, *, window: int 
     """
     run = _newest_run(batch.code)
     judged = batch.take(run)
-    if len(judged) < MIN_SNAPSHOTS:
-        return None
     report = assess(judged.heads(), judged.basin_coords, ruleset, baseline, len(judged))
     if not report.findings:
         return None
@@ -75,7 +73,7 @@ def diagnose(batch: Batch, baseline: Baseline, ruleset: RuleSet, *, window: int 
         target=target_of(baseline),
         observed=observed,
         code_hash=judged.names[int(judged.code[-1])],
-        healthy_code_hash=_last_healthy(batch, ruleset, run, start),
+        healthy_code_hash=_last_healthy(batch, ruleset, run),
         since=float(judged.timestamp[start]),
         snapshots=len(ill),
     )
@@ -95,21 +93,19 @@ def _newest_run(codes: npt.NDArray[np.uint16]) -> Positions:
     return places[breaks[-1] + 1 :] if len(breaks) else places
 
 
-def _last_healthy(batch: Batch, ruleset: RuleSet, run: Positions, start: int) -> str:
-    """Code of the last snapshots that were healthy before position `start` of `run`; "" when none were.
+def _last_healthy(batch: Batch, ruleset: RuleSet, run: Positions) -> str:
+    """Code of the last snapshots that were healthy, in `run` or before it; "" when none were.
 
     Each run of one code is judged by itself, as windows across a deploy mix two. Its first snapshots
     show nothing yet, so that healthy means a look-back's worth of clean windows in a row.
     """
-    if _was_clean(replay(batch.take(run), ruleset)[:start]):
-        return batch.names[int(batch.code[run[0]])]
-    rest = np.setdiff1d(np.arange(len(batch)), run)
-    while len(rest):
-        places = _newest_run(batch.code[rest])
-        earlier = batch.take(rest[places])
-        if _was_clean(replay(earlier, ruleset)):
-            return earlier.names[int(earlier.code[0])]
-        rest = np.delete(rest, places)
+    left = np.arange(len(batch))
+    while len(run):
+        judged = batch.take(run)
+        if _was_clean(replay(judged, ruleset)):
+            return judged.names[int(judged.code[0])]
+        left = np.setdiff1d(left, run)
+        run = left[_newest_run(batch.code[left])]
     return ""
 
 

@@ -169,24 +169,19 @@ class Ledger:
         canonical([kind, subject])
         with self._opened() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            try:
-                last = connection.execute("SELECT digest FROM entry ORDER BY seq DESC LIMIT 1").fetchone()
-                entry = Entry(
-                    seq=_highest(connection) + 1,
-                    at=float(at),
-                    kind=kind,
-                    subject=subject,
-                    data=text,
-                    previous=last[0] if last else GENESIS,
-                    digest="",
-                )
-                entry = msgspec.structs.replace(entry, digest=digest_of(entry))
-                connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", _row(entry))
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+            last = connection.execute("SELECT digest FROM entry ORDER BY seq DESC LIMIT 1").fetchone()
+            entry = Entry(
+                seq=_highest(connection) + 1,
+                at=float(at),
+                kind=kind,
+                subject=subject,
+                data=text,
+                previous=last[0] if last else GENESIS,
+                digest="",
+            )
+            entry = msgspec.structs.replace(entry, digest=digest_of(entry))
+            connection.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)", _row(entry))
+            connection.execute("COMMIT")
         return entry
 
     def entries(
@@ -301,11 +296,16 @@ class Ledger:
                 connection.execute("PRAGMA synchronous = FULL")
                 yield connection
             finally:
-                connection.close()
+                connection.close()  # takes back what was not committed
+        except sqlite3.OperationalError as error:
+            raise LedgerError(
+                f"{self.path}: the ledger cannot be {'read' if self.read_only else 'written'} now: {error}; "
+                "see to its permissions, its folder's, and the space on the disk"
+            ) from error
         except sqlite3.Error as error:
             raise LedgerError(
-                f"{self.path}: expected a ledger that can be {'read' if self.read_only else 'written'}, "
-                f"got: {error}; move the file away to begin a new one, or name another store"
+                f"{self.path}: expected a ledger of qigheal, got a damaged or foreign file: {error}; "
+                "move it away to begin a new one, or name another store with --store"
             ) from error
 
     def _check(self, connection: sqlite3.Connection) -> None:
