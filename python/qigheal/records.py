@@ -103,7 +103,7 @@ class Target(Record, frozen=True):
 class Diagnosis(Record, frozen=True):
     """What is wrong with a service, read from its history."""
 
-    metrics: tuple[str, ...]  # the keys of METRICS with a finding, worst first; ("measurement",) when nothing else
+    metrics: tuple[str, ...]  # keys of METRICS, worst first; ("measurement",) when nothing else
     findings: tuple[Finding, ...]
     severity: Severity
     target: Target
