@@ -6,10 +6,13 @@ Nothing here is shared with the package but its frozen records and its layout of
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from decimal import Decimal, localcontext
+from fractions import Fraction
 
 import numpy as np
 
-from qigcore.rows import BIT
+from qigcore.rows import BIT, REPAIRABLE
 from qigcore.rules import Rule
 
 
@@ -46,3 +49,120 @@ def rule_history(rows: list[dict[str, float]], rule: Rule) -> list[bool]:
     """Whether the rule counts as firing at each position: held for five positions after it fires."""
     raw = [end >= 9 and rule_fires(rows[end - 9 : end + 1], rule) for end in range(len(rows))]
     return [any(raw[max(0, end - 4) : end + 1]) for end in range(len(rows))]
+
+
+# --- geometry ---------------------------------------------------------------------------------------
+
+PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
+
+
+def arctan(x: Decimal) -> Decimal:
+    """By halving the angle eight times, then the Taylor series; good to 55 digits for 0 <= x <= 1."""
+    for _ in range(8):
+        x = x / (1 + (1 + x * x).sqrt())
+    total, power, k = Decimal(0), x, 0
+    while abs(power) > Decimal("1e-60"):
+        total += power / (2 * k + 1) * (-1) ** k
+        power *= x * x
+        k += 1
+    return total * 256
+
+
+def decimal_distance(p: Iterable[float], q: Iterable[float], geometry: str) -> float:
+    """The distance of two states in 60 digits, from the definition: the angle between amplitudes."""
+    with localcontext() as context:
+        context.prec = 60
+        context.Emin, context.Emax = -(10**6), 10**6
+        units = []
+        for state in (p, q):
+            values = [Decimal(float(value)) for value in state]
+            if geometry == "simplex":
+                total = sum(values)
+                units.append([(value / total).sqrt() for value in values])
+            else:
+                norm = sum(value * value for value in values).sqrt()
+                units.append([value / norm for value in values])
+        near = sum((a - b) ** 2 for a, b in zip(*units, strict=True)).sqrt()
+        far = sum((a + b) ** 2 for a, b in zip(*units, strict=True)).sqrt()
+        angle = 2 * arctan(near / far) if near <= far else PI - 2 * arctan(far / near)
+        return float(2 * angle if geometry == "simplex" else angle)
+
+
+def gradient_mean(units: np.ndarray, weights: np.ndarray, steps: int = 300) -> np.ndarray:
+    """The Karcher mean of unit vectors by short gradient steps from the first row, dot products and all."""
+    mean = units[0]
+    for _ in range(steps):
+        pull = np.zeros_like(mean)
+        for unit, weight in zip(units, weights / weights.sum(), strict=True):
+            cosine = float(np.clip(unit @ mean, -1.0, 1.0))
+            across = unit - cosine * mean
+            if np.linalg.norm(across) > 0:
+                pull += weight * math.acos(cosine) * across / np.linalg.norm(across)
+        length = float(np.linalg.norm(pull))
+        if length > 0:
+            mean = math.cos(0.5 * length) * mean + math.sin(0.5 * length) * pull / length
+    return mean
+
+
+# --- trends -----------------------------------------------------------------------------------------
+
+
+def exact_line(values: Iterable[float]) -> tuple[float, float, float]:
+    """Least-squares slope, its standard error and the mean, in fractions; skips what is not finite."""
+    points = [(Fraction(x), Fraction(y)) for x, y in enumerate(values) if math.isfinite(y)]
+    n = len(points)
+    mean_x, mean_y = sum(x for x, _ in points) / n, sum(y for _, y in points) / n
+    across = sum((x - mean_x) ** 2 for x, _ in points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / across
+    left = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in points)
+    return float(slope), math.sqrt(left / across / (n - 2)), float(mean_y)
+
+
+# --- recorder ---------------------------------------------------------------------------------------
+
+
+class ListRecorder:
+    """The ring as a list of dicts, with the repair rules as `Recorder` words them; simplex only."""
+
+    def __init__(self, dim: int, capacity: int) -> None:
+        self.dim, self.capacity = dim, capacity
+        self.rows: list[dict[str, object]] = []
+        self.invalid: dict[str, int] = {}
+        self.good: dict[str, float] = dict.fromkeys(REPAIRABLE, 0.0)
+        self.basin = [1.0 / dim] * dim
+        self.reference: list[float] | None = None
+
+    def record(self, phi: float, kappa_eff: float, basin: list[float], *service: float) -> float:
+        given = dict(zip(("phi", "kappa_eff"), (phi, kappa_eff), strict=True))
+        given.update(zip(("error_rate", "avg_latency_ms", "memory_mb"), service, strict=True))
+        flags = 0
+        row: dict[str, object] = {}
+        for name, value in given.items():
+            top = 1.0 if name in ("phi", "error_rate") else math.inf
+            bottom = -math.inf if name == "kappa_eff" else 0.0
+            if math.isfinite(value) and bottom <= value <= top:
+                self.good[name] = row[name] = value
+                continue
+            flags |= BIT[name]
+            clip = top == 1.0 and math.isfinite(value)
+            row[name] = min(max(value, 0.0), 1.0) if clip else self.good[name]
+        usable = (
+            len(basin) == self.dim
+            and all(math.isfinite(x) and x >= 0 for x in basin)
+            and math.fsum(basin) > 0
+        )
+        if usable:
+            self.basin = basin
+            if self.reference is None:
+                self.reference = basin
+        else:
+            flags |= BIT["basin_coords"]
+        row["basin"] = self.basin
+        drift = 0.0 if self.reference is None else decimal_distance(self.basin, self.reference, "simplex")
+        row.update(basin_drift=drift, repaired=flags)
+        row["regime"] = 0 if row["phi"] < 0.3 else 1 if row["phi"] < 0.8 else 2  # type: ignore[operator]
+        for name in REPAIRABLE:
+            if flags & BIT[name]:
+                self.invalid[name] = self.invalid.get(name, 0) + 1
+        self.rows = [*self.rows, row][-self.capacity :]
+        return drift
