@@ -115,7 +115,7 @@ def _below(path: str, roots: Iterable[str]) -> bool:
     return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
 
 
-def _interpreter_mounts(interpreter: Interpreter) -> tuple[list[str], list[tuple[str, str]]]:
+def interpreter_mounts(interpreter: Interpreter) -> tuple[list[str], list[tuple[str, str]]]:
     """Folders to bind for an interpreter, and (link, target) pairs to recreate on the way to it.
 
     A folder that holds more than an interpreter (/, a home) is left out: better that the check inside
@@ -130,14 +130,30 @@ def _interpreter_mounts(interpreter: Interpreter) -> tuple[list[str], list[tuple
     for folder in folders:
         if folder not in refused and not _below(folder, ["/usr", *_STORES, *roots]):
             roots.append(folder)
-    links = []
-    link = interpreter.executable
-    while os.path.islink(link):
-        target = os.readlink(link)
-        if not _below(link, ["/usr", *_SYSTEM_FOLDERS, *_STORES, *roots]):
-            links.append((link, target))
-        link = os.path.normpath(os.path.join(os.path.dirname(link), target))
+    covered = ["/usr", *_SYSTEM_FOLDERS, *_STORES, *roots]
+    links = [
+        (link, target)
+        for link, target in _links(interpreter.executable)
+        if not _below(link, covered) and not any(_below(root, [link]) for root in roots)
+    ]
     return roots, links
+
+
+def _links(path: str) -> list[tuple[str, str]]:
+    """Every symbolic link passed on the way to `path`, as (link, target)."""
+    found: dict[str, str] = {}
+    here, ahead = "/", path.split("/")[::-1]
+    while ahead:
+        step = os.path.normpath(os.path.join(here, ahead.pop()))
+        if os.path.islink(step):
+            if step in found:
+                break  # a loop: the interpreter cannot be started anyway
+            found[step] = os.readlink(step)
+            ahead += found[step].split("/")[::-1]
+            here = "/" if found[step].startswith("/") else here
+        else:
+            here = step
+    return list(found.items())
 
 
 class _Mounts:
@@ -180,7 +196,7 @@ def _file_system(interpreter: Interpreter, tree: Path, writable: bool) -> list[s
     mounts.arguments += ["--proc", "/proc", "--dev", "/dev"]
     mounts.memory("/dev/shm", _SHARED_MB)  # noqa: S108
     mounts.memory("/tmp", SCRATCH_MB)  # noqa: S108
-    roots, links = _interpreter_mounts(interpreter)
+    roots, links = interpreter_mounts(interpreter)
     for root in (*_STORES, *roots):
         mounts.read_only(root, root)
     for link, target in links:

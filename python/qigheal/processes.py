@@ -152,9 +152,12 @@ def end_marked(marker: str) -> None:
 
     A process that has wiped its own environment is not found: that is what namespaces are for.
     """
+    clean = 0
     for _ in range(100):
         found = marked(marker)
-        if not found:
+        # Between two programs of the same process there is a moment in which it shows no environment.
+        clean = 0 if found else clean + 1
+        if clean == 2:
             return
         for pid in found:
             try:

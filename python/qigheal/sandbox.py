@@ -69,8 +69,7 @@ def _limits(memory_mb: int, cpu_s: float, processes: bool) -> list[str]:
 def _environment(interpreter: Interpreter, home: str, env: Mapping[str, str] | None) -> dict[str, str]:
     """What a confined command finds set; nothing of the healer's own environment.
 
-    One thread per numerical library and a fixed hash seed, so that measurements differ by the code
-    alone; unbuffered, so that a probe that forgets to flush still answers.
+    One thread per numerical library and a fixed hash seed, so that measurements differ by the code alone.
     """
     return {
         "PATH": f"{os.path.dirname(interpreter.executable)}:/usr/local/bin:/usr/bin:/bin",
@@ -79,7 +78,6 @@ def _environment(interpreter: Interpreter, home: str, env: Mapping[str, str] | N
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",
-        "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",

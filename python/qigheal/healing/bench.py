@@ -241,8 +241,8 @@ class Probe:
             if time.perf_counter() >= deadline:
                 last = _shown(bytes(self._pending)) if self._pending else "nothing"
                 raise ProbeError(
-                    f"no answer within {self._timeout_s:g} s (after {last}); if it needs longer, "
-                    "raise timeout_s under [probe] in qigheal.toml"
+                    f"no answer within {self._timeout_s:g} s (after {last}); is each answer one line, "
+                    "printed with flush=True? If it needs longer, raise timeout_s under [probe] in qigheal.toml"
                 )
             self._check_memory(self._running.usage().rss_mb)
         piece = os.read(self._source, 65_536)
