@@ -7,14 +7,16 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from qigcore.geometry import distances, frechet_mean, from_amplitudes
+from qigcore.history import History
+from qigcore.rows import Batch
 from qigheal.demo import repository
 from qigheal.demo.repository import DemoHost, commit_temperature, make_host, set_temperature
 from qigheal.errors import MissingExtra, RepoError
@@ -58,7 +60,7 @@ def temperature(host: DemoHost) -> Iterator[Callable[[float], None]]:
     file.write_text(healthy)
 
 
-def ask(host: DemoHost, questions: Sequence[tuple[int, int]]) -> list[dict[str, object]]:
+def ask(host: DemoHost, questions: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
     lines = "".join(json.dumps({"batch": batch, "seed": seed}) + "\n" for batch, seed in questions)
     done = run(host, "digits.probe", stdin=lines)
     assert done.returncode == 0, done.stderr
@@ -154,21 +156,35 @@ def test_the_probe_needs_numpy_and_the_standard_library_only(host: DemoHost) -> 
 
 
 class Service:
-    """A running service; its lines are read as they come."""
+    """A running service; its lines are read as they come, and it is killed at the end of the block."""
 
-    def __init__(self, host: DemoHost, store: Path, pid_file: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "digits.service", "--store", str(store), "--rate", "500", *arguments]
-        self.environment = os.environ | {"DIGITS_PID": str(pid_file)}
+    def __init__(self, host: DemoHost, folder: Path, *arguments: str) -> None:
         self.host = host
+        self.store = folder / "store"
+        self.pid_file = folder / "run" / "pid"
+        path = os.pathsep.join(filter(None, sys.path))  # the service works in another folder
+        self.environment = os.environ | {"DIGITS_PID": str(self.pid_file), "PYTHONPATH": path}
+        command = [sys.executable, "-m", "digits.service", "--store", str(self.store), "--rate", "500"]
         self.process = subprocess.Popen(
-            command, cwd=host.path, env=self.environment, stdout=subprocess.PIPE, text=True
+            [*command, *arguments],
+            cwd=host.path,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
-    def line(self, event: str) -> dict[str, object]:
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def line(self, event: str) -> dict[str, Any]:
         """The next line with this event; other lines are skipped."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            said: dict[str, object] = json.loads(line)
+            said: dict[str, Any] = json.loads(line)
             if said["event"] == event:
                 return said
         raise AssertionError(f"the service ended without saying {event!r}")
@@ -179,23 +195,26 @@ class Service:
             command, cwd=self.host.path, env=self.environment, check=True, capture_output=True, text=True
         ).stdout
 
-    def stop(self) -> int:
+    def stop(self) -> dict[str, Any]:
+        """End it politely; its last line."""
         self.process.terminate()
-        try:
-            return self.process.wait(timeout=30)
-        finally:
-            self.process.kill()
+        last = self.line("stop")
+        assert self.process.wait(timeout=30) == 0
+        return last
+
+    def recorded(self) -> Batch:
+        with History.read_only(self.store) as history:
+            return history.last(100_000)
 
 
 def test_serves_a_number_of_batches_and_records_them(host: DemoHost, tmp_path: Path) -> None:
-    history = pytest.importorskip("qigcore.history")
-    service = Service(host, tmp_path / "store", tmp_path / "pid", "--batches", "40")
-    started = service.line("start")
-    assert (started["pid"], started["code_hash"]) == (service.process.pid, host.healthy)
-    assert service.line("stop")["batch"] == 40
-    assert service.process.wait(timeout=30) == 0
-    assert not (tmp_path / "pid").exists()
-    batch = history.History.read_only(tmp_path / "store").last(100)
+    with Service(host, tmp_path, "--batches", "40") as service:
+        started = service.line("start")
+        assert (started["pid"], started["code_hash"]) == (service.process.pid, host.healthy)
+        assert service.line("stop")["batch"] == 40
+        assert service.process.wait(timeout=30) == 0
+        assert not service.pid_file.exists()
+    batch = service.recorded()
     assert len(batch) == 40
     assert set(batch.code_hash) == {host.healthy}
     assert batch.phi.mean() == pytest.approx(0.772, abs=0.01)
@@ -210,36 +229,43 @@ def test_serves_a_number_of_batches_and_records_them(host: DemoHost, tmp_path: P
 def test_a_deploy_is_taken_up_without_losing_a_batch(
     host: DemoHost, tmp_path: Path, temperature: Callable[[float], None]
 ) -> None:
-    history = pytest.importorskip("qigcore.history")
-    service = Service(host, tmp_path / "store", tmp_path / "pid")
-    try:
+    with Service(host, tmp_path) as service:
         assert service.line("start")["temperature"] == 0.85
         temperature(5)
         assert "reloads" in service.deploy()
         again = service.line("start")
         assert (again["temperature"], again["pid"]) == (5, service.process.pid)
         assert service.line("health")["severity"] in ("warning", "critical")
-    finally:
-        status = service.stop()
-    assert status == 0
-    batch = history.History.read_only(tmp_path / "store").last(100_000)
-    assert len(batch) == service.line("stop")["batch"]
+        served = service.stop()["batch"]
+    assert len(service.recorded()) == served
     assert "no service runs" in service.deploy()
 
 
-def test_a_second_deploy_at_once_does_no_harm(host: DemoHost, tmp_path: Path) -> None:
-    pytest.importorskip("qigcore.history")
-    service = Service(host, tmp_path / "store", tmp_path / "pid")
-    try:
+def test_deploys_that_come_at_once_do_no_harm(host: DemoHost, tmp_path: Path) -> None:
+    with Service(host, tmp_path) as service:
         service.line("start")
         for _ in range(3):
             service.deploy()
-        deadline = time.monotonic() + 30
-        while service.line("start")["batch"] == 0:
-            assert time.monotonic() < deadline
-        assert service.process.poll() is None
+        service.line("start")
+        served = service.stop()["batch"]
+    assert len(service.recorded()) == served
+
+
+def test_a_batch_that_raises_is_an_error_and_not_the_end(host: DemoHost, tmp_path: Path) -> None:
+    model = host.path / "digits" / "model.py"
+    healthy = model.read_text()
+    first = "        scores = images @"
+    model.write_text(healthy.replace(first, f'        raise RuntimeError("broken")\n{first}'))
+    try:
+        with Service(host, tmp_path, "--batches", "20") as service:
+            said = service.line("health")
+            service.line("stop")
     finally:
-        assert service.stop() == 0
+        model.write_text(healthy)
+    assert said["severity"] == "critical"
+    batch = service.recorded()
+    assert (batch.error_rate == 1).all()
+    assert (batch.repaired != 0).all()
 
 
 @pytest.fixture(scope="module")
