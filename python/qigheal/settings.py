@@ -68,7 +68,7 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
             )
         _inside("history_size", self.history_size, 20, 10_000_000)
         _inside("dim", self.dim, 2, 65_536)
-        _inside("learn_after", self.learn_after, 30, self.history_size)
+        _inside("learn_after", self.learn_after, 30, 10_000_000)
         _inside("linear_below", self.linear_below, 0.0, self.breakdown_from)
         _inside("breakdown_from", self.breakdown_from, self.linear_below, 1.0)
         _inside("kappa_tolerance", self.kappa_tolerance, 0.0, 1e12)
@@ -115,7 +115,7 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
     latency_margin, memory_margin: relative degradation that is tolerated; error_margin: absolute.
     watch_snapshots: live snapshots needed before a merge is called confirmed or worse.
     watch_deadline_s: how long to wait for them before a change is `unconfirmed`.
-    search_evaluations: probe configurations a lever search may try.
+    search_evaluations: probe configurations a lever search may try for each lever; more aims closer, slower.
     search_batches: batches measured per configuration.
     """
 
