@@ -102,7 +102,7 @@ def test_heal_review_patches(toy: ToyHost, tmp_path: Path) -> None:
         (["patches", "--store", "nowhere"], 69, "nowhere"),
         (["heal", "nowhere"], 69, "nowhere"),
         (["heal", ".", "--sandbox", "cardboard"], 69, "cardboard"),
-        (["phase", "override", "7", "--reason", "x"], 64, "7"),
+        (["phase", "override", "7", "--reason", "x"], 64, "4"),
     ],
 )
 def test_errors_are_one_line_with_a_remedy(

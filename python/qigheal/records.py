@@ -9,7 +9,6 @@ defaults, so that a ledger of an earlier version stays readable.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, Literal
 
 import msgspec
@@ -136,6 +135,10 @@ class HealingPatch(Record, frozen=True):
     @property
     def fingerprint(self) -> str:
         """16 hex digits naming the change: the diff without line numbers and index lines, and its base."""
+        import hashlib  # 3.6 MB of OpenSSL, which the serving process never needs
+
+        import hashlib  # loads OpenSSL, which a process that only serves does not need
+
         kept = [
             "@@" if line.startswith("@@") else line.rstrip()
             for line in self.diff.splitlines()

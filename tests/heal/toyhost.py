@@ -40,6 +40,7 @@ def figures(g, seed, batch):
 PROBE = '''"""Answers {"batch", "seed"} lines with the toy's figures."""
 
 import json
+import sys
 
 from app.model import figures, gain
 

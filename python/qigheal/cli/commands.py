@@ -192,7 +192,7 @@ def review(
 def phase_status(store: Store = None, json: Json = False) -> int:
     """The present phase, and what the next gate still asks for."""
     from qigheal.healing import phases
-    from qigheal.healing.evidence import store_evidence
+    from qigheal.healing.stored import store_evidence
     from qigheal.healing.ledger import Ledger
 
     place = _store(store)
@@ -205,7 +205,7 @@ def phase_status(store: Store = None, json: Json = False) -> int:
 def phase_advance(store: Store = None) -> int:
     """Enter the next phase, if its gate is met on the evidence."""
     from qigheal.healing import phases
-    from qigheal.healing.evidence import store_evidence
+    from qigheal.healing.stored import store_evidence
     from qigheal.healing.ledger import Ledger
 
     place = _store(store)

@@ -5,6 +5,7 @@ Text from a service (module names, reasons) is shown as text: never as markup.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +24,10 @@ from qigheal.records import Change, HealingPatch, HealResult, HealthReport, Verd
 METRIC_NAMES = tuple(METRICS)
 COLOUR = {"normal": "green", "warning": "yellow", "critical": "red"}
 
-console = Console(highlight=False)
+WIDE = 160
+"""Columns where the output is no terminal: a file or a pipe has no edge at which to cut a word off."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def document(content: Any) -> None:

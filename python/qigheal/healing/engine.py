@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
-from qigcore.history import History
 
 from qigcore.baseline import Baseline
+from qigcore.history import History
 from qigcore.rows import Batch
 from qigheal.errors import EngineError, PatchError, QighealError, RepoError
 from qigheal.healing import judge, phases
@@ -152,6 +152,8 @@ class SelfHealingEngine:
         with self._opened() as (history, passage):
             baseline = self.baseline()
             moved, outcomes = self._bring_along(passage, baseline)
+            if why := phases.demotion_due(self.ledger, self.settings, self.clock()):
+                self.on_step("phase", f"back to phase {phases.demote(self.ledger, why, self.clock())}: {why}")
             if healthy is not None:
                 baseline, batch = self._measure(self.repo.resolve(healthy))
             else:
@@ -192,7 +194,7 @@ class SelfHealingEngine:
         rules = rules_for(MonitorSettings.load(self.store), baseline)
         batch = remeasure(batch, baseline)
         health = assess(batch.heads()[-1000:], batch.basin_coords[-1000:], rules, baseline, len(batch))
-        diagnosis = diagnose(batch, baseline, rules)
+        diagnosis = diagnose(batch, baseline, rules, window=self.settings.diagnose_snapshots)
         if diagnosis is None:
             return HealResult(triggered=False, message="healthy: nothing to heal", health=health)
         self.ledger.append("diagnosis", diagnosis.code_hash, diagnosis, self.clock())
@@ -241,7 +243,7 @@ class SelfHealingEngine:
                 continue
             self.on_step("strategy", f"{candidate.name}: looking for a patch")
             for patch in candidate.propose(diagnosis, bench, self.repo):
-                if self.ledger.quarantined(patch.fingerprint):
+                if self.ledger.quarantined(patch):
                     self.on_step("patch", f"{patch.fingerprint} was rejected or rolled back before; skipped")
                     continue
                 patches.append(patch)
@@ -262,17 +264,18 @@ class SelfHealingEngine:
     def judge_patch(self, bench: Bench, patch: HealingPatch, diagnosis: Diagnosis) -> Verdict:
         """Measure `patch` against the unpatched code until the judge has seen enough."""
         with TrialRun(patch, diagnosis, bench, self.repo, self.settings) as run:
-            trial = run.measure(self.settings.min_pairs)
+            trial = run.measure(self.settings.pairs_needed(patch.batches_needed))
             while judge.needs_more(trial, self.settings):
                 self.on_step("trial", f"{len(trial.pairs)} pairs measured, more are needed")
                 trial = run.measure(len(trial.pairs))
         verdict = judge.verdict(trial, self.settings)
+        self.ledger.append("trial", patch.fingerprint, phases.trial_facts(trial), self.clock())
         self.ledger.append("verdict", patch.fingerprint, {"patch": patch, "verdict": verdict}, self.clock())
         self.on_step("verdict", f"{verdict.pairs} pairs: {verdict.decision}; {verdict.reason}")
         return verdict
 
     def _open(self, passage: Passage, found: HealResult, patch: HealingPatch, verdict: Verdict) -> HealResult:
-        may = phases.allowed(self.phase, patch.tier)
+        may = phases.allowed(self.phase, patch.tier, verdict.sandbox_level)
         if not (may.open or self.auto_apply):
             return replace(found, message=f"a patch helps; phase {self.phase} opens no changes")
         wait = phases.next_change_at(self.ledger, self.settings) - self.clock()
@@ -287,14 +290,13 @@ class SelfHealingEngine:
             return replace(
                 found, changes=(change,), message="a change is open; only a person may merge its kind"
             )
-        alone = may.merge_alone and bench_is_isolated(verdict)
         if self.auto_apply:
             reason = "auto_apply was set by the operator"
             self.ledger.append("override", change.id, {"actor": _user(), "reason": reason}, self.clock())
-        if not (alone or self.auto_apply):
+        if not (may.merge_alone or self.auto_apply):
             return replace(found, changes=(change,), message="a change is open and waits for a review")
         change = passage.review(
-            change, approve=True, reviewer=_user() if self.auto_apply else "phase 4", reason=""
+            change, approve=True, reviewer=_user() if self.auto_apply else phases.ALONE, reason=""
         )
         change, outcome = passage.advance(change, self.baseline())
         message = (
@@ -379,11 +381,6 @@ class SelfHealingEngine:
             except QighealError as error:
                 log.warning("pass failed: %s", error)
             await asyncio.sleep(interval_seconds)
-
-
-def bench_is_isolated(verdict: Verdict) -> bool:
-    """Whether the trial ran under full isolation, without which nothing merges by itself."""
-    return verdict.sandbox_level == "namespaces"
 
 
 def _latest(changes: list[Change]) -> list[Change]:

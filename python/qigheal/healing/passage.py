@@ -19,14 +19,15 @@ from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
-from qigcore.history import History
 
 from qigcore.baseline import Baseline
+from qigcore.history import History
 from qigcore.rows import METRICS, Batch
-from qigheal.errors import EngineError
+from qigheal.errors import EngineError, PatchError, RepoError
 from qigheal.healing.diagnosis import target_of
 from qigheal.healing.forge.local import LocalForge
 from qigheal.healing.ledger import Ledger
+from qigheal.healing.phases import Rehearsal
 from qigheal.healing.watch import watch
 from qigheal.health import remeasure
 from qigheal.host import Manifest
@@ -80,8 +81,11 @@ class Passage:
         return self._open(self._record(change))
 
     def review(self, change: Change, *, approve: bool, reviewer: str, reason: str = "") -> Change:
-        """Approve or reject an open change; the reviewer's name goes into the merge commit."""
-        if change.state not in ("open", "approved"):
+        """Approve or reject an open change; the reviewer's name goes into the merge commit.
+
+        One that cannot be opened, or cannot be merged yet, can still be rejected.
+        """
+        if change.state not in (("open", "approved") if approve else ("opening", "open", "approved")):
             raise EngineError(
                 f"change {change.id} is {change.state}; only an open change can be reviewed "
                 "(list them with: qigheal patches)"
@@ -117,9 +121,21 @@ class Passage:
         return LocalForge(self.repo, Manifest.at(self.repo, change.patch.base))
 
     def _open(self, change: Change) -> Change:
-        opened = self._record(self._forge(change).open(change))
+        try:
+            opened = self._forge(change).open(change)
+        except PatchError as error:
+            # What may not be done today may not be done tomorrow either.
+            self.on_step("blocked", str(error))
+            return self._record(replace(change, state="rejected", reason=str(error)))
+        except RepoError as error:
+            return self._blocked(change, str(error))
         self.on_step("change", f"opened {opened.branch}, to be merged into {opened.target}")
-        return opened
+        return self._record(opened)
+
+    def _blocked(self, change: Change, reason: str) -> Change:
+        """The change stays where it is, and says why; the same reason is not written twice."""
+        self.on_step("blocked", f"{change.branch}: {reason}")
+        return change if change.reason == reason else self._record(replace(change, reason=reason))
 
     def _merge(self, change: Change, baseline: Baseline | None) -> Change:
         if change.state == "approved":
@@ -135,11 +151,15 @@ class Passage:
         else:
             merging = change
         forge = self._forge(merging)
-        forge.rehearse_revert(merging)
+        try:
+            forge.rehearse_revert(merging)
+        except RepoError as error:
+            self.ledger.append("rehearsal", change.id, Rehearsal(ok=False, reason=str(error)), self.clock())
+            return self._blocked(replace(merging, state="approved"), str(error))
+        self.ledger.append("rehearsal", change.id, Rehearsal(ok=True), self.clock())
         merged = forge.merge(merging)
         if merged.state != "merged":
-            self.on_step("blocked", f"{change.branch} was not merged: {merged.reason}")
-            return self._record(replace(merged, state="approved"))
+            return self._blocked(replace(merged, state="approved", reason=""), merged.reason)
         self.on_step("merge", f"merged {merged.branch} into {merged.target} as {merged.merge_commit[:10]}")
         return self._record(merged)
 
@@ -240,5 +260,4 @@ class Passage:
             # Somebody built on it. Taking it back would take their work along.
             log.warning("change %s is worse and cannot be taken back: %s", change.id, reverted.reason)
             return self._record(replace(reverted, state="contested"))
-        self.on_step("blocked", f"{change.branch} could not be taken back yet: {reverted.reason}")
-        return self._record(reverted)
+        return self._blocked(change, reverted.reason)

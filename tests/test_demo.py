@@ -1,0 +1,83 @@
+"""The main job, as the README promises it: the demo at its default and with other faults."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qigheal.demo.story import tell
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, str]:
+    folder = tmp_path_factory.mktemp("demo")
+    done = subprocess.run(
+        [sys.executable, "-c", "from qigheal.cli import main; main()", "demo"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return json.loads((folder / "demo-report.json").read_text()), folder, done.stdout
+
+
+def test_the_fault_is_found(report: tuple[dict[str, Any], Path, str]) -> None:
+    told = report[0]
+    assert told["snapshots"] >= 1000
+    assert told["baseline"]["phi"] == pytest.approx(0.772, abs=0.02)
+    assert told["baseline"]["kappa"] == pytest.approx(66.8, abs=3.0)
+    assert told["fault"]["severity"] == "critical"
+    assert 1 <= told["fault"]["detected_after_snapshots"] <= 20
+    assert any("Φ" in issue for issue in told["fault"]["issues"])
+    assert any("κ" in issue for issue in told["fault"]["issues"])
+
+
+def test_the_repair_is_measured_merged_and_confirmed(report: tuple[dict[str, Any], Path, str]) -> None:
+    told = report[0]
+    patch = told["patch"]
+    assert patch["strategy"] == "attention"
+    assert patch["file"] == "config/model.toml"
+    assert patch["pairs"] >= 20
+    assert patch["fitness"]["low"] > 0.6
+    assert patch["fitness"]["low"] <= patch["fitness"]["point"] <= patch["fitness"]["high"]
+    assert patch["parameters"]["attention.temperature"] == pytest.approx(0.85, rel=0.15)
+    assert told["change"]["state"] == "confirmed"
+    assert told["change"]["branch"].startswith("qigheal/attention-")
+    assert len(told["change"]["merge_commit"]) == 40
+    assert told["recovered"]["phi"] == pytest.approx(told["baseline"]["phi"], abs=0.03)
+
+
+def test_the_harmful_change_is_taken_back(report: tuple[dict[str, Any], Path, str]) -> None:
+    told = report[0]
+    assert told["rollback"]["commit"] != told["rollback"]["reverted_by"]
+    assert told["rollback"]["phi_after"] == pytest.approx(told["baseline"]["phi"], abs=0.03)
+
+
+def test_the_story_and_the_picture_are_there(report: tuple[dict[str, Any], Path, str]) -> None:
+    told, folder, said = report
+    assert told["seconds"] < 180
+    assert (folder / "demo-report.png").read_bytes().startswith(b"\x89PNG")
+    assert "temperature" in said
+    assert "The watch took it back by itself" in said
+    assert str(folder.parent) not in json.dumps(told), "the report names a folder of this machine"
+
+
+@pytest.mark.parametrize("temperature", [0.2, 2.0, 30.0])
+def test_other_faults_are_found_and_healed(temperature: float, tmp_path: Path) -> None:
+    told = tell(fault_temperature=temperature, folder=tmp_path, say=lambda _: None)
+    assert told["fault"]["detected_after_snapshots"] is not None
+    assert told["change"]["state"] == "confirmed"
+    assert told["patch"]["parameters"]["attention.temperature"] == pytest.approx(0.85, rel=0.15)
+
+
+def test_a_deploy_that_does_no_harm_gets_no_patch(tmp_path: Path) -> None:
+    told = tell(fault_temperature=0.85, folder=tmp_path, say=lambda _: None)
+    assert told["fault"]["detected_after_snapshots"] is None
+    assert told["patch"] is None
+    assert told["change"] is None
