@@ -124,7 +124,7 @@ class Git:
         accept: tuple[int, ...] = (0,),
         hold: tuple[int, ...] = (),
     ) -> Completed:
-        """One git command; without `worktree` the repository is taken for a bare one.
+        """One git command; without `worktree` it has no files to work on.
 
         `index` stands in for the repository's index file, `at` (Unix seconds) dates a commit, and
         `settings` outrank everything else. `hold` are descriptors that git inherits, so that a lock
@@ -180,9 +180,10 @@ class Git:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _command(self, arguments: tuple[str, ...], worktree: Path | None) -> tuple[list[str], Path]:
-        if worktree is None:
-            return ["--bare", f"--git-dir={self.git_dir}", *arguments], self.git_dir
-        return [f"--git-dir={self.git_dir}", f"--work-tree={worktree}", *arguments], worktree
+        # Without files to work on, the git folder stands in for a worktree: else the `core.worktree` of a
+        # submodule or worktree would take part, and paths would be read as relative to some folder of it.
+        folder = worktree or self.git_dir
+        return [f"--git-dir={self.git_dir}", f"--work-tree={folder}", *arguments], folder
 
 
 def changed_files(git: Git, before: str, after: str) -> tuple[FileChange, ...]:

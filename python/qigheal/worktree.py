@@ -67,8 +67,7 @@ class Checkout:
 
     def uses(self, ref: str) -> bool:
         """Whether `ref` is checked out here, or will be again after the rebase or bisection under way."""
-        head = self._git.run("symbolic-ref", "--quiet", "HEAD", accept=(0, 1)).stdout
-        names = {decode(head).strip()}
+        names = {self._head()}
         for file in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
             at = self._git.git_dir / file
             if at.is_file():
@@ -162,7 +161,7 @@ class Checkout:
                 restore.append(change.path)
         lock.fresh_copy()
         hold = (lock.handle,)
-        self._run("read-tree", "-m", note.old, index=lock.copy, hold=hold)
+        self._run("read-tree", "-i", "-m", note.old, index=lock.copy, hold=hold)
         if remove:
             with self._git.scratch() as scratch:
                 index = scratch / "index"
@@ -190,6 +189,8 @@ class Checkout:
         for file, operation in OPERATIONS.items():
             if os.path.lexists(self._git.git_dir / file):
                 raise Blocked(f"{where}: a {operation} is in progress; finish or abort it")
+        if self._head() != ref:  # switched after it was asked; under index.lock it can no longer be
+            raise Blocked(f"{where}: {ref} is not what is checked out")
         if dirty := self._unclean(index, old):
             raise Blocked(f"{where} has uncommitted changes ({some(dirty)}); commit them or put them aside")
         for change in changes:
@@ -268,6 +269,10 @@ class Checkout:
 
     def _exists(self, path: str) -> bool:
         return os.path.lexists(self.path / path)
+
+    def _head(self) -> str:
+        """The ref that HEAD stands for, empty when it is detached."""
+        return decode(self._git.run("symbolic-ref", "--quiet", "HEAD", accept=(0, 1)).stdout).strip()
 
     def _tip(self, ref: str) -> str:
         return self._git.line("rev-parse", "--verify", "--quiet", ref)
