@@ -140,14 +140,12 @@ def interpreter_mounts(interpreter: Interpreter) -> tuple[list[str], list[tuple[
 
 
 def _links(path: str) -> list[tuple[str, str]]:
-    """Every symbolic link passed on the way to `path`, as (link, target)."""
+    """Every symbolic link passed on the way to `path`, which exists, as (link, target)."""
     found: dict[str, str] = {}
     here, ahead = "/", path.split("/")[::-1]
     while ahead:
         step = os.path.normpath(os.path.join(here, ahead.pop()))
         if os.path.islink(step):
-            if step in found:
-                break  # a loop: the interpreter cannot be started anyway
             found[step] = os.readlink(step)
             ahead += found[step].split("/")[::-1]
             here = "/" if found[step].startswith("/") else here

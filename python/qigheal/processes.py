@@ -76,10 +76,14 @@ def descendants(pid: int) -> list[int]:
     while waiting:
         here = waiting.pop()
         try:
-            for thread in os.listdir(f"/proc/{here}/task"):
-                waiting += map(int, _read(f"/proc/{here}/task/{thread}/children").split())
+            threads = os.listdir(f"/proc/{here}/task")
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended meanwhile; its children have moved up and are found on the next call
+        for thread in threads:
+            try:
+                waiting += map(int, _read(f"/proc/{here}/task/{thread}/children").split())
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # only this thread ended
         found.append(here)
     return found
 

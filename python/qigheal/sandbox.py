@@ -128,6 +128,11 @@ class Sandbox:
             raise SandboxError(
                 "sys.executable is empty: start the healer by a Python, not from within a host program"
             )
+        if not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children"):
+            raise SandboxError(
+                "expected /proc/PID/task/TID/children, without which a process tree can be neither measured nor "
+                "ended; mount /proc, and use a kernel with CONFIG_PROC_CHILDREN"
+            )
         self._pythons: dict[str | None, Interpreter] = {}
         self._filter: bytes | None = None
         tool("prlimit")

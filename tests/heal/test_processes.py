@@ -83,6 +83,23 @@ def test_descendants_of_every_thread() -> None:
     assert not marked("QIGHEAL_TEST=descendants")
 
 
+def test_threads_that_come_and_go_take_nothing_along() -> None:
+    script = """
+        import sys, threading
+        print("on", flush=True)
+        while True:
+            threads = [threading.Thread(target=lambda: None) for _ in range(20)]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+    """
+    with start(script) as process:
+        assert line(process) == b"on"
+        found = [usage(process.pid).cpu_s for _ in range(500)]
+        process.kill()
+    assert found == sorted(found)
+    assert found[0] > 0.0
+
+
 def test_a_name_in_comm_that_looks_like_fields() -> None:
     """The command's name stands in brackets in /proc/PID/stat and may hold brackets and spaces itself."""
     script = """

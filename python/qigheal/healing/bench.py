@@ -295,7 +295,7 @@ class Bench:
         Raises PatchError when the diff does not apply, RepoError when a name names no commit.
         """
         if diff not in self._trees:
-            folder = self._folder / str(len(self._trees))
+            folder = Path(tempfile.mkdtemp(dir=self._folder))
             self._repo.export(self._tree_sha(diff), folder)
             if diff is not None:
                 self._protect(folder)
