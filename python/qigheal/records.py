@@ -137,8 +137,6 @@ class HealingPatch(Record, frozen=True):
         """16 hex digits naming the change: the diff without line numbers and index lines, and its base."""
         import hashlib  # 3.6 MB of OpenSSL, which the serving process never needs
 
-        import hashlib  # loads OpenSSL, which a process that only serves does not need
-
         kept = [
             "@@" if line.startswith("@@") else line.rstrip()
             for line in self.diff.splitlines()
