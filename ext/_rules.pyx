@@ -13,9 +13,12 @@ from numeric cimport BASIN, ERRORS, KAPPA, LATENCY, MEMORY, PHI, Head, measured
 
 import numpy as np
 
-from qigcore.rows import HEAD, REGIMES
+from qigcore import rows as _rows
 
 cnp.import_array()
+
+cdef object HEAD = _rows.HEAD
+cdef uint8_t BREAKDOWN = _rows.REGIMES.index("breakdown")
 
 
 # The window of a statistic, and for how many snapshots a rule stays on after it last fired.
@@ -229,9 +232,6 @@ cdef inline double mean_good(const Head* rows, Py_ssize_t n, const double* colum
             total += (<const double*> (<const char*> column + i * sizeof(Head)))[0]
             used += 1
     return total / used if used else NAN
-
-
-cdef uint8_t BREAKDOWN = REGIMES.index("breakdown")
 
 
 def summary(heads):
