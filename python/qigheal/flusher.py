@@ -1,0 +1,153 @@
+"""Carries rows from a ring to a history in a thread of its own, so that no request waits for a disk.
+
+What goes wrong with the history stays here: it is counted and told, and the host goes on. Rows that
+could not be written stay in the ring and are tried again; those that leave the ring unwritten are lost,
+and counted. Nothing here judges a row.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+
+from qigcore.history import History
+from qigcore.recorder import Recorder
+
+CHUNK = 4096
+"""Rows copied out of the ring at a time: 2.4 MB at 64 components."""
+
+PATIENCE_S = 10.0
+"""How long `close` waits for a disk that does not answer."""
+
+
+class Flusher:
+    """Writes to `history` what `recorder` holds and the history does not.
+
+    owned: whether `close` closes the history; it flushes it otherwise. chores: called in the thread
+    after each round, and by `close`.
+
+    Attributes: losses (rows that left the ring unwritten), failures (writes that failed), failure (why
+    the last one did; "" when it went well).
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        history: History,
+        *,
+        owned: bool,
+        every_s: float,
+        chores: Callable[[], None],
+    ) -> None:
+        self.history = history
+        self._recorder = recorder
+        self._owned = owned
+        self._every_s = every_s
+        self._chores = chores
+        self._closed = False
+        self._begin()
+        atexit.register(self.close)
+
+    def _begin(self) -> None:
+        self.losses = 0
+        self.failures = 0
+        self.failure = ""
+        self._written = self._recorder.total
+        self._lock = threading.RLock()
+        self._busy = False
+        self._thread: threading.Thread | None = None
+        # A SimpleQueue may be put to by a signal handler that interrupts another put.
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+
+    def after_fork(self) -> None:
+        """In a child: the rows so far are the parent's to write, its thread and lock are not ours."""
+        self._begin()
+
+    def wake(self) -> None:
+        """Have the thread write soon; the first call starts it. Never waits."""
+        if self._closed:
+            return
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="qigheal-flusher", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads, or the interpreter is going down
+                self._failed(error)
+                return
+            self._thread = thread
+        self._calls.put(False)
+
+    def flush(self) -> None:
+        """Write all rows so far, in this thread. Never raises; see `failure`."""
+        with self._lock:
+            # A signal handler that records while its own thread writes would write the same rows.
+            if self._busy or self._closed:
+                return
+            self._busy = True
+            try:
+                with self._counted():
+                    self._write()
+                    self.failure = ""
+            finally:
+                self._busy = False
+
+    def close(self) -> None:
+        """Write what is left, end the thread, and let go of the history. Never raises."""
+        atexit.unregister(self.close)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            self._calls.put(True)
+            thread.join(PATIENCE_S)
+        if not self._lock.acquire(timeout=PATIENCE_S):
+            self._failed(
+                TimeoutError(f"{self.history.path}: the disk did not answer within {PATIENCE_S:g} s")
+            )
+            return
+        try:
+            if self._closed:
+                return
+            self.flush()
+            self._chores()
+            self._closed = True
+            self.losses += self._recorder.total - self._written
+            with self._counted():
+                if self._owned:
+                    self.history.close()
+                else:
+                    self.history.flush()
+        finally:
+            self._lock.release()
+
+    def _run(self) -> None:
+        calls, ended = self._calls, False
+        while not ended:
+            try:
+                ended = calls.get(timeout=self._every_s)
+            except Empty:
+                ended = False
+            self.flush()
+            self._chores()
+
+    def _write(self) -> None:
+        recorder = self._recorder
+        while self._written < (total := recorder.total):
+            first, heads, basins = recorder.rows(self._written, min(total, self._written + CHUNK))
+            self.losses += first - self._written
+            self._written = first
+            if len(heads):
+                self.history.append_rows(heads, basins, recorder.names)
+                self._written += len(heads)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever it is, it is not the host's to handle
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        self.failure = str(error) or type(error).__name__

@@ -1,0 +1,334 @@
+"""What a service holds: it records into a ring, and says whether the service is well.
+
+`record` and `capture` are the ring's own methods, so that nothing of this module runs on the request
+path. The monitor puts together the ring, what is judged by (`learning`) and the thread that writes to
+a history (`flusher`). It judges nothing itself (`health` does) and repairs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import Literal, Self, TypedDict, Unpack
+
+import numpy as np
+
+from qigcore.baseline import Baseline
+from qigcore.constants import BASIN_DRIFT_MAX, PHI_MIN
+from qigcore.errors import InvalidBasin, InvalidLimit
+from qigcore.history import History
+from qigcore.recorder import Recorder
+from qigcore.rows import Batch, FloatArray
+from qigcore.rules import LOOK_BACK
+from qigcore.trends import Trend
+from qigheal import earlier
+from qigheal.codehash import code_hash as code_hash_of
+from qigheal.flusher import Flusher
+from qigheal.health import assess, trend_of
+from qigheal.learning import Learner
+from qigheal.records import HealthReport
+from qigheal.ringview import RingView
+from qigheal.settings import Geometry, MonitorSettings
+
+
+class Limits(TypedDict, total=False):
+    """Fields of `MonitorSettings` that a monitor takes by keyword, beside those in its signature."""
+
+    dim: int
+    learn_after: int
+    linear_below: float
+    breakdown_from: float
+    kappa_tolerance: float
+    error_rate_max: float
+    latency_max_ms: float
+    memory_growth_max_mb: float
+    on_invalid: Literal["repair", "raise"]
+    flush_every_s: float
+
+
+class GeometricHealthMonitor:
+    """Records snapshots, learns what healthy looks like, and reports on the host's health.
+
+    phi_min, basin_drift_max (radians), history_size and the keywords of `Limits`: see `MonitorSettings`.
+    geometry: "simplex" for non-negative weights, "sphere" for signed states; never guessed.
+    history: a folder, which the monitor opens and closes, or a `History`, which the caller closes.
+        A thread of the monitor writes the rows at least every `flush_every_s`; under the history's
+        durability="snapshot" they are on the disk before `record` returns. A disk that fails never
+        reaches the host: see `losses`, and the notes of `check_health`.
+    baseline: what healthy is, when that is known already; it is left in the history's folder. Without it
+        the one that lies there is used, or one is learned from the first `learn_after` snapshots in which
+        nothing was repaired, and left there if there is none.
+    repo: where the commit that runs is looked up, once, unless `code_hash` or the environment variable
+        QIGHEAL_CODE_HASH names it.
+    module_name: stored with every row; `capture` may name another.
+
+    Safe for several threads. After a fork, parent and child each write their own rows. A monitor with a
+    history is closed by `close()`, by a `with` block, or when the interpreter ends.
+
+    Attributes: settings, code_hash, snapshots (a sequence), and the methods of `qigcore.recorder.Recorder`
+    record and capture.
+
+    Raises InvalidLimit for a setting that makes no sense, BaselineError for a `baseline` of another
+    geometry or dimension, HistoryError for a `history` that is of another one, or no folder.
+    """
+
+    def __init__(
+        self,
+        phi_min: float = PHI_MIN,
+        basin_drift_max: float = BASIN_DRIFT_MAX,
+        history_size: int = 1000,
+        *,
+        geometry: Geometry = "simplex",
+        history: str | os.PathLike[str] | History | None = None,
+        baseline: Baseline | None = None,
+        repo: str | os.PathLike[str] = ".",
+        code_hash: str | None = None,
+        module_name: str = "",
+        **limits: Unpack[Limits],
+    ) -> None:
+        self.settings = settings = MonitorSettings(
+            phi_min=phi_min,
+            basin_drift_max=basin_drift_max,
+            history_size=history_size,
+            geometry=geometry,
+            **limits,
+        )
+        self.code_hash = code_hash_of(repo) if code_hash is None else code_hash
+        self._recorder = recorder = Recorder(
+            settings.dim,
+            settings.history_size,
+            settings.geometry,
+            settings.linear_below,
+            settings.breakdown_from,
+            settings.on_invalid,
+            self.code_hash,
+            module_name,
+        )
+        self.record = recorder.record
+        self.capture = recorder.capture
+        self.snapshots = RingView(recorder)
+        self._learner = Learner(recorder, settings)
+        self._flusher: Flusher | None = None
+        self._flush_due = 1
+        if history is not None:
+            self._open(history)
+        if baseline is not None:
+            self._learner.adopt(baseline, replace=True)
+        self._arm()
+        _watch_forks(self)
+
+    def _open(self, history: str | os.PathLike[str] | History) -> None:
+        settings = self.settings
+        owned = not isinstance(history, History)
+        if not isinstance(history, History):
+            history = History(history, dim=settings.dim, geometry=settings.geometry)
+        elif (history.dim, history.geometry) != (settings.dim, settings.geometry):
+            raise InvalidLimit(
+                f"history: expected one of the {settings.geometry} with {settings.dim} components, as the "
+                f"monitor records them, got one of the {history.geometry} with {history.dim}"
+            )
+        self._flusher = Flusher(
+            self._recorder, history, owned=owned, every_s=settings.flush_every_s, chores=self._chores
+        )
+        if history.durability == "snapshot":
+            self._recorder.each_row = self._flusher.flush
+        folder = Path(history.path)
+        self._learner.share(folder)
+        try:
+            settings.save(folder)
+        except OSError as error:
+            self._learner.facts["settings"] = (
+                f"{folder}: the settings could not be left there: {error.strerror}"
+            )
+
+    @property
+    def history(self) -> History | None:
+        """The history that is written, if one was asked for."""
+        return self._flusher.history if self._flusher is not None else None
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """What healthy is; None until it is learned."""
+        self._learner.learn()
+        return self._learner.baseline
+
+    @property
+    def baseline_basin(self) -> FloatArray | None:
+        """The amplitudes that drift is measured from, shape [dim].
+
+        The learned centre; before that the first good snapshot's, and None before any.
+        """
+        self._learner.learn()
+        return self._recorder.reference
+
+    @property
+    def losses(self) -> int:
+        """Snapshots that left the ring before they could be written to the history."""
+        return self._flusher.losses if self._flusher is not None else 0
+
+    @property
+    def invalid(self) -> dict[str, int]:
+        """How often each field was reported unusable, by name."""
+        return self._recorder.invalid
+
+    def check_health(self) -> HealthReport:
+        """The host's health after its last snapshots; see `qigheal.health.assess`.
+
+        It follows from what was recorded alone: asking more often changes nothing.
+        """
+        recorder, learner = self._recorder, self._learner
+        learner.learn()
+        with learner.lock:
+            total, rules, baseline = recorder.total, learner.rules, learner.baseline
+            notes = baseline.notes if baseline is not None else ()
+            if learner.facts or self._flusher is not None:
+                notes = (*notes, *self._troubles())
+            count = LOOK_BACK
+            report = assess(recorder.heads(count), None, rules, baseline, total, notes)
+            # Only when something is wrong: how far back it began, in steps, for the ring may be large.
+            while not report.healthy and count < recorder.capacity:
+                count *= 8
+                heads = recorder.heads(count)
+                report = assess(heads, recorder.basins(LOOK_BACK), rules, baseline, total, notes)
+                longest = max((finding.snapshots for finding in report.findings), default=0)
+                if len(heads) < count or longest + LOOK_BACK <= len(heads):
+                    break
+            return report
+
+    def get_trend(self, metric: str, window: int = 50) -> Trend:
+        """Which way a metric went over the last `window` snapshots; see `qigheal.health.trend_of`.
+
+        metric: phi, kappa, basin_drift, latency, errors or memory.
+        """
+        heads = self._recorder.heads(window)
+        batch = Batch.of_rows(heads, np.empty((len(heads), 0)), ("",))
+        return trend_of(batch, metric, self.baseline)
+
+    def set_baseline(self) -> Baseline:
+        """Declare what the ring holds now healthy: learn from it, and replace the file in the history's folder.
+
+        Raises TooLittleData with fewer than 30 usable snapshots.
+        """
+        _, heads, basins = self._recorder.rows(0, self._recorder.total)
+        learned = self._learner.learned_from(Batch.of_rows(heads, basins, self._recorder.names))
+        self._learner.adopt(learned, replace=True)
+        return learned
+
+    def save_history(self, path: str | os.PathLike[str]) -> None:
+        """Write what the ring holds as the JSON of the earlier modules; see `qigheal.earlier`."""
+        reference = self._recorder.reference
+        if reference is not None and self.settings.geometry == "simplex":
+            reference = reference * reference  # in the form that the snapshots' basins have
+        earlier.write(
+            path,
+            self.snapshots,
+            phi_min=self.settings.phi_min,
+            basin_drift_max=self.settings.basin_drift_max,
+            reference=reference,
+        )
+
+    def load_history(self, path: str | os.PathLike[str]) -> None:
+        """Record the snapshots of such a file, with their times and code hashes, after those there are.
+
+        They count as recorded: a history stores them, and a baseline is learned from them. The file's
+        limits are not taken over; its reference is, until a baseline is learned. Load before the host
+        records, since rows recorded meanwhile would get the file's code hashes.
+
+        Raises HistoryError; under on_invalid="raise" also InvalidSnapshot.
+        """
+        file = earlier.read(path)
+        if file.baseline_basin is not None and self.baseline is None:
+            try:
+                self._recorder.set_reference(file.baseline_basin)
+            except InvalidBasin as error:
+                self._learner.facts["loaded"] = f"{path}: its baseline_basin was not taken over: {error}"
+        try:
+            for code, fields in file.states():
+                self._recorder.code_hash = code
+                self.capture(fields)
+        finally:
+            self._recorder.code_hash = self.code_hash
+
+    def flush(self) -> None:
+        """Write all snapshots so far to the history, if there is one. Never raises; see `check_health`."""
+        if self._flusher is not None:
+            self._flusher.flush()
+            self._chores()
+
+    def close(self) -> None:
+        """Write what is left and let go of the history. Recording and checking go on in memory."""
+        self._recorder.each_row = None
+        if self._flusher is not None:
+            self._flusher.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "learning" if self._learner.baseline is None else "learned"
+        return f"<GeometricHealthMonitor {self._recorder.total} snapshots, {self.settings.geometry}, {state}>"
+
+    def _troubles(self) -> list[str]:
+        notes = list(self._learner.facts.values())
+        flusher = self._flusher
+        if flusher is not None and flusher.failure:
+            notes.append(f"history: {flusher.failures} writes failed, the last: {flusher.failure}")
+        if flusher is not None and flusher.losses:
+            notes.append(f"history: {flusher.losses} snapshots left the ring before they could be written")
+        return notes
+
+    def _chores(self) -> None:
+        """What the flusher's thread does besides writing."""
+        self._learner.learn()
+        self._learner.refresh()
+
+    # One alarm of the ring serves both the lesson and the flusher.
+
+    def _arm(self) -> None:
+        due = []
+        lesson = self._learner.lesson
+        if lesson is not None and not lesson.complete:
+            due.append(lesson.due)
+        if self._flusher is not None:
+            due.append(self._flush_due)
+        if due:
+            self._recorder.on_total(min(due), self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        """Runs in the thread that records: it copies and wakes, and waits for nothing."""
+        total = self._recorder.total
+        lesson, complete = self._learner.lesson, False
+        if lesson is not None and not lesson.complete and total >= lesson.due:
+            lesson.collect()
+            complete = lesson.complete
+        if self._flusher is not None and (complete or total >= self._flush_due):
+            self._flush_due = total + max(1, self._recorder.capacity // 2)
+            self._flusher.wake()
+        self._arm()
+
+    def _after_fork(self) -> None:
+        self._learner.after_fork()
+        if self._flusher is not None:
+            self._flusher.after_fork()
+            self._flush_due = self._recorder.total + 1
+        self._arm()
+
+
+_monitors: weakref.WeakSet[GeometricHealthMonitor] = weakref.WeakSet()
+_hooks: list[object] = []
+
+
+def _watch_forks(monitor: GeometricHealthMonitor) -> None:
+    _monitors.add(monitor)
+    if not _hooks:  # registered with the first monitor: an import must not register anything
+        _hooks.append(_in_child)
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def _in_child() -> None:
+    for monitor in list(_monitors):
+        monitor._after_fork()

@@ -1,0 +1,43 @@
+"""The snapshots of a ring as a sequence. It reads, and holds nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+from qigcore.recorder import GeometricSnapshot, Recorder
+
+
+class RingView(Sequence[GeometricSnapshot]):
+    """The snapshots that the ring holds, oldest first: a live view, up to its capacity."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __len__(self) -> int:
+        return min(self._recorder.total, self._recorder.capacity)
+
+    @overload
+    def __getitem__(self, index: int) -> GeometricSnapshot: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[GeometricSnapshot]: ...
+    def __getitem__(self, index: int | slice) -> GeometricSnapshot | list[GeometricSnapshot]:
+        total, count = self._recorder.total, len(self)
+        if isinstance(index, slice):
+            return [self._recorder.snapshot(total - count + i) for i in range(count)[index]]
+        try:
+            return self._recorder.snapshot(total - count + range(count)[index])
+        except IndexError:
+            raise IndexError(f"snapshot {index}: the ring holds {count}") from None
+
+    def __iter__(self) -> Iterator[GeometricSnapshot]:
+        total = self._recorder.total
+        for number in range(total - len(self), total):
+            try:
+                snapshot = self._recorder.snapshot(number)
+            except IndexError:  # overwritten while somebody iterated
+                continue
+            yield snapshot
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} of {self._recorder.total} snapshots>"
