@@ -34,6 +34,8 @@ setup(
             "cdivision": True,
             "initializedcheck": False,
             "embedsignature": True,
+            "autotestdict": False,
+            "auto_pickle": False,
             "freethreading_compatible": False,
         },
     ),

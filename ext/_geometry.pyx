@@ -1,4 +1,3 @@
-# cython: autotestdict=False
 """The loops behind `qigcore.geometry`: distances, amplitudes and means of basins.
 
 Each function converts its arguments, runs C loops without the GIL where there are many rows, and

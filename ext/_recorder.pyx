@@ -1,4 +1,4 @@
-# cython: embedsignature.format=clinic, autotestdict=False, auto_pickle=False
+# cython: embedsignature.format=clinic
 """The ring that `record()` writes to, and the snapshots read from it.
 
 `record()` runs inside the served process, once per request. In the usual case (floats, and a float64
@@ -13,7 +13,7 @@ cimport cython
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_GetItemWithError
-from cpython.exc cimport PyErr_Clear, PyErr_Occurred, PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsDouble, PyLong_CheckExact
 from cpython.object cimport PyObject, PyTypeObject
@@ -66,7 +66,7 @@ cdef class Recorder:
     dim : int
         Components of a basin.
     capacity : int
-        Snapshots held; each takes 88 + 8·dim bytes, committed as they are first written.
+        Snapshots held; each takes 88 + 8·dim bytes.
     geometry : {"simplex", "sphere"}
         How drift is measured, see `qigcore.geometry`.
     linear_below, breakdown_from : float
@@ -76,7 +76,7 @@ cdef class Recorder:
         and a uniform basin), Φ and error_rate outside [0, 1] are clipped, and the field is flagged.
         `"raise"`: InvalidSnapshot, and nothing is stored. Booleans and text are no numbers.
     code_hash, module_name : str
-        Stored with every row; `capture` may name another module.
+        Stored with every row; `capture` may name another module, and `code_hash` may be set.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ cdef class Recorder:
     cdef int64_t[FIELDS + 2] _invalid  # by bit; then timestamp and module_name
     cdef int64_t _alarm_at
     cdef object _alarm
-    cdef Names _names
+    cdef _Names _names
     cdef object _kept  # the arrays that the pointers lead into
 
     def __cinit__(
@@ -146,12 +146,10 @@ cdef class Recorder:
         self._reference = self._scratch + self.dim
         self._good.confidence = self._good.surprise = self._good.agency = NAN
         self._alarm_at = INT64_MAX
-        self._names = Names()
+        self._names = _Names()
         self._code = self._names.number(_text("code_hash", code_hash))
         self._module = self._names.number(_text("module_name", module_name))
         self._kept = (heads, basins, room)
-
-    # -- writing ---------------------------------------------------------------------------------
 
     def record(self, phi, kappa_eff, basin, error_rate=0.0, avg_latency_ms=0.0, memory_mb=0.0):
         """Stores one snapshot and returns its drift from the reference in radians.
@@ -354,7 +352,7 @@ cdef class Recorder:
         return 0.0
 
     cdef uint16_t _module_number(self, object name) except? 0:
-        cdef int number = self._names.number(name) if isinstance(name, str) else -1
+        cdef int number = self._names.number(str.__str__(name)) if isinstance(name, str) else -1
         if number >= 0:
             return number
         self._invalid[FIELDS + 1] += 1
@@ -386,12 +384,19 @@ cdef class Recorder:
             self._alarm_at = INT64_MAX
             _went_well(callback)
 
-    # -- reading ---------------------------------------------------------------------------------
-
     @property
     def names(self):
         """The table that `code` and `module` of the rows point into; names[0] is ""."""
         return tuple(self._names.table)
+
+    @property
+    def code_hash(self):
+        """The code hash that rows are stored with; may be set, for rows that other code produced."""
+        return self._names.table[self._code]
+
+    @code_hash.setter
+    def code_hash(self, value):
+        self._code = max(self._names.number(_text("code_hash", value)), 0)
 
     @property
     def invalid(self):

@@ -1,4 +1,3 @@
-# cython: autotestdict=False
 """Loops over one metric's recent values; the records they fill stand in `qigcore.trends`.
 
 Precision policy. Values are taken relative to the first usable one and scaled by a power of two, so

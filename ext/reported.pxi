@@ -30,18 +30,13 @@ cdef object NOTHING = object()
 
 cdef double _number(object value) except? -1.0:
     """`value` as a double; NaN for whatever is no real number, booleans and text included."""
-    cdef double number
     if PyFloat_Check(value):
         return PyFloat_AS_DOUBLE(value)
-    if PyLong_CheckExact(value):
-        number = PyLong_AsDouble(value)
-        if number == -1.0 and PyErr_Occurred():
-            PyErr_Clear()
-            return NAN
-        return number
     if value is None or value is NOTHING:
         return NAN
     try:
+        if PyLong_CheckExact(value):
+            return PyLong_AsDouble(value)
         if isinstance(value, (bool, complex, str, bytes)):
             return NAN
         # On request numpy makes a float of text, truth values, complex numbers and one-element arrays.

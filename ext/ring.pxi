@@ -11,7 +11,7 @@ cdef enum:
 
 
 @cython.final
-cdef class Names:
+cdef class _Names:
     """Texts and their numbers; number 0 is ""."""
 
     cdef list table

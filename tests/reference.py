@@ -166,3 +166,12 @@ class ListRecorder:
                 self.invalid[name] = self.invalid.get(name, 0) + 1
         self.rows = [*self.rows, row][-self.capacity :]
         return drift
+
+
+# --- the history ------------------------------------------------------------------------------------
+
+
+def merged_rows(writers: list[list[float]]) -> list[int]:
+    """Rows of several writers in order of (key, writer, place), each labelled 1000 * writer + place."""
+    rows = [(key, rank, place) for rank, keys in enumerate(writers) for place, key in enumerate(keys)]
+    return [1000 * rank + place for _, rank, place in sorted(rows)]

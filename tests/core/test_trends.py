@@ -1,0 +1,186 @@
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qigcore.recorder import Recorder
+from qigcore.trends import ENOUGH, RECENT, Slope, Trend, slope, trend
+from tests.reference import exact_line
+
+NAN = math.nan
+numbers = st.floats(-1e6, 1e6).map(lambda x: x if abs(x) > 1e-100 else 0.0)  # the twin's floats underflow
+series = st.lists(numbers, min_size=3, max_size=60)
+
+
+def noise(n, seed=0):
+    return np.random.default_rng(seed).normal(size=n)
+
+
+# --- slope ------------------------------------------------------------------------------------------
+
+
+@given(series)
+def test_slope_is_that_of_exact_arithmetic(values):
+    line, error, mean = exact_line(values)
+    found = slope(values)
+    size = max(abs(value) for value in values)
+    assert found.slope == pytest.approx(line, rel=1e-9, abs=1e-13 * size)
+    assert found.stderr == pytest.approx(error, rel=1e-6, abs=1e-13 * size)
+    assert found.mean == pytest.approx(mean, rel=1e-12, abs=1e-13 * size)
+    assert (found.count, found.skipped) == (len(values), 0)
+
+
+def test_slope_and_error_are_those_of_numpy():
+    values = 3.0 + 0.2 * np.arange(80) + noise(80)
+    (line, _), covariance = np.polyfit(np.arange(80), values, 1, cov=True)
+    found = slope(values)
+    assert found.slope == pytest.approx(line, rel=1e-12)
+    assert found.stderr == pytest.approx(math.sqrt(covariance[0, 0]), rel=1e-12)
+
+
+def test_a_large_offset_costs_no_digits():
+    # What broke: mean(xy) − mean(x)·mean(y) keeps no digit of a slope of 1e-6 on memory of 1e9 bytes.
+    values = 1e9 + 1e-6 * np.arange(50)
+    assert slope(values).slope == pytest.approx(exact_line(values)[0], rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [2.0**-1060, 2.0**-600, 2.0**600, 2.0**1000])
+def test_scale_does_not_matter_from_denormal_to_huge(scale):
+    values = np.round(noise(40) * 1000)
+    plain, scaled = slope(values), slope(values * scale)
+    for name in ("slope", "stderr", "mean"):
+        assert getattr(scaled, name) == pytest.approx(getattr(plain, name) * scale, rel=1e-10)
+
+
+def test_a_series_of_both_ends_of_the_range_has_a_slope():
+    found = slope([-1.7e308, 1.7e308] * 10)
+    assert math.isfinite(found.slope)
+    assert math.isfinite(found.stderr)
+    assert abs(found.mean) < 1e293
+
+
+@given(series, st.lists(st.integers(0, 59), max_size=20))
+def test_skipped_values_keep_their_place(values, gaps):
+    holed = np.array(values)
+    holed[[gap for gap in gaps if gap < len(values)]] = NAN
+    found = slope(holed)
+    usable = np.flatnonzero(np.isfinite(holed))
+    assert (found.count, found.skipped) == (len(usable), len(values) - len(usable))
+    if len(usable) >= 3:
+        size = np.nanmax(np.abs(holed))
+        assert found.slope == pytest.approx(exact_line(holed)[0], rel=1e-9, abs=1e-13 * size)
+
+
+def test_infinities_are_skipped_too():
+    assert slope([math.inf, 1.0, 2.0, -math.inf, 4.0]) == slope([NAN, 1.0, 2.0, NAN, 4.0])
+
+
+def test_too_few_values_give_nan_and_no_error():
+    def fields(values):
+        return msgspec.structs.astuple(slope(values))
+
+    assert fields([]) == pytest.approx((NAN, NAN, NAN, 0, 0), nan_ok=True)
+    assert fields([NAN, NAN]) == pytest.approx((NAN, NAN, NAN, 0, 2), nan_ok=True)
+    assert fields([4.0]) == pytest.approx((NAN, NAN, 4.0, 1, 0), nan_ok=True)
+    assert fields([4.0, 6.0]) == pytest.approx((2.0, NAN, 5.0, 2, 0), nan_ok=True)
+    assert fields([4.0, 6.0, 8.0]) == (2.0, 0.0, 6.0, 3, 0)
+
+
+def test_a_constant_series_has_slope_0_exactly():
+    assert slope([0.1] * 37) == Slope(0.0, 0.0, pytest.approx(0.1, rel=1e-15), 37, 0)
+
+
+def test_any_array_like_gives_the_slope_of_the_plain_one():
+    values = np.round(noise(30) * 100)
+    recorder = Recorder(dim=2, capacity=30)
+    for value in values:
+        recorder.record(0.5, value, np.ones(2))
+    expected = slope(values)
+    for other in (
+        values.tolist(),
+        values.astype("f4"),
+        values.astype(">f8"),
+        values.astype(int),
+        values[::-1][::-1],
+    ):
+        assert slope(other) == expected
+    assert slope(recorder.heads(30)["kappa_eff"]) == expected
+
+
+def test_what_is_no_series_is_refused():
+    with pytest.raises(ValueError, match=r"expected one series, shape \[n\], got shape \[2, 1\]"):
+        slope([[1.0], [2.0]])
+    with pytest.raises(ValueError, match="could not convert"):
+        slope(["a", "b"])
+
+
+# --- trend ------------------------------------------------------------------------------------------
+
+RISING = np.arange(50) + 0.1 * noise(50)
+
+
+@pytest.mark.parametrize(
+    ("values", "better", "target", "direction"),
+    [
+        (RISING, "up", None, "improving"),
+        (RISING, "down", None, "degrading"),
+        (-RISING, "up", None, "degrading"),
+        (-RISING, "down", None, "improving"),
+        (noise(50, 1), "up", None, "stable"),
+        (np.full(50, 0.75), "up", None, "stable"),
+        (RISING, "toward", 100.0, "improving"),
+        (RISING, "toward", -5.0, "degrading"),
+        (RISING, "toward", 24.5, "stable"),
+        (np.full(50, 60.0), "toward", 64.21, "stable"),
+        (RISING[: ENOUGH - 1], "up", None, "unknown"),
+        (RISING[:ENOUGH], "up", None, "improving"),
+        ([], "up", None, "unknown"),
+        (np.full(50, NAN), "toward", 1.0, "unknown"),
+    ],
+)
+def test_direction(values, better, target, direction):
+    assert trend(values, better, target).direction == direction
+
+
+def test_noise_without_a_slope_is_called_stable_as_often_as_two_errors_promise():
+    # Two standard errors of a normal slope are passed by 5 % of the series, a little more for n = 50.
+    moving = sum(trend(noise(50, seed), "up").direction != "stable" for seed in range(2000))
+    assert 0.03 < moving / 2000 < 0.08
+
+
+def test_the_recent_mean_is_of_the_last_usable_values():
+    values = np.arange(50.0)
+    values[44:48] = NAN
+    found = trend(values, "up")
+    expected = [value for value in values if math.isfinite(value)][-RECENT:]
+    assert found.recent_avg == pytest.approx(np.mean(expected), rel=1e-15)
+    assert found.snapshots == 46
+    assert trend([1.0, 2.0], "up").recent_avg == 1.5
+    assert math.isnan(trend([NAN], "up").recent_avg)
+
+
+def test_toward_a_target_the_slope_is_that_of_the_distance_and_the_mean_that_of_the_values():
+    found = trend(RISING, "toward", 100.0)
+    assert found.slope == pytest.approx(-slope(RISING).slope, rel=1e-12)
+    assert found.recent_avg == pytest.approx(RISING[-10:].mean(), rel=1e-14)
+
+
+def test_a_trend_of_flagged_values_only_is_unknown():
+    assert trend([NAN] * 100, "down") == Trend(
+        "unknown", pytest.approx(NAN, nan_ok=True), *[pytest.approx(NAN, nan_ok=True)] * 2, 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("better", "target", "message"),
+    [
+        ("sideways", None, "^better: expected 'up', 'down' or 'toward', got 'sideways'"),
+        ("toward", None, "^target: expected a number"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(better, target, message):
+    with pytest.raises(ValueError, match=message):
+        trend(RISING, better, target)
