@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +37,7 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
     phi_min: higher warns earlier and more often falsely.
     basin_drift_max: radians; higher sees only larger moves. Must lie below π, the largest distance.
     history_size: snapshots held in memory, 600 bytes each.
-    learn_after: snapshots the baseline is learned from; more gives tighter limits, later.
+    learn_after: good snapshots the baseline is learned from, 30 at least; more gives tighter limits, later.
     kappa_tolerance, error_rate_max, latency_max_ms, memory_growth_max_mb: the absolute limits.
     """
 
@@ -85,9 +84,13 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
         path = store / MONITOR_FILE
         if path.is_file() and path.read_bytes() == encoded:
             return
-        with tempfile.NamedTemporaryFile(dir=store, prefix=".monitor-", delete=False) as file:
-            file.write(encoded)
-        Path(file.name).replace(path)
+        # Not the module tempfile: it loads four others into a process that serves.
+        scratch = store / f".{MONITOR_FILE}.{os.getpid()}.{os.urandom(4).hex()}"
+        try:
+            scratch.write_bytes(encoded)
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, store: Path) -> MonitorSettings:

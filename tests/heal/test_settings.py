@@ -22,7 +22,7 @@ from qigheal.settings import HealSettings, MonitorSettings, default_store
         {"basin_drift_max": 0.0},
         {"geometry": "torus"},
         {"history_size": 5},
-        {"learn_after": 5000},
+        {"learn_after": 5},
         {"linear_below": 0.9},
         {"flush_every_s": 60.0},
         {"on_invalid": "ignore"},
