@@ -207,9 +207,9 @@ class TestAnswers:
         with host.bench(probe) as bench, bench.probe() as running:
             running.ask(0, 0)
             burnt, slept = running.ask(1, 0), running.ask(2, 0)
-        assert 100 <= burnt.wall_ms < 1000
+        assert burnt.wall_ms >= 100
         assert 95 <= burnt.cpu_ms < 500
-        assert 100 <= slept.wall_ms < 1000
+        assert slept.wall_ms >= 100
         assert slept.cpu_ms < 50
 
     def test_work_done_in_advance_is_not_free(self, host: Host) -> None:
@@ -262,9 +262,9 @@ class TestAnswers:
 
 class TestFaults:
     def test_hangs(self, host: Host) -> None:
-        host.timeout = 0.5
+        host.timeout = 1.5
         told = failing(host, "print('loading', end='', flush=True); time.sleep(600)")
-        assert "no answer within 0.5 s (after 'loading')" in told
+        assert "no answer within 1.5 s (after 'loading')" in told
         assert "timeout_s" in told
 
     def test_answers_late(self, host: Host) -> None:
@@ -287,13 +287,13 @@ class TestFaults:
 
     def test_closes_its_output(self, host: Host) -> None:
         """Inside namespaces bubblewrap holds the pipe too, so that only time tells."""
-        host.timeout = 0.5
+        host.timeout = 1.5
         told = failing(host, "os.close(1); time.sleep(600)")
         assert ("closed its output" if host.sandbox.level == "none" else "no answer within") in told
 
     @pytest.mark.parametrize("stream", ["stdout", "stderr"])
     def test_floods(self, host: Host, stream: str) -> None:
-        host.timeout = 1.0
+        host.timeout = 20.0 if stream == "stdout" else 1.0
         told = failing(host, f"while True: sys.{stream}.write('flood\\n' * 1000)")
         assert (
             f"wrote more than {LINES_CAP} bytes" in told if stream == "stdout" else "no answer within" in told
@@ -386,7 +386,7 @@ class TestFaults:
         assert "expected at most 300 MB of memory, got" in failing(host, probe)
 
     def test_does_not_end(self, host: Host) -> None:
-        host.timeout = 0.5
+        host.timeout = 1.5
         probe = "for line in sys.stdin: answer()\ntime.sleep(600)"
         with host.bench(probe) as bench, bench.probe() as running:
             running.ask(1, 1)
@@ -561,11 +561,11 @@ class TestRequests:
     def test_batches_leave_out_the_start(self, host: Host) -> None:
         probe = f"""
             for n, line in enumerate(sys.stdin):
-                time.sleep(0.2 if n < {WARM_UP} else 0)
+                time.sleep(0.4 if n < {WARM_UP} else 0)
                 answer()
         """
         with host.bench(probe) as bench:
-            assert max(answer.wall_ms for answer in bench.batches(None, 3)) < 200
+            assert max(answer.wall_ms for answer in bench.batches(None, 3)) < 400
 
 
 def test_another_interpreter(host: Host) -> None:
@@ -613,7 +613,7 @@ def test_as_an_ordinary_user(tmp_path: Path, level: Literal["namespaces", "none"
     if level == "namespaces" and isinstance(missing := isolated(), str):
         pytest.skip(missing)
     host = Host(tmp_path, tmp_path, Sandbox("none"))
-    host.timeout = 1.0
+    host.timeout = 1.5
     files = host.files("sys.stdin.readline()\nanswer()\ntime.sleep(600)")
     folder = tmp_path / "user"
     script = f"import os; os.chdir({str(folder)!r})\n{AS_USER}"
@@ -621,7 +621,7 @@ def test_as_an_ordinary_user(tmp_path: Path, level: Literal["namespaces", "none"
     assert user != 0
     assert (used, left) == (level, [])
     assert told[0] == 0.75
-    assert "no answer within 1 s" in told[1]
+    assert "no answer within 1.5 s" in told[1]
     assert told[2] == 0
 
 
