@@ -31,6 +31,9 @@ MIN_ROWS = 30
 MIN_GROWTHS = 10
 """A band of memory growth needs this many stretches of ten usable readings."""
 
+RARE_BREAKDOWN = 0.1
+"""Above this share of healthy snapshots in the breakdown regime, being in it says nothing."""
+
 WIDTH = 3.0
 """Half-width of a band in standard deviations: of 1000 healthy normal values, 3 lie outside."""
 
@@ -348,8 +351,10 @@ def _notes(
     if latency := bands.get("latency"):
         within = columns["latency"] <= limits["latency"]
         met(columns["latency"], within, f"latency ≤ {limits['latency']:g} ms", latency.mean, " ms")
-    if breakdown_share > 0.0:
-        notes.append(f"{breakdown_share:.0%} of healthy snapshots lie in the breakdown regime")
+    if breakdown_share > RARE_BREAKDOWN:
+        notes.append(
+            f"{breakdown_share:.0%} of healthy snapshots lie in the breakdown regime: it is no finding here"
+        )
     if bands["basin_drift"].high > drift_ceiling:
         notes.append(
             f"healthy drift reaches {bands['basin_drift'].high:.3g} rad; "

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qigcore._rules import Program, growth, summary
-from qigcore.baseline import Baseline
+from qigcore.baseline import RARE_BREAKDOWN, Baseline
 from qigcore.constants import BASIN_DRIFT_MAX, KAPPA_STAR, PHI_MIN
 from qigcore.errors import InvalidLimit
 from qigcore.rows import BIT, HEAD, METRICS, REGIMES, Array
@@ -44,9 +44,6 @@ MIN_SNAPSHOTS = 10
 
 LOOK_BACK = 14
 """Snapshots that decide the present severity: five positions of ten snapshots each."""
-
-RARE_BREAKDOWN = 0.1
-"""Above this share of healthy snapshots in the breakdown regime, being in it says nothing."""
 
 _FIELDS: Mapping[str, Any] = HEAD.fields or {}
 
