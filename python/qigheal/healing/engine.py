@@ -15,7 +15,7 @@ import contextlib
 import getpass
 import logging
 import os
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,10 +132,16 @@ class SelfHealingEngine:
     @contextlib.contextmanager
     def _bench(self, base: str) -> Iterator[Bench]:
         """A bench on commit `base`, with the present manifest (an older commit may have none)."""
-        with tempfile.TemporaryDirectory(prefix="qigheal-") as folder:
-            manifest = Manifest.at(self.repo, self.repo.head())
-            with Bench(self.repo, manifest, Sandbox(self.settings.sandbox), base, Path(folder)) as bench:
+        manifest = Manifest.at(self.repo, self.repo.head())
+        folder = self.store / "bench"
+        # A healer that was killed leaves its trees; only one works at a time, so they are nobody's now.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            with Bench(self.repo, manifest, Sandbox(self.settings.sandbox), base, folder) as bench:
                 yield bench
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     # One pass
 
