@@ -110,11 +110,18 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
             ) from error
 
 
+ROUNDS_NEEDED = 8
+"""Starts of the probe processes before a patch can be accepted: identical code differs in speed and memory
+by the luck of a start, and fewer show too little of that (n of them can speak at 2^-n and no stricter)."""
+
+
 class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the healer measures, judges, merges and watches.
 
     fitness_threshold: the lower 95 % bound of the score must exceed it; 0.55 is what doing nothing scores.
     min_pairs, max_pairs: interleaved pairs per trial; more decides closer cases, slower.
+    round_pairs: pairs from one start of the probe processes to the next; more starts them less often, and
+        tells less of the luck of a start. `max_pairs` must make at least 8 of them.
     latency_margin, memory_margin: relative degradation that is tolerated; error_margin: absolute.
     watch_snapshots: live snapshots needed before a merge is called confirmed or worse.
     watch_deadline_s: how long to wait for them before a change is `unconfirmed`.
@@ -124,7 +131,8 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     fitness_threshold: float = FITNESS_THRESHOLD
     min_pairs: int = 20
-    max_pairs: int = 400
+    max_pairs: int = 640
+    round_pairs: int = 10
     warmup: int = 3
     latency_margin: float = 0.03
     error_margin: float = 0.001
@@ -144,7 +152,8 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _inside("fitness_threshold", self.fitness_threshold, 0.55, 1.0)
         _inside("min_pairs", self.min_pairs, 20, 10_000)
-        _inside("max_pairs", self.max_pairs, self.min_pairs, 100_000)
+        _inside("round_pairs", self.round_pairs, 2, 10_000)
+        _inside("max_pairs", self.max_pairs, max(self.min_pairs, ROUNDS_NEEDED * self.round_pairs), 100_000)
         _inside("warmup", self.warmup, 0, 1000)
         _inside("latency_margin", self.latency_margin, 0.0, 1.0)
         _inside("error_margin", self.error_margin, 0.0, 1.0)
