@@ -1,0 +1,219 @@
+"""What the pairs of a trial come to: excesses to score, and one question of non-inferiority per metric.
+
+No decision is taken here, and no level of error is known here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qigcore.errors import TooLittleData
+from qigcore.fitness import SERVICE, Excesses, Limits, Side, excesses, spread
+from qigcore.noninferiority import Estimate, SignedRank, block_mean
+from qigcore.rows import FloatArray
+from qigheal.records import Answer, Pair, Trial
+from qigheal.settings import HealSettings
+
+EXCESS_MARGIN = 0.05
+"""How much further out of its band Φ, κ or drift may be, in half-widths (drift: of its limit).
+
+300 healthy snapshots fix the edge of a band of mean ± 3 sd to a standard error of sd·√(5.5 / 300), which
+is 0.045 half-widths: a smaller difference is no knowledge about health.
+"""
+
+RESOLUTION_MS = 0.1
+"""Differences of wall time smaller than this are the pipe's and the scheduler's, whatever part of a
+very short answer they are: no margin is below it."""
+
+GROWTH_ANSWERS = 10
+"""Where no healthy growth was learned, memory may grow by its margin in so many answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Is the degradation below the margin? A `ratio` is asked for by its logarithm."""
+
+    margin: float
+    estimate: Estimate
+    ratio: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The pairs, summed up. `guards` are the questions that count; `seen` is what the parent's own
+    clock and the kernel's count of memory say of latency and memory growth, whatever the guards."""
+
+    limits: Limits
+    found: Excesses
+    chance: dict[str, float]  # the excess by which identical sides differ, by term of the score
+    guards: dict[str, Question]
+    seen: dict[str, Question]
+
+
+def gather(trial: Trial, settings: HealSettings) -> Evidence:
+    """The evidence of a trial with at least two rounds; raises TooLittleData with fewer.
+
+    Φ, κ, drift: the excess outside the band, by bootstrap over blocks. Errors: the difference of the
+    error rates, by blocks. Latency and memory: the logarithm of after / before as the parent measured it,
+    one value for each start of the processes, since it is the processes that differ by chance. Memory
+    growth: MB per answer, likewise. CPU time decides nothing: it does not see waiting, and of answers of a few
+    milliseconds it was found to be the noisier clock.
+    """
+    target, patch = trial.target, trial.patch
+    bands = {
+        name: (band.low, band.high)
+        for name, band in target.bands.items()
+        if name in ("phi", "kappa", *SERVICE)
+    }
+    concerned = {*trial.named, *patch.heals}
+    limits = Limits(
+        basin=np.array(target.basin),
+        drift_limit=target.drift_limit,
+        bands=bands,
+        service=tuple(name for name in SERVICE if name in concerned and name in bands),
+        geometry=target.geometry,
+    )
+    rounds = _Rounds.of(trial.pairs)
+    latency_ms, growth_scale = _live_scales(trial, rounds)
+
+    def sides(pairs: Sequence[Pair]) -> tuple[Side, Side]:
+        return (
+            _side(pairs, [pair.before for pair in pairs], latency_ms, growth_scale),
+            _side(pairs, [pair.after for pair in pairs], latency_ms, growth_scale),
+        )
+
+    before, after = sides(trial.pairs)
+    found = excesses(before, after, limits, seed=trial.seed)
+
+    guards: dict[str, Question] = {
+        metric: Question(EXCESS_MARGIN, found.degradation(metric))
+        for metric in ("phi", "kappa", "basin_drift")
+        if metric in found.after
+    }
+    blocks = before.blocks
+    guards["errors"] = Question(settings.error_margin, block_mean(_by(blocks, after.errors - before.errors)))
+    slower = max(settings.latency_margin, RESOLUTION_MS / rounds.wall_ms)
+    guards["latency"] = Question(math.log1p(slower), SignedRank(rounds.latency), ratio=True)
+    guards["memory"] = Question(math.log1p(settings.memory_margin), SignedRank(rounds.memory), ratio=True)
+    rss_mb = float(np.mean([pair.before.rss_mb for pair in trial.pairs]))
+    tolerated = settings.memory_margin * rss_mb / GROWTH_ANSWERS
+    if "memory" in bands:
+        tolerated = max(tolerated, target.bands["memory"].half_width)
+    guards["memory_growth"] = Question(tolerated, SignedRank(rounds.growth_after - rounds.growth_before))
+    seen = {"latency": guards["latency"], "memory": guards["memory_growth"]}
+
+    # A price may be paid, as long as the service stays in its healthy band of that metric.
+    if patch.price in bands and patch.price in SERVICE:
+        edge = bands[patch.price][1]
+        if patch.price == "latency":
+            beyond = SignedRank(rounds.latency + math.log(latency_ms / edge))
+            guards["latency"] = Question(0.0, beyond, ratio=True)
+        elif patch.price == "errors":
+            guards["errors"] = Question(0.0, block_mean(_by(blocks, after.errors - edge)))
+        else:
+            del guards["memory"]
+            guards["memory_growth"] = Question(0.0, SignedRank(growth_scale * rounds.growth_after - edge))
+    return Evidence(
+        limits=limits,
+        found=found,
+        chance=spread(*sides(trial.control), limits, len(trial.pairs)),
+        guards=guards,
+        seen=seen,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rounds:
+    """One value for each start of the processes."""
+
+    wall_ms: float  # of the unpatched side, typically
+    latency: FloatArray  # logarithm of after / before
+    memory: FloatArray  # the same
+    growth_before: FloatArray  # MB per answer, by least squares
+    growth_after: FloatArray
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> _Rounds:
+        found = []
+        for number in sorted({pair.round for pair in pairs}):
+            inside = [pair for pair in pairs if pair.round == number]
+            slower = np.array([math.log(_wall(pair.after) / _wall(pair.before)) for pair in inside])
+            before = np.array([pair.before.rss_mb for pair in inside])
+            after = np.array([pair.after.rss_mb for pair in inside])
+            found.append(
+                (
+                    # Hodges and Lehmann's centre: one answer that waited for a disk is not the round.
+                    SignedRank(slower).value,
+                    math.log(max(float(after.mean()), 1e-6) / max(float(before.mean()), 1e-6)),
+                    _slope(before),
+                    _slope(after),
+                )
+            )
+        if len(found) < 2:
+            raise TooLittleData(f"a trial is judged by 2 starts of its processes or more, got {len(found)}")
+        wall_ms = float(np.median([_wall(pair.before) for pair in pairs]))
+        return cls(wall_ms, *np.array(found).T)
+
+
+def _live_scales(trial: Trial, rounds: _Rounds) -> tuple[float, float]:
+    """The unpatched side's latency in ms, and what turns MB per answer into the service's MB per snapshot.
+
+    A trial's machine and load are not the live ones. So what the live service showed is taken for the
+    unpatched side, and the patched side lies from there as far as the parent saw it. A growth that the
+    trial does not reproduce stands as it was measured.
+    """
+    observed = trial.observed.get("latency", 0.0)
+    latency = observed if observed > 0.0 else rounds.wall_ms
+    growth = trial.observed.get("memory", 0.0)
+    measured = block_mean(rounds.growth_before)
+    if growth > 0.0 and measured.low(0.05) > 0.0:
+        return latency, growth / measured.value
+    return latency, 1.0
+
+
+def _side(pairs: Sequence[Pair], answers: Sequence[Answer], latency_ms: float, growth_scale: float) -> Side:
+    starts = [pair.round for pair in pairs]
+    rss = np.array([answer.rss_mb for answer in answers])
+    slower = [_wall(answer) / _wall(pair.before) for answer, pair in zip(answers, pairs, strict=True)]
+    return Side(
+        phi=np.array([answer.phi for answer in answers]),
+        kappa=np.array([answer.kappa_eff for answer in answers]),
+        basins=np.array([answer.basin for answer in answers]),
+        errors=np.array([answer.error_rate for answer in answers]),
+        latency=latency_ms * np.array(slower),
+        memory=growth_scale * _increments(np.array(starts), rss),
+        blocks=np.array([pair.block for pair in pairs]),
+    )
+
+
+def _increments(starts: npt.NDArray[np.int_], rss: FloatArray) -> FloatArray:
+    """Growth from one answer to the next; the first of a process is given the mean of its others."""
+    found = np.zeros(len(rss))
+    for start in np.unique(starts):
+        inside = np.flatnonzero(starts == start)
+        if len(inside) > 1:
+            steps = np.diff(rss[inside])
+            found[inside] = [steps.mean(), *steps]
+    return found
+
+
+def _slope(values: FloatArray) -> float:
+    """Least squares, per position."""
+    x = np.arange(len(values)) - (len(values) - 1) / 2
+    return float(x @ values / (x @ x)) if len(values) > 1 else 0.0
+
+
+def _wall(answer: Answer) -> float:
+    return max(answer.wall_ms, 1e-6)
+
+
+def _by(labels: npt.NDArray[np.integer], values: FloatArray) -> FloatArray:
+    """The mean of the values under each label, in the order of the labels."""
+    _, index = np.unique(labels, return_inverse=True)
+    found: FloatArray = np.bincount(index, weights=values) / np.bincount(index)
+    return found

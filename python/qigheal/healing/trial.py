@@ -1,0 +1,240 @@
+"""Measures a patch against the unpatched code: the same requests to both, side by side.
+
+The parent owns order, clock and requests. Pairs come in blocks of two, ABBA or BAAB by lot, so that a
+machine that grows slower meanwhile weighs on both sides alike; a third process, unpatched like the
+first, answers one request of each block and shows what chance alone does (A/A). And all three are
+started anew every few pairs: identical code in two processes differs, for as long as they live, by
+where hash seed, allocator and linker happened to put things (numpy programs: up to 40 % in one process
+of four), and no number of pairs within one process averages that away.
+Source of the last: Kalibera and Jones, Rigorous benchmarking in reasonable time (ISMM 2013).
+
+What the numbers mean is the judge's business. Nothing that goes wrong in a patch, a probe or a
+sandbox leaves here as an exception: it makes the trial incomplete and stands in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
+
+from msgspec.structs import replace
+
+from qigheal.errors import PatchError, ProbeError, QighealError
+from qigheal.host import refusals
+from qigheal.records import Answer, Diagnosis, HealingPatch, Pair, Trial
+from qigheal.settings import HealSettings
+
+if TYPE_CHECKING:
+    from qigheal.healing.bench import Bench, Probe
+    from qigheal.repo import Repo
+
+TESTS_SHOWN = 4000
+"""Characters kept of the output of failing tests: their end."""
+
+Side = Literal["before", "after", "control"]
+SIDES: tuple[Side, ...] = ("before", "after", "control")
+WHOSE = {"before": "unpatched code", "after": "patched code", "control": "unpatched code, second process"}
+
+
+class TrialRun:
+    """A trial at work: a context manager that holds the probe processes.
+
+    Entering checks what the patch touches, that it applies and compiles, and runs the host's tests on
+    it; nothing is measured when that fails. `measure` adds pairs; `trial` is the record so far.
+    """
+
+    def __init__(
+        self,
+        patch: HealingPatch,
+        diagnosis: Diagnosis,
+        bench: Bench,
+        repo: Repo,
+        settings: HealSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._bench = bench
+        self._repo = repo
+        self._settings = settings
+        self._clock = clock
+        self._rounds = 0
+        self._left = 0  # pairs until the processes are started anew
+        self._asked = 0  # trial requests used up, warm-up included
+        self._stack = contextlib.ExitStack()
+        self._probes: dict[Side, Probe] = {}
+        self._asking: Side | Literal[""] = ""
+        seed = hashlib.blake2b(f"{settings.seed} {patch.fingerprint}".encode(), digest_size=6).digest()
+        self.trial = Trial(
+            patch=patch,
+            target=diagnosis.target,
+            observed=diagnosis.observed,
+            named=diagnosis.metrics,
+            sandbox_level=bench.level,
+            seed=int.from_bytes(seed),
+        )
+
+    def __enter__(self) -> TrialRun:
+        began = self._clock()
+        with self._recorded():
+            refused = self._refusals()
+            self.trial = replace(self.trial, refusals=refused)
+            if not refused:
+                self._run_tests()
+        self.trial = replace(self.trial, seconds=self.trial.seconds + self._clock() - began)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def measure(self, pairs: int) -> Trial:
+        """Measure `pairs` more (rounded up to whole blocks), and give the trial with all of them.
+
+        Stops early where more would change nothing: at the most pairs that are allowed, and when the
+        trial is refused or incomplete.
+        """
+        began = self._clock()
+        most = self._settings.pairs_allowed(self.trial.patch.batches_needed)
+        wanted = min(len(self.trial.pairs) + pairs + pairs % 2, most)
+        while len(self.trial.pairs) < wanted and self._open:
+            with self._recorded():
+                if not self._probes:
+                    self._start()
+                self._measure_block()
+                if self._left <= 0:
+                    self._finish()
+        self.trial = replace(self.trial, seconds=self.trial.seconds + self._clock() - began)
+        return self.trial
+
+    @property
+    def _open(self) -> bool:
+        trial = self.trial
+        return not (trial.refusals or trial.problems or trial.tests_passed is False)
+
+    @contextlib.contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Whatever fails inside becomes a problem of the trial, and ends its processes."""
+        try:
+            yield
+        except (QighealError, OSError) as error:
+            if self._open:
+                broken = self._asking if isinstance(error, ProbeError) else ""
+                what = f"{WHOSE[broken]}: {error}" if broken else str(error) or type(error).__name__
+                self.trial = replace(self.trial, problems=(what,), failed_side=broken)
+            self._stop()
+
+    def _refusals(self) -> tuple[str, ...]:
+        """What the patch may not do, or why it does not apply or compile."""
+        patch = self.trial.patch
+        try:
+            tree = self._repo.apply(patch.base, patch.diff)
+        except PatchError as error:
+            return (str(error),)
+        changes = self._repo.changes(patch.base, tree)
+        found = refusals(self._bench.manifest, changes, self._repo.entries(patch.base))
+        if found or self._bench.manifest.probe.interpreter is not None:
+            return found  # another Python may know another grammar
+        broken = (
+            _does_not_compile(change.new_path, self._repo.read(tree, change.new_path))
+            for change in changes
+            if change.new_path is not None and change.new_path.endswith(".py")
+        )
+        return tuple(reason for reason in broken if reason)
+
+    def _run_tests(self) -> None:
+        done = self._bench.run_tests(self.trial.patch.diff)
+        if done is None:
+            return
+        output = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+        if done.killed_for:
+            output += f"\n(killed for {done.killed_for} after {done.wall_s:.0f} s)"
+        passed = done.returncode == 0 and not done.killed_for
+        self.trial = replace(self.trial, tests_passed=passed, tests_output=output[-TESTS_SHOWN:])
+
+    def _start(self) -> None:
+        """A round begins: fresh processes, and answers that are thrown away until they are warm."""
+        for side in SIDES:
+            self._asking = side
+            diff = self.trial.patch.diff if side == "after" else None
+            self._probes[side] = self._stack.enter_context(self._bench.probe(diff))
+        # A strategy that says how many answers its effect takes gets one round that is long enough.
+        needed = self.trial.patch.batches_needed if self._rounds == 0 else 0
+        longest = max(self._settings.round_pairs, needed)
+        self._left = longest + longest % 2
+        self._rounds += 1
+        for request in self._requests(self._settings.warmup):
+            for side in SIDES:
+                self._ask(side, request)
+
+    def _measure_block(self) -> None:
+        """Two pairs, ABBA or BAAB, and the control before or after them."""
+        block = len(self.trial.control)
+        lot = hashlib.blake2b(f"{self.trial.seed} {block}".encode(), digest_size=1).digest()[0]
+        first, second = self._requests(2)
+        outer: Side = "before" if lot & 1 else "after"
+        inner: Side = "after" if lot & 1 else "before"
+        controlled = first if lot & 2 else second
+        control = self._ask("control", controlled) if controlled == first else None
+        order = ((outer, first), (inner, first), (inner, second), (outer, second))
+        answers = {(side, request): self._ask(side, request) for side, request in order}
+        control = control or self._ask("control", controlled)
+        round_ = self._rounds - 1
+        pairs = [
+            Pair(block=block, before=answers["before", asked], after=answers["after", asked], round=round_)
+            for asked in (first, second)
+        ]
+        against = Pair(block=block, before=answers["before", controlled], after=control, round=round_)
+        self.trial = replace(
+            self.trial, pairs=(*self.trial.pairs, *pairs), control=(*self.trial.control, against)
+        )
+        self._left -= 2
+
+    def _requests(self, count: int) -> list[tuple[int, int]]:
+        asked = self._bench.trial_requests(count, self._asked)
+        self._asked += count
+        return asked
+
+    def _ask(self, side: Side, request: tuple[int, int]) -> Answer:
+        self._asking = side
+        answer = self._probes[side].ask(*request)
+        target = self.trial.target
+        if len(answer.basin) != len(target.basin):
+            raise ProbeError(
+                f"basin_coords: expected {len(target.basin)} numbers like the baseline, got {len(answer.basin)}; "
+                "probe and service must report the same state"
+            )
+        if target.geometry == "simplex" and min(answer.basin) < 0.0:
+            raise ProbeError(
+                f"basin_coords: expected weights of at least 0, got {min(answer.basin):g}; "
+                "signed states need geometry='sphere'"
+            )
+        return answer
+
+    def _finish(self) -> None:
+        """A round ends: a probe that has more to say than it was asked shows it now."""
+        for side in SIDES:
+            self._asking = side
+            self._probes[side].finish()
+        self._stop()
+
+    def _stop(self) -> None:
+        self._asking = ""
+        self._probes = {}
+        with contextlib.suppress(QighealError, OSError):
+            self._stack.close()
+
+
+def _does_not_compile(path: str, source: bytes) -> str:
+    """Why a Python file does not compile, an empty string when it does."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(source, path, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        return f"{path}:{error.lineno or 0}: does not compile: {error.msg}"
+    except (ValueError, OverflowError, RecursionError, MemoryError) as error:
+        return f"{path}: does not compile: {error or type(error).__name__}"
+    return ""
