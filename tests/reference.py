@@ -175,3 +175,64 @@ def merged_rows(writers: list[list[float]]) -> list[int]:
     """Rows of several writers in order of (key, writer, place), each labelled 1000 * writer + place."""
     rows = [(key, rank, place) for rank, keys in enumerate(writers) for place, key in enumerate(keys)]
     return [1000 * rank + place for _, rank, place in sorted(rows)]
+
+
+# --- fitness and bounds -----------------------------------------------------------------------------
+
+
+def drawn_blocks(blocks: int, resample: int, seed: int) -> list[int]:
+    """Which blocks a resample holds, by splitmix64 in whole numbers of any size."""
+    found = []
+    for draw in range(blocks):
+        x = (seed + (resample * blocks + draw + 1) * 0x9E3779B97F4A7C15) % 2**64
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+        x ^= x >> 31
+        found.append((x >> 32) * blocks // 2**32)
+    return found
+
+
+def resampled_sides(
+    rows: list[list[list[float]]],
+    units: list[list[list[float]]],
+    blocks: list[int],
+    target: list[float],
+    resample: int,
+    seed: int,
+) -> list[list[float]]:
+    """Of one resample, for both sides: the mean of every column, and the chord from target to mean.
+
+    rows and units: [side][answer][column or component]; blocks: the block of each answer.
+    """
+    names = sorted(set(blocks))
+    chosen = [names[position] for position in drawn_blocks(len(names), resample, seed)]
+    answers = [i for name in chosen for i, block in enumerate(blocks) if block == name]
+    found = []
+    for side in range(2):
+        columns = [math.fsum(rows[side][i][c] for i in answers) / len(answers) for c in range(len(rows[0][0]))]
+        mean = [math.fsum(units[side][i][c] for i in answers) for c in range(len(target))]
+        length = math.sqrt(math.fsum(value * value for value in mean))
+        chord = math.dist([value / length for value in mean], target)
+        found.append([*columns, chord])
+    return found
+
+
+def signed_rank_tail(values: list[float], shift: float) -> float:
+    """P(rank sum of the values above `shift` as large as this, or larger), by trying all signs."""
+    order = sorted(range(len(values)), key=lambda i: abs(values[i] - shift))
+    signs = [values[i] > shift for i in order]
+    seen = sum(rank for rank, above in enumerate(signs, 1) if above)
+    larger = 0
+    for number in range(2 ** len(values)):
+        larger += sum(rank for rank in range(1, len(values) + 1) if number >> (rank - 1) & 1) >= seen
+    return larger / 2 ** len(values)
+
+
+def holm_rejects(tails: list[float], level: float) -> set[int]:
+    """Holm's procedure as his paper words it: step down from the smallest, stop at the first kept."""
+    rejected: set[int] = set()
+    for step, i in enumerate(sorted(range(len(tails)), key=lambda i: tails[i])):
+        if tails[i] > level / (len(tails) - step):
+            break
+        rejected.add(i)
+    return rejected
