@@ -5,7 +5,7 @@
     ├── ManifestError      `qigheal.toml` is missing or says something unusable
     ├── RepoError          git could not do what was asked
     │   ├── PatchError     a diff does not apply, or touches what it may not
-    │   └── Blocked        a branch cannot be moved now; nothing was touched
+    │   └── Blocked        a branch cannot be moved now; everything is as it was
     ├── SandboxError       no isolation could be had, or an assertion inside it failed
     ├── ProbeError         a probe process did not keep the protocol
     ├── LedgerError        the ledger cannot be written, or its chain is broken

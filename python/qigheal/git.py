@@ -57,11 +57,12 @@ class Completed(NamedTuple):
 
 
 class Conversation:
-    """The pipes of a git command under way."""
+    """The pipes of a git command under way; `stderr` is known when it has ended, as one line."""
 
-    __slots__ = ("_in", "_out")
+    __slots__ = ("_in", "_out", "stderr")
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.stderr = ""
         self._in = cast(IO[bytes], process.stdin)
         self._out = cast(IO[bytes], process.stdout)
 
@@ -146,10 +147,11 @@ class Git:
         """A git command that is talked to through pipes; the end of the block is its end of input."""
         command, folder = self._command(arguments, worktree)
         process = _start(command, self.owner, folder, _environment({}), hold)
+        conversation = Conversation(process)
         try:
-            yield Conversation(process)
+            yield conversation
         finally:
-            process.communicate()
+            conversation.stderr = one_line(process.communicate()[1])
 
     def line(self, *arguments: str) -> str:
         """What a command prints, without the line's end."""

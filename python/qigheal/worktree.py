@@ -125,15 +125,17 @@ class Checkout:
     def _move(self, lock: IndexLock, note: Note, message: str) -> None:
         self._update_files(lock, note)
         hold = (lock.handle,)
+        update = encode(f"update {note.ref}\0{note.new}\0{note.old}\0")
         with self._git.talk(
             "update-ref", "-m", message, "-z", "--stdin", worktree=self.path, hold=hold
         ) as git:
             # If this ends before the commit, so does git's input, and git drops the transaction.
-            _agree(git, b"start\0", b"start: ok")
-            update = f"update {note.ref}\0{note.new}\0{note.old}\0"
-            _agree(git, encode(update) + b"prepare\0", b"prepare: ok")
-            lock.put_copy()
-            _agree(git, b"commit\0", b"commit: ok")
+            moved = _agrees(git, b"start\0", b"start: ok")
+            if moved := moved and _agrees(git, update + b"prepare\0", b"prepare: ok"):
+                lock.put_copy()
+                moved = _agrees(git, b"commit\0", b"commit: ok")
+        if not moved:
+            raise Blocked(f"{note.ref} could not be moved: {git.stderr}")
 
     def _update_files(self, lock: IndexLock, note: Note) -> None:
         try:
@@ -319,7 +321,6 @@ def _listed(paths: list[str]) -> bytes:
     return b"".join(encode(path) + b"\0" for path in paths)
 
 
-def _agree(git: Conversation, command: bytes, answer: bytes) -> None:
+def _agrees(git: Conversation, command: bytes, answer: bytes) -> bool:
     git.tell(command)
-    if (said := git.line()) != answer:
-        raise Blocked(f"the branch could not be moved: git update-ref answered {decode(said)!r}")
+    return git.line() == answer

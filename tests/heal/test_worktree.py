@@ -432,6 +432,20 @@ def test_a_target_that_moves_at_the_last_moment(mine: Place, monkeypatch: pytest
     assert mine.locks() == []
 
 
+def test_a_ref_that_somebody_has_locked(mine: Place) -> None:
+    new = successor(mine)
+    lock = mine.write(".git/refs/heads/main.lock", "")
+    with pytest.raises(Blocked, match=r"could not be moved: .*main\.lock.*File exists") as caught:
+        Repo(mine.path).advance("main", new, mine.base, "move")
+    assert "\n" not in str(caught.value)
+    assert lock.exists()
+    assert (mine.path / "a.py").read_text() == FILES["a.py"]
+    assert mine.status() == ""
+    lock.unlink()
+    Repo(mine.path).advance("main", new, mine.base, "move")
+    assert_moved(mine, new)
+
+
 STEPS = {
     "lock taken": "IndexLock.fresh_copy = die",
     "noted": "Checkout._update_files = die",
