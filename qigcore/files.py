@@ -66,7 +66,7 @@ def create_pair(segment: Path, header: bytes) -> tuple[int, int]:
     try:
         descriptors.append(os.open(segment, _CREATE, 0o600))
         made.append(segment)
-        # Held before a byte is in it: who finds a header and no lock has found a dead segment.
+        # Held before a byte is in it: who finds bytes and no lock has found a dead segment.
         flock(descriptors[0], LOCK_EX | LOCK_NB)
         write_all(descriptors[0], header)
         os.fdatasync(descriptors[0])
@@ -84,7 +84,9 @@ def create_pair(segment: Path, header: bytes) -> tuple[int, int]:
 
 
 def held(descriptor: int) -> bool:
-    """Whether a living process writes the segment."""
+    """Whether a living process writes the segment, or is about to: an empty file may not be locked yet."""
+    if os.fstat(descriptor).st_size == 0:
+        return True
     try:
         flock(descriptor, LOCK_SH | LOCK_NB)
     except OSError:  # where locks do not work at all, nothing is ever called dead

@@ -11,10 +11,10 @@ What is stored comes back bit for bit. What is damaged costs at most its block a
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,11 +22,11 @@ import numpy as np
 
 from .errors import HistoryError
 from .files import segments_in
-from .merge import Ranked, merged, ordered
-from .reader import Chunk, Damage, Query, Source, Tally
+from .merge import merged, newest
+from .reader import Damage, Query, Source, Tally
 from .rows import COLUMNS, DIM, HEAD, REGIMES, Array, Batch, FloatArray
 from .segment import PRECISION
-from .survey import SegmentInfo, shape_of, survey
+from .survey import SegmentInfo, dim_of, shape_of, survey
 from .writer import Part, Writer
 
 __all__ = ["Damage", "History", "SegmentInfo"]
@@ -52,7 +52,7 @@ class History:
 
     def __init__(
         self,
-        path: str | PathLike[str],
+        path: str | os.PathLike[str],
         *,
         precision: Literal["exact", "compact"] = "exact",
         durability: Literal["block", "snapshot"] = "block",
@@ -74,7 +74,7 @@ class History:
         self.durability = durability
         self._tally = Tally()
         self._shape: tuple[int, str] | None = None
-        if self.path.exists():
+        if os.path.exists(self.path):
             self._check_folder()
             found = self._find_shape()
             if found not in (None, (dim, geometry)):
@@ -88,7 +88,7 @@ class History:
         )
 
     @classmethod
-    def read_only(cls, path: str | PathLike[str]) -> Self:
+    def read_only(cls, path: str | os.PathLike[str]) -> Self:
         """Open a store that others write; no file is made or changed. Dimension and geometry are theirs.
 
         Raises HistoryError where there is no such folder.
@@ -105,7 +105,10 @@ class History:
     @property
     def dim(self) -> int:
         """Components of a basin; of a store that is only read, those of its newest segment (64 if empty)."""
-        return (self._find_shape() or (DIM, "simplex"))[0]
+        shape = self._find_shape()
+        if shape is not None:
+            return shape[0]
+        return next((dim for dim in map(dim_of, reversed(self._segments())) if dim), DIM)
 
     @property
     def geometry(self) -> str:
@@ -199,20 +202,7 @@ class History:
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise HistoryError(f"n: expected a whole number of at least 0, got {n!r}")
         self._tally = tally = Tally()
-        query = self._query(None, None, None)._replace(newest=n)
-        infos = [(survey(path, query.dim), rank, path) for rank, path in enumerate(self._segments())]
-        parts: list[Ranked] = []
-        keys = np.empty(0)
-        # Newest ends first: what ends before the n-th newest row found so far holds none of them.
-        for info, rank, path in sorted(infos, key=_latest, reverse=True):
-            if n == 0 or (len(keys) >= n and info.last < keys[0]):
-                break
-            for chunk in _tail(path, info.rows, query, tally):
-                parts.append((rank, chunk))
-                keys = np.sort(np.concatenate([keys, chunk.keys]))[-n:]
-        if not parts:
-            return Batch.empty(query.dim)
-        return ordered(parts, query.dim).batch.take(slice(-n, None))
+        return newest(self._segments(), n, self._query(None, None, None), tally)
 
     def follow(
         self,
@@ -284,7 +274,7 @@ class History:
             ) from error
 
     def _check_folder(self) -> None:
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             raise HistoryError(f"expected a folder of snapshots at {self.path}, and there is none")
 
     def _find_shape(self) -> tuple[int, str] | None:
@@ -293,20 +283,3 @@ class History:
             shapes = map(shape_of, reversed(self._segments()))
             self._shape = next((shape for shape in shapes if shape is not None), None)
         return self._shape
-
-
-def _latest(item: tuple[SegmentInfo, int, Path]) -> float:
-    """Sorts segments by their ends; those with a problem come first, so that it is always reported."""
-    return math.inf if item[0].problem else item[0].last if item[0].rows else -math.inf
-
-
-def _tail(path: Path, rows: int, query: Query, tally: Tally) -> list[Chunk]:
-    """Chunks with the last `query.newest` readable rows of a segment, or with all that it has."""
-    wanted = query.newest or 0
-    while True:
-        seen = Tally()
-        chunks = list(Source(path).chunks(query._replace(newest=wanted), seen))
-        if wanted >= rows or sum(len(chunk.keys) for chunk in chunks) >= (query.newest or 0):
-            tally.include(seen)
-            return chunks
-        wanted = 8 * wanted  # some of them are damaged

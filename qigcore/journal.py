@@ -151,6 +151,21 @@ def decode(data: bytes, dim: int, after: int = 0) -> Rows:
     return Rows(np.array(sequences, np.int64), batch, bad, skipped, torn)
 
 
+def dim_of(data: bytes) -> int | None:
+    """The dimension of the first intact row, if there is one."""
+    view, position = memoryview(data), 0
+    while (start := _next_frame(view, data, position)) >= 0:
+        _, _, body_crc, kind, _, head_bytes, length, _, _ = _FRAME.unpack_from(data, start)
+        position = start + _FRAME.size + length
+        if (
+            kind == _ROW
+            and length > head_bytes
+            and zlib.crc32(view[start + _FRAME.size : position]) == body_crc
+        ):
+            return int(length - head_bytes) // 8
+    return None
+
+
 def _next_frame(view: memoryview, data: bytes, position: int) -> int:
     """Where the next frame begins that has an intact prefix and ends within the data; -1 if none does."""
     while 0 <= (position := data.find(_MAGIC, position)) <= len(data) - _FRAME.size:

@@ -7,12 +7,15 @@ per segment is held, and a segment is opened only when its first row may be next
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from .reader import Chunk
+from .reader import Chunk, Query, Source, Tally
 from .rows import Batch
+from .survey import SegmentInfo, survey
 
 Ranked = tuple[int, Chunk]
 Lazy = tuple[float, Callable[[], Iterator[Chunk]]]
@@ -63,6 +66,40 @@ def merged(segments: Sequence[Lazy], dim: int) -> Iterator[Batch]:
         streams = [stream for stream in streams if stream.front is not None]
         parts = [(stream.rank, chunk) for stream in streams if (chunk := stream.take(cut)) is not None]
         yield ordered(parts, dim).batch
+
+
+def newest(paths: Sequence[Path], count: int, query: Query, tally: Tally) -> Batch:
+    """The last `count` rows of the order that `merged` gives; `paths` in order of rank."""
+    infos = [(survey(path, query.dim), rank, path) for rank, path in enumerate(paths)]
+    parts: list[Ranked] = []
+    keys = np.empty(0)
+    # Latest ends first: what ends before the count-th latest row found so far holds none of them.
+    for info, rank, path in sorted(infos, key=_end, reverse=True):
+        if count == 0 or (len(keys) >= count and info.last < keys[0]):
+            break
+        for chunk in _tail(path, info.rows, query._replace(newest=count), tally):
+            parts.append((rank, chunk))
+            keys = np.sort(np.concatenate([keys, chunk.keys]))[-count:]
+    if not parts:
+        return Batch.empty(query.dim)
+    return ordered(parts, query.dim).batch.take(slice(-count, None))
+
+
+def _end(item: tuple[SegmentInfo, int, Path]) -> float:
+    """A segment with a problem comes first, so that the problem is always told."""
+    return math.inf if item[0].problem else item[0].last if item[0].rows else -math.inf
+
+
+def _tail(path: Path, rows: int, query: Query, tally: Tally) -> list[Chunk]:
+    """Chunks with the last `query.newest` readable rows of a segment, or with all that it has."""
+    wanted = least = query.newest or 0
+    while True:
+        seen = Tally()
+        chunks = list(Source(path).chunks(query._replace(newest=wanted), seen))
+        if wanted >= rows or sum(len(chunk.keys) for chunk in chunks) >= least:
+            tally.include(seen)
+            return chunks
+        wanted *= 8  # some of them are damaged
 
 
 def ordered(parts: Sequence[Ranked], dim: int) -> Chunk:

@@ -100,7 +100,7 @@ class Source:
         self._sequence = 0
         self._key = LOWEST
         self._bad_rows = 0
-        self._seen: tuple[int, int, bool] | None = None
+        self._seen: tuple[bool, int, int, bytes] | None = None
 
     def peek(self) -> bool:
         """Whether there may be something new since the last time."""
@@ -111,7 +111,7 @@ class Source:
                 alive, size = held(descriptor), os.fstat(descriptor).st_size
         except OSError:
             return True
-        return self._seen != (size, journal_size(self.path), alive)
+        return self._seen != (alive, size, *journal_mark(self.path))
 
     def bound(self, tally: Tally) -> float:
         """No row still to come sorts before this. Reads the header where that has not been done."""
@@ -127,7 +127,7 @@ class Source:
             alive = held(descriptor)
             logged = read_journal(self.path)
             size = os.fstat(descriptor).st_size
-            self._seen = size, len(logged), alive
+            self._seen = alive, size, len(logged), logged[: journal.PREFIX_BYTES]
             read = reading(descriptor)
             self._begin(read, tally)
             if self.header is not None and self.header.dim != query.dim:
@@ -173,17 +173,19 @@ class Source:
         """Pass over the beginning of a segment that holds none of the rows wanted."""
         if self._sequence:
             return
-        until = 0
+        identity, until = self._identity, 0
+        passed = None
         if query.newest is not None:
-            last = last_block(read, self._offset, size, self._identity)
-            sealed = 0 if last is None else last.next_sequence
-            until = max(sealed, *map(int, rows.sequences[-1:] + 1)) - query.newest
-            passed = seek(read, self._offset, size, self._identity, lambda at: at.next_sequence <= until)
-        else:
-            passed = seek(read, self._offset, size, self._identity, lambda at: at.peak < query.start)
+            last = last_block(read, self._offset, size, identity)
+            ends = [0 if last is None else last.next_sequence, *map(int, rows.sequences[-1:] + 1)]
+            until = max(0, max(ends) - query.newest)
+            passed = seek(read, self._offset, size, identity, lambda block: block.next_sequence <= until)
+        elif query.start > LOWEST:
+            passed = seek(read, self._offset, size, identity, lambda block: block.peak < query.start)
         if passed is not None:
-            self._offset, self._sequence, self._key = passed.end, passed.next_sequence, passed.peak
-        self._sequence = max(self._sequence, until)
+            self._offset, self._key = passed.end, passed.peak
+            self._sequence = passed.next_sequence
+        self._sequence = max(self._sequence, until)  # rows before it count as known, and are not unpacked
 
     @property
     def _identity(self) -> int | None:
@@ -212,7 +214,7 @@ class Source:
                 tally.add("missing_rows", block.rows - known)
                 tally.add("skipped_bytes", block.end - block.offset)
                 continue
-            yield from _chosen(batch if not known else batch.take(slice(known, None)), floor, query)
+            yield from _chosen(batch, known, floor, query)
 
     def _rows(self, rows: journal.Rows, query: Query, tally: Tally) -> Iterator[Chunk]:
         if rows.bad > self._bad_rows:
@@ -226,17 +228,18 @@ class Source:
             floor = self._key
             batch = rows.batch.take(new)
             self._key = max(floor, float(np.fmax.reduce(batch.timestamp)))
-            yield from _chosen(batch, floor, query)
+            yield from _chosen(batch, 0, floor, query)
 
 
-def _chosen(batch: Batch, floor: float, query: Query) -> Iterator[Chunk]:
-    """The rows of a batch that the query asks for, with the columns it asks for, if there are any."""
+def _chosen(batch: Batch, known: int, floor: float, query: Query) -> Iterator[Chunk]:
+    """Of a batch without its first `known` rows, what the query asks for, if that is anything."""
     times = batch.timestamp
     keys = np.fmax(np.fmax.accumulate(times), floor)
-    inside = (times >= query.start) & (times < query.end)
-    if not inside.all():
-        keys, batch = keys[inside], batch.take(inside)
-    if len(batch):
+    wanted = (times >= query.start) & (times < query.end)
+    wanted[:known] = False
+    if not wanted.all():
+        keys, batch = keys[wanted], batch.take(wanted)
+    if len(keys):
         yield Chunk(keys, Batch({name: batch.columns[name] for name in query.columns}, batch.names))
 
 
@@ -254,19 +257,20 @@ def reading(descriptor: int) -> Read:
     return lambda length, offset: os.pread(descriptor, length, offset)
 
 
-def journal_size(segment: Path) -> int:
-    """Bytes of the journal beside a segment; 0 where there is none."""
+def journal_mark(segment: Path) -> tuple[int, bytes]:
+    """Length and first bytes of the journal beside a segment: two of equal mark have equal rows."""
     try:
-        return os.stat(journal_of(segment)).st_size
+        with opened(journal_of(segment)) as descriptor:
+            return os.fstat(descriptor).st_size, os.pread(descriptor, journal.PREFIX_BYTES, 0)
     except FileNotFoundError:
-        return 0
+        return 0, b""
 
 
 def read_journal(segment: Path) -> bytes:
     """The journal beside a segment, as it was at one moment; nothing where there is none.
 
-    A writer may empty the journal and begin it anew during the read. Its first frame tells: sequence
-    numbers only grow.
+    A writer may empty the journal and begin it anew during the read. Its first bytes tell: they are never
+    the same again, because sequence numbers only grow.
     """
     try:
         with opened(journal_of(segment)) as descriptor:

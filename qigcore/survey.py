@@ -102,3 +102,13 @@ def shape_of(path: Path) -> tuple[int, str] | None:
     except (OSError, Damaged, TooNew):
         return None
     return header.dim, header.geometry
+
+
+def dim_of(path: Path) -> int | None:
+    """The dimension by a segment's first intact block or row, where its header is lost."""
+    try:
+        with opened(path) as descriptor:
+            block = find_block(reading(descriptor), 0, os.fstat(descriptor).st_size, None)
+            return journal.dim_of(read_journal(path)) if block is None else block.dim
+    except OSError:
+        return None

@@ -1,0 +1,149 @@
+"""The reading side: the races with a writer, and what is not read at all."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from qigcore import files, reader
+from qigcore.errors import HistoryError
+from qigcore.history import History
+from qigcore.reader import Query, Source, Tally
+from qigcore.rows import Batch
+
+from .stores import NAMES, append, counted, file_of, rows, store
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def expected(count: int, start: float = 0.0, seed: int = 0) -> Batch:
+    return Batch.of_rows(*rows(count, start=start, seed=seed), NAMES)
+
+
+def test_blocks_outside_the_times_are_not_read(path: Path) -> None:
+    reader = store(path, (10, 10, 10), 1)
+    segment = file_of(path, ".qigh")
+    data = segment.read_bytes()
+    # All payload of the first block is lost: a scan that has no use for it does not notice.
+    header_end = data.index(b"\x93QIGBLK\n")
+    second = data.index(b"\x93QIGBLK\n", header_end + 1)
+    segment.write_bytes(data[: header_end + 80] + bytes(second - header_end - 80) + data[second:])
+    assert counted(reader.scan(start=10)) == list(range(10, 31))
+    assert not reader.damage
+    assert counted(reader.scan()) == list(range(10, 31))
+    assert reader.damage.bad_blocks == 1
+    assert reader.damage.missing_rows == 10
+
+
+def test_last_reads_ends_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for start in range(0, 50, 5):
+        with History(path, dim=3, clock=lambda start=start: float(start)) as history:  # type: ignore[misc]
+            append(history, 5, start=start)
+    unpacked = []
+    decode = reader.decode_block
+    monkeypatch.setattr(reader, "decode_block", lambda *how: unpacked.append(how[1].low) or decode(*how))
+    assert [int(phi) for phi in history.last(7).phi] == list(range(43, 50))
+    assert unpacked == [45, 40]
+    with pytest.raises(HistoryError, match="n: expected"):
+        history.last(-1)
+
+
+def test_a_seal_between_the_two_looks_neither_loses_nor_doubles(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History(path, dim=3)
+    written = 0
+
+    def more(size: int) -> None:
+        nonlocal written
+        append(history, size, start=written)
+        written += size
+
+    steps = [history.seal, partial(more, 300), partial(more, 5), history.seal, partial(more, 700)]
+
+    def stop() -> bool:
+        more(1)
+        return not steps
+
+    read = reader.read_journal
+
+    def between(segment: Path) -> bytes:
+        found = read(segment)
+        if steps:
+            steps.pop(0)()
+        return found
+
+    more(10)
+    monkeypatch.setattr(reader, "read_journal", between)
+    assert counted(history.follow(poll_s=0, stop=stop)) == list(range(written))
+    assert written > 1010
+    assert not history.damage
+    steps = [history.seal]
+    more(10)
+    assert counted(history.scan()) == list(range(written))
+    history.close()
+
+
+def test_a_journal_begun_anew_during_the_read_is_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = History(path, dim=3)
+    append(history, 10)
+    pread, once = os.pread, [True]
+
+    def slow(descriptor: int, length: int, offset: int) -> bytes:
+        data = pread(descriptor, length, offset)
+        if length == reader.journal.MAX_JOURNAL and once:
+            once.clear()
+            history.seal()
+            append(history, 2, start=10)
+        return data
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", slow)
+        assert counted(history.scan()) == list(range(12))
+    history.close()
+
+
+def test_a_segment_seen_before_it_is_locked_is_not_taken_for_dead(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, tally = Query(3, ("phi",)), Tally()
+    sources: list[Source] = []
+    lock = files.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        if operation & files.LOCK_EX:
+            sources.append(Source(file_of(path, ".qigh")))
+            assert list(sources[0].chunks(query, tally)) == []
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(files, "flock", late)
+    with History(path, dim=3) as history:
+        append(history, 2)
+        assert sources[0].peek()
+        assert counted(chunk.batch for chunk in sources[0].chunks(query, tally)) == [0, 1]
+    assert not tally.damage()
+
+
+def test_scanning_holds_one_block_at_a_time(path: Path) -> None:
+    heads, basins = rows(256, dim=64)
+    with History(path) as history:
+        for step in range(60):
+            heads["timestamp"] += 256 * (step > 0)
+            history.append_rows(heads, basins, NAMES)
+    tracemalloc.start()
+    try:
+        total = sum(len(batch) for batch in history.scan())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert total == 60 * 256
+    assert peak < 10 * 256 * 600 < 60 * 256 * 600
