@@ -110,7 +110,8 @@ class Flusher:
             if self._closed:
                 return
             self.flush()
-            self._chores()
+            with self._counted():
+                self._chores()
             self._closed = True
             self.losses += self._recorder.total - self._written
             with self._counted():
@@ -129,7 +130,8 @@ class Flusher:
             except Empty:
                 ended = False
             self.flush()
-            self._chores()
+            with self._counted():
+                self._chores()
 
     def _write(self) -> None:
         recorder = self._recorder

@@ -65,7 +65,7 @@ class BaselineFile:
         self._seen: tuple[int, int, int] | None = None
 
     def changed(self) -> bool:
-        """Whether there is a file that this process has neither read nor written."""
+        """Whether there is a file that was not read yet."""
         stamp = self._stamp()
         return stamp is not None and stamp != self._seen
 
@@ -73,11 +73,6 @@ class BaselineFile:
         """Raises BaselineError; the file is not `changed` any more either way."""
         self._seen = self._stamp()
         return Baseline.load(self.path)
-
-    def write(self, baseline: Baseline, *, replace: bool) -> None:
-        """Raises OSError; FileExistsError when another process was first and `replace` is False."""
-        baseline.save(self.path, replace=replace)
-        self._seen = self._stamp()
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -91,47 +86,56 @@ class Learner:
     """Owns the baseline, the rules that follow from it, and the reference that drift is measured from.
 
     rules, baseline: what is judged by now. facts: what a person should know of how it came about, by
-    topic. lock: held while they change; hold it to see all of them at one moment.
+    topic. lock: held while they change, never while a disk is waited for; hold it to see all of them
+    at one moment.
     """
 
     def __init__(self, recorder: Recorder, settings: MonitorSettings) -> None:
         self._recorder = recorder
         self._settings = settings
         self._file: BaselineFile | None = None
-        self.lock = threading.RLock()
+        self._pending: bool | None = None  # a baseline is to be saved; True: over the one that lies there
         self.lesson: Lesson | None = Lesson(recorder, settings.learn_after)
         self.facts: dict[str, str] = {}
         self.baseline: Baseline | None = None
         self.rules: RuleSet = rules_for(settings, None)
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a child: a thread of the parent may have held the locks."""
+        self.lock = threading.RLock()
+        self._file_lock = threading.RLock()
 
     def share(self, folder: Path) -> None:
         """Take up the baseline that lies in the history's folder, and leave there what is learned."""
         self._file = BaselineFile(folder)
-        self.refresh()
+        self.settle()
 
-    def adopt(self, baseline: Baseline, *, replace: bool) -> None:
-        """Judge by `baseline` from now on, and leave it in the folder.
-
-        Without `replace`, one that lies there already is taken instead: all processes judge by the
-        same. Raises BaselineError when `baseline` is of another geometry or dimension.
-        """
+    def learn(self) -> None:
+        """Learn from the lesson once it is complete; cheap when there is nothing to do, and no disk is asked."""
+        if self.lesson is None or not self.lesson.complete:
+            return
         with self.lock:
-            self._judge_by(baseline)
-            if self._file is None:
+            lesson = self.lesson
+            if lesson is None:  # another thread was faster
                 return
             try:
-                self._file.write(baseline, replace=replace)
-            except FileExistsError:
-                self.refresh()
-            except OSError as error:
-                self.facts["file"] = f"{self._file.path}: the baseline could not be saved: {error.strerror}"
-            else:
-                self.facts.pop("file", None)
+                self._judge_by(self.learned_from(lesson.batch()), pending=False)
+            except QigcoreError as error:
+                self.lesson = None
+                self.facts["lesson"] = f"no baseline could be learned: {error}; set_baseline() tries again"
 
-    def refresh(self) -> None:
-        """Take up the file in the folder if another process has written a new one."""
-        with self.lock:
-            if self._file is None or not self._file.changed():
+    def settle(self) -> None:
+        """Agree with the other processes: leave in the folder what was learned, or take up what lies there.
+
+        Where two have learned, the first one's counts for all; where the file was replaced, the new one.
+        """
+        self.learn()
+        if self._file is None:
+            return
+        with self._file_lock:
+            self._save()
+            if not self._file.changed():
                 return
             try:
                 self._judge_by(self._file.read())
@@ -140,18 +144,14 @@ class Learner:
             else:
                 self.facts.pop("file", None)
 
-    def learn(self) -> None:
-        """Learn from the lesson once it is complete; cheap when there is nothing to do."""
-        if self.lesson is None or not self.lesson.complete:
-            return
-        with self.lock:
-            lesson, self.lesson = self.lesson, None
-            if lesson is None:  # another thread was faster
-                return
-            try:
-                self.adopt(self.learned_from(lesson.batch()), replace=False)
-            except QigcoreError as error:
-                self.facts["lesson"] = f"no baseline could be learned: {error}; set_baseline() tries again"
+    def adopt(self, baseline: Baseline) -> None:
+        """Judge by `baseline` from now on, and have all others do so.
+
+        Raises BaselineError when it is of another geometry or dimension.
+        """
+        with self._file_lock:
+            self._judge_by(baseline, pending=True)
+            self._save()
 
     def learned_from(self, batch: Batch) -> Baseline:
         """Raises TooLittleData, or InvalidBasin for states that have no mean."""
@@ -166,12 +166,24 @@ class Learner:
             latency_max_ms=settings.latency_max_ms,
         )
 
-    def after_fork(self) -> None:
-        """In a child: a thread of the parent may have held the lock."""
-        self.lock = threading.RLock()
-
-    def _judge_by(self, baseline: Baseline) -> None:
+    def _judge_by(self, baseline: Baseline, pending: bool | None = None) -> None:
         rules = rules_for(self._settings, baseline)
-        self._recorder.set_reference(baseline.point)
-        self.rules, self.baseline, self.lesson = rules, baseline, None
-        self.facts.pop("lesson", None)
+        with self.lock:
+            self._recorder.set_reference(baseline.point)
+            self.rules, self.baseline, self._pending = rules, baseline, pending
+            self.facts.pop("lesson", None)
+            self.lesson = None  # last: who finds no lesson finds all the rest done
+
+    def _save(self) -> None:
+        if self._file is None or self._pending is None or self.baseline is None:
+            return
+        try:
+            self.baseline.save(self._file.path, replace=self._pending)
+        except FileExistsError:
+            pass  # another process was first: what it left is read next, or was found broken before
+        except OSError as error:
+            self.facts["file"] = f"{self._file.path}: the baseline could not be saved: {error.strerror}"
+            return
+        else:
+            self.facts.pop("file", None)
+        self._pending = None

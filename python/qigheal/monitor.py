@@ -114,7 +114,7 @@ class GeometricHealthMonitor:
         if history is not None:
             self._open(history)
         if baseline is not None:
-            self._learner.adopt(baseline, replace=True)
+            self._learner.adopt(baseline)
         self._arm()
         _watch_forks(self)
 
@@ -129,7 +129,7 @@ class GeometricHealthMonitor:
                 f"monitor records them, got one of the {history.geometry} with {history.dim}"
             )
         self._flusher = Flusher(
-            self._recorder, history, owned=owned, every_s=settings.flush_every_s, chores=self._chores
+            self._recorder, history, owned=owned, every_s=settings.flush_every_s, chores=self._learner.settle
         )
         if history.durability == "snapshot":
             self._recorder.each_row = self._flusher.flush
@@ -212,7 +212,7 @@ class GeometricHealthMonitor:
         """
         _, heads, basins = self._recorder.rows(0, self._recorder.total)
         learned = self._learner.learned_from(Batch.of_rows(heads, basins, self._recorder.names))
-        self._learner.adopt(learned, replace=True)
+        self._learner.adopt(learned)
         return learned
 
     def save_history(self, path: str | os.PathLike[str]) -> None:
@@ -254,7 +254,7 @@ class GeometricHealthMonitor:
         """Write all snapshots so far to the history, if there is one. Never raises; see `check_health`."""
         if self._flusher is not None:
             self._flusher.flush()
-            self._chores()
+            self._learner.settle()
 
     def close(self) -> None:
         """Write what is left and let go of the history. Recording and checking go on in memory."""
@@ -280,11 +280,6 @@ class GeometricHealthMonitor:
         if flusher is not None and flusher.losses:
             notes.append(f"history: {flusher.losses} snapshots left the ring before they could be written")
         return notes
-
-    def _chores(self) -> None:
-        """What the flusher's thread does besides writing."""
-        self._learner.learn()
-        self._learner.refresh()
 
     # One alarm of the ring serves both the lesson and the flusher.
 

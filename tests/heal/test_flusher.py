@@ -64,15 +64,24 @@ class Disk(History):
 
 
 def test_rows_arrive_whole_and_in_order(tmp_path: Path) -> None:
-    with monitor(tmp_path / "store", module_name="front", history_size=100) as host:
+    with monitor(tmp_path / "store", module_name="front") as host:
         feed(host, 700)
         host.flush()
         kept = list(host.snapshots)
     batch = stored(tmp_path / "store")
-    assert batch.kappa_eff.tolist() == list(range(700 - len(batch), 700))
-    assert len(batch) + host.losses == 700
+    assert batch.kappa_eff.tolist() == list(range(700))
+    assert host.losses == 0
     assert set(batch.module_name) == {"front"}
-    assert np.array_equal(batch.basin_coords[-100:], np.array([each.basin_coords for each in kept]))
+    assert np.array_equal(batch.basin_coords, np.array([each.basin_coords for each in kept]))
+
+
+def test_a_ring_that_turns_over_loses_rows_and_counts_each(tmp_path: Path) -> None:
+    with monitor(tmp_path, history_size=20) as host:
+        feed(host, 5000)
+    kappa = stored(tmp_path).kappa_eff
+    assert len(kappa) + host.losses == 5000
+    assert (np.diff(kappa) > 0).all()
+    assert kappa[-1] == 4999
 
 
 def test_flags_and_names_arrive(tmp_path: Path) -> None:
@@ -339,8 +348,10 @@ def test_the_first_worker_to_learn_speaks_for_all(tmp_path: Path) -> None:
     with monitor(tmp_path) as first, monitor(tmp_path) as second:
         feed(first, 60)
         feed(second, 40, phi=0.6)
+        first.flush()
         known = first.baseline
         feed(second, 10, phi=0.6)
+        second.flush()
         assert second.baseline == known
         assert second.check_health().severity == "critical"
 
@@ -370,9 +381,45 @@ def test_a_baseline_that_cannot_be_saved_is_used_and_told(tmp_path: Path) -> Non
     with monitor(folder) as host:
         (folder / "baseline.json").mkdir()
         feed(host, 60)
+        host.flush()
         report = host.check_health()
         assert report.state == "learned"
         assert any("baseline" in note for note in report.notes)
+
+
+def test_a_baseline_is_saved_once_the_disk_lets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = Baseline.save
+
+    def full(self: Baseline, path: Any, *, replace: bool = True) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Baseline, "save", full)
+    with monitor(tmp_path) as host:
+        feed(host, 60)
+        host.flush()
+        assert any("could not be saved: No space left" in note for note in host.check_health().notes)
+        monkeypatch.setattr(Baseline, "save", save)
+        host.flush()
+        assert not any("could not be saved" in note for note in host.check_health().notes)
+        assert Baseline.load(tmp_path / "baseline.json") == host.baseline
+
+
+def test_checking_never_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, release = threading.Event(), threading.Event()
+    save = Baseline.save
+
+    def slow(self: Baseline, path: Any, *, replace: bool = True) -> None:
+        entered.set()
+        assert release.wait(20)
+        save(self, path, replace=replace)
+
+    monkeypatch.setattr(Baseline, "save", slow)
+    with monitor(tmp_path) as host:
+        feed(host, 60)
+        assert entered.wait(20)
+        assert host.check_health().state == "learned"  # while the thread saves
+        release.set()
+    assert (tmp_path / "baseline.json").exists()
 
 
 def test_the_history_is_where_the_host_said(tmp_path: Path) -> None:
