@@ -50,14 +50,13 @@ cdef cnp.ndarray _array(object values, str name, int ndim):
     try:
         array = np.asarray(values)
     except (TypeError, ValueError) as error:
-        raise InvalidBasin(f"{name}: expected an array of numbers, got {type(values).__name__}: {error}") from None
+        kind = type(values).__name__
+        raise InvalidBasin(f"{name}: expected an array of numbers, got {kind}: {error}") from None
     if array.dtype.kind not in "fiu" and array.size:
         raise InvalidBasin(f"{name}: expected real numbers, got an array of {array.dtype}")
     if array.ndim != ndim:
-        raise InvalidBasin(
-            f"{name}: expected {'rows of components, shape [n, dim]' if ndim == 2 else 'components, shape [dim]'}, "
-            f"got shape {list(array.shape)}"
-        )
+        wanted = "rows of components, shape [n, dim]" if ndim == 2 else "components, shape [dim]"
+        raise InvalidBasin(f"{name}: expected {wanted}, got shape {list(array.shape)}")
     return np.require(array, np.float64, ("C", "A"))
 
 

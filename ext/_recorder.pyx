@@ -12,8 +12,9 @@ Nothing here decides what is healthy, reads files or starts threads.
 cimport cython
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.dict cimport PyDict_GetItemWithError
-from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
+from cpython.exc cimport (
+    PyErr_Clear, PyErr_ExceptionMatches, PyErr_Occurred, PyErr_SetObject, PyErr_WriteUnraisable,
+)
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_AsDouble, PyLong_CheckExact
 from cpython.object cimport PyObject, PyTypeObject
@@ -45,6 +46,8 @@ cdef extern from *:
     void QIG_RENAME(object, const char*)
 
 cdef cnp.dtype HEAD_TYPE = _rows.HEAD
+if sizeof(Head) != HEAD_TYPE.itemsize:
+    raise ImportError("qigcore._recorder was built for another layout of rows; rebuild the extensions")
 cdef tuple REGIME_NAMES = _rows.REGIMES
 cdef tuple FIELD_NAMES = _rows.REPAIRABLE
 cdef enum:
@@ -175,24 +178,17 @@ cdef class Recorder:
             A value is unusable, under `on_invalid="raise"` only.
         """
         cdef Sample sample
-        cdef const double* components
         cdef int flags
-        sample.phi = PyFloat_AS_DOUBLE(phi) if PyFloat_Check(phi) else _number(phi)
-        sample.kappa_eff = PyFloat_AS_DOUBLE(kappa_eff) if PyFloat_Check(kappa_eff) else _number(kappa_eff)
-        sample.error_rate = PyFloat_AS_DOUBLE(error_rate) if PyFloat_Check(error_rate) else _number(error_rate)
-        sample.avg_latency_ms = (
-            PyFloat_AS_DOUBLE(avg_latency_ms) if PyFloat_Check(avg_latency_ms) else _number(avg_latency_ms)
-        )
-        sample.memory_mb = PyFloat_AS_DOUBLE(memory_mb) if PyFloat_Check(memory_mb) else _number(memory_mb)
+        sample.phi = _number(phi)
+        sample.kappa_eff = _number(kappa_eff)
+        sample.error_rate = _number(error_rate)
+        sample.avg_latency_ms = _number(avg_latency_ms)
+        sample.memory_mb = _number(memory_mb)
         sample.timestamp = NAN
         sample.given = 0
         sample.module = self._module
-        if _plain(basin, self.dim):
-            components = <const double*>cnp.PyArray_DATA(<cnp.ndarray>basin)
-        else:
-            converted = _components(basin, self.dim)
-            components = _doubles(converted)
-        flags = self._write(&sample, components)
+        components = basin if _plain(basin, self.dim) else _components(basin, self.dim)
+        flags = self._write(&sample, _doubles(components))
         if flags and self._refuses:
             given = (phi, kappa_eff, basin, error_rate, avg_latency_ms, memory_mb)
             raise _refusal(flags, given, self.dim, self._kind)
@@ -209,7 +205,6 @@ cdef class Recorder:
         those of `record`.
         """
         cdef Sample sample
-        cdef const double* components
         cdef dict given
         cdef int flags
         if type(state) is dict and not fields:
@@ -244,14 +239,10 @@ cdef class Recorder:
         if timestamp is not None and sample.timestamp != sample.timestamp:
             self._invalid[FIELDS] += 1
             if self._refuses:
-                raise InvalidSnapshot("timestamp", "Unix seconds or ISO 8601, years 1 to 9999", _seen(timestamp))
+                raise InvalidSnapshot("timestamp", TIMESTAMPS, _seen(timestamp))
         sample.module = self._module if module_name is None else self._module_number(module_name)
-        if _plain(basin, self.dim):
-            components = <const double*>cnp.PyArray_DATA(<cnp.ndarray>basin)
-        else:
-            converted = _components(basin, self.dim)
-            components = _doubles(converted)
-        flags = self._write(&sample, components)
+        components = basin if _plain(basin, self.dim) else _components(basin, self.dim)
+        flags = self._write(&sample, _doubles(components))
         if flags and self._refuses:
             values = (
                 phi, kappa_eff, basin, error_rate, avg_latency_ms, memory_mb, confidence, surprise, agency
@@ -386,7 +377,7 @@ cdef class Recorder:
 
     @property
     def names(self):
-        """The table that `code` and `module` of the rows point into; names[0] is ""."""
+        """The table that `code` and `module` of rows point into; names[0] is ""."""
         return tuple(self._names.table)
 
     @property
@@ -467,7 +458,9 @@ cdef class Recorder:
         cdef int64_t oldest = self.total - min(self.total, <int64_t>self.capacity)
         cdef int64_t start = min(max(<int64_t>first, oldest), self.total)
         cdef int64_t stop = max(min(<int64_t>last, self.total), start)
-        return start, _heads_of(self._heads, self._slots, start, stop - start), _basins_of(self._basins, self.dim, self._slots, start, stop - start)
+        cdef Py_ssize_t n = stop - start
+        heads = _heads_of(self._heads, self._slots, start, n)
+        return start, heads, _basins_of(self._basins, self.dim, self._slots, start, n)
 
     def snapshot(self, number):
         """The snapshot in row `number`, counted from the first ever recorded.

@@ -53,7 +53,8 @@ def least_squares(values, Py_ssize_t recent):
     else:
         series = np.require(values, np.float64, ("C", "A"))
         if cnp.PyArray_NDIM(series) != 1:
-            raise ValueError(f"values: expected one series, shape [n], got shape {list((<object>series).shape)}")
+            shape = list((<object>series).shape)
+            raise ValueError(f"values: expected one series, shape [n], got shape {shape}")
     data = <const char*>cnp.PyArray_DATA(series)
     stride = cnp.PyArray_STRIDE(series, 0)
     n = cnp.PyArray_DIM(series, 0)

@@ -224,8 +224,8 @@ cdef inline double apart(
     """Radians between two prepared states, in [0, π].
 
     Simplex: 4·asin(‖a − b‖/2), which equals 2·arccos Σ√(pᵢqᵢ); sphere: 2·atan2(‖a − b‖, ‖a + b‖)
-    (Kahan, "How futile are mindless assessments of roundoff", §12). Neither loses digits near 0,
-    as the arccos of a dot product does.
+    (Kahan 2006, "How Futile are Mindless Assessments of Roundoff", §12 "Mangled Angles"). Neither loses
+    digits near 0, as the arccos of a dot product does.
     """
     cdef double near = sqrt(gap(a, scale_a, b, scale_b, 1.0, n))
     cdef double radians

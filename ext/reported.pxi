@@ -7,6 +7,7 @@ and the recorder decides what that means. Only BaseExceptions that are no Except
 # Seconds of the first and last moment that can be written as ISO 8601: years 1 and 9999.
 cdef double EARLIEST = -62135596800.0
 cdef double LATEST = 253402300799.0
+cdef str TIMESTAMPS = "Unix seconds or ISO 8601, years 1 to 9999"
 
 
 cdef struct Sample:
@@ -24,14 +25,23 @@ cdef struct Sample:
     uint16_t module
 
 
+cdef extern from "Python.h":
+    PyObject* PyDict_GetItemWithError(dict given, object key)  # leaves its error to the caller
+    void raise_pending "PyErr_Occurred"() except *
+
+
 # Stands for a field that a mapping does not have.
 cdef object NOTHING = object()
 
 
-cdef double _number(object value) except? -1.0:
+cdef inline double _number(object value) except? -1.0:
     """`value` as a double; NaN for whatever is no real number, booleans and text included."""
     if PyFloat_Check(value):
         return PyFloat_AS_DOUBLE(value)
+    return _odd_number(value)
+
+
+cdef double _odd_number(object value) except? -1.0:
     if value is None or value is NOTHING:
         return NAN
     try:
@@ -188,7 +198,8 @@ cdef object _refusal(int flags, tuple values, Py_ssize_t dim, int geometry):
     while not flags >> bit & 1:
         bit += 1
     if 1 << bit == BASIN:
-        expected = f"{dim} finite {'non-negative weights' if geometry == SIMPLEX else 'components'}, not all 0"
+        kind = "non-negative weights" if geometry == SIMPLEX else "components"
+        expected = f"{dim} finite {kind}, not all 0"
     elif 1 << bit in (PHI, ERRORS):
         expected = "a number from 0 to 1"
     elif 1 << bit in (LATENCY, MEMORY):
@@ -200,7 +211,13 @@ cdef object _refusal(int flags, tuple values, Py_ssize_t dim, int geometry):
 
 cdef object _field(dict given, str name, object missing):
     cdef PyObject* found = PyDict_GetItemWithError(given, name)
-    return missing if found == NULL else <object>found
+    if found != NULL:
+        return <object>found
+    # Only a key of the host's own, equal to none and failing to say so, leads here with an error.
+    if PyErr_Occurred() != NULL and PyErr_ExceptionMatches(Exception):
+        PyErr_Clear()
+    raise_pending()
+    return missing
 
 
 cdef dict _gathered(object state, dict fields):

@@ -2,8 +2,8 @@
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewFromDescr(
-        PyTypeObject* subtype, cnp.dtype steals, int ndim, cnp.npy_intp* shape, cnp.npy_intp* strides, void* data,
-        int flags, PyObject* parent,
+        PyTypeObject* subtype, cnp.dtype steals, int ndim, cnp.npy_intp* shape, cnp.npy_intp* strides,
+        void* data, int flags, PyObject* parent,
     )
 
 cdef enum:
@@ -47,13 +47,16 @@ cdef cnp.ndarray _heads_of(const Head* ring, Py_ssize_t slots, int64_t first, Py
     size = n
     Py_INCREF(HEAD_TYPE)
     made = PyArray_NewFromDescr(
-        <PyTypeObject*>cnp.ndarray, HEAD_TYPE, 1, &size, NULL, cnp.PyArray_DATA(room), cnp.NPY_ARRAY_CARRAY, NULL
+        <PyTypeObject*>cnp.ndarray, HEAD_TYPE, 1, &size, NULL,
+        cnp.PyArray_DATA(room), cnp.NPY_ARRAY_CARRAY, NULL,
     )
     cnp.set_array_base(made, room)
     return made
 
 
-cdef cnp.ndarray _basins_of(const double* ring, Py_ssize_t dim, Py_ssize_t slots, int64_t first, Py_ssize_t n):
+cdef cnp.ndarray _basins_of(
+    const double* ring, Py_ssize_t dim, Py_ssize_t slots, int64_t first, Py_ssize_t n
+):
     cdef cnp.npy_intp[2] shape
     shape[0] = n
     shape[1] = dim

@@ -71,7 +71,7 @@ cdef class GeometricSnapshot:
             raise TypeError("a GeometricSnapshot is immutable")
         self.timestamp = _moment(timestamp)
         if self.timestamp != self.timestamp:
-            raise InvalidSnapshot("timestamp", "Unix seconds or ISO 8601, years 1 to 9999", _seen(timestamp))
+            raise InvalidSnapshot("timestamp", TIMESTAMPS, _seen(timestamp))
         self.phi = _within("phi", phi, 0.0, 1.0)
         self.kappa_eff = _within("kappa_eff", kappa_eff, -INFINITY, INFINITY)
         self.basin_drift = _within("basin_drift", basin_drift, 0.0, INFINITY)
@@ -174,10 +174,10 @@ cdef class GeometricSnapshot:
 
     def __repr__(self):
         moment = datetime.fromtimestamp(self.timestamp, timezone.utc).isoformat(timespec="milliseconds")
-        marks = f", repaired={self.repaired!r}" if self._repaired else ""
+        marks = f"dim={len(self.basin_coords)}" + (f", repaired={self.repaired!r}" if self._repaired else "")
         return (
             f"GeometricSnapshot({moment}, phi={self.phi:.4g}, kappa_eff={self.kappa_eff:.4g}, "
-            f"basin_drift={self.basin_drift:.4g}, regime={self.regime!r}, dim={len(self.basin_coords)}{marks})"
+            f"basin_drift={self.basin_drift:.4g}, regime={self.regime!r}, {marks})"
         )
 
 

@@ -83,6 +83,25 @@ def test_optional_figures_are_repaired_only_where_they_were_reported():
     assert np.isnan([third.confidence, third.surprise, third.agency]).all()
 
 
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_key_that_cannot_be_compared(error):
+    class Key:
+        def __hash__(self):
+            return hash("confidence")
+
+        def __eq__(self, other):
+            raise error
+
+    state = {"phi": 0.5, "kappa_eff": 1.0, "basin_coords": [1, 1], Key(): 1}
+    recorder = Recorder(2)
+    if error is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            recorder.capture(state)
+        assert recorder.total == 0
+    else:
+        assert recorder.capture(state).repaired == ()
+
+
 def test_timestamps():
     recorder = Recorder(2)
     base = {"phi": 0.5, "kappa_eff": 1.0, "basin_coords": [1, 1]}
