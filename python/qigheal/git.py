@@ -25,6 +25,8 @@ from qigheal.records import FileChange
 
 TIMEOUT_S = 300.0
 NAME, EMAIL = "qigheal", "qigheal@localhost"
+FILE_MODES = ("100644", "100755")
+NO_FILE = "000000"
 SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 # Outranks the repository's own configuration, which is the only other one that git is let read.

@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qigheal.errors import Blocked, PatchError, RepoError
-from qigheal.git import SHA, Git, changed_files, decode, encode
+from qigheal.git import FILE_MODES, SHA, Git, changed_files, decode, encode
 from qigheal.owned import Owner, open_file, open_folder
 from qigheal.records import FileChange
 from qigheal.worktree import Checkout
 
 __all__ = ["Entry", "FileChange", "Repo", "Worktree"]
-
-FILE_MODES = ("100644", "100755")
 
 
 class Entry(NamedTuple):
@@ -149,9 +147,7 @@ class Repo:
             raise RepoError(f"{dest}: expected a new or empty folder to export to")
         files = {path: entry for path, entry in self.entries(commit).items() if entry.mode in FILE_MODES}
         for path, content in zip(files, self._git.blobs(e.sha for e in files.values()), strict=True):
-            parts = path.split("/")
-            if any(part in ("", ".", "..") or part.casefold() == ".git" for part in parts):
-                raise RepoError(f"{self.root}: {commit} has the path {path!r}, which no checkout may have")
+            parts = _parts(path, commit)
             at = dest.joinpath(*parts)
             at.parent.mkdir(parents=True, exist_ok=True)
             mode = 0o755 if files[path].mode == "100755" else 0o644
@@ -182,9 +178,10 @@ class Repo:
         with self._git.scratch() as scratch:
             index = scratch / "index"
             self._git.run("read-tree", self._tree(base), index=index)
-            lines = []
+            known, lines = self._list(base, *files), []
             for path, content in files.items():
-                entry = self.entry(base, path)
+                _parts(path, base)
+                entry = known.get(path)
                 sha = decode(
                     self._git.run("hash-object", "-w", "--no-filters", "--stdin", stdin=content).stdout
                 )
@@ -334,3 +331,11 @@ class Repo:
 def full_name(ref: str) -> str:
     """A ref in full; a name that does not begin with `refs/` is a branch's."""
     return ref if ref.startswith("refs/") else f"refs/heads/{ref}"
+
+
+def _parts(path: str, commit: str) -> list[str]:
+    """A path's parts. Raises RepoError for a path that could lead out of a checkout, or into git's folder."""
+    parts = path.split("/")
+    if any(part in ("", ".", "..") or part.casefold() == ".git" for part in parts):
+        raise RepoError(f"{path!r} in {commit}: no checkout may have such a path")
+    return parts

@@ -24,12 +24,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qigheal.errors import Blocked, RepoError
-from qigheal.git import Completed, Conversation, Git, changed_files, decode, encode
+from qigheal.git import FILE_MODES, NO_FILE, Completed, Conversation, Git, changed_files, decode, encode
 from qigheal.indexlock import IndexLock, Note, copy_index, index_lock, was_interrupted
 from qigheal.owned import open_folder
 from qigheal.records import FileChange
 
-FILE_MODES = ("100644", "100755")
 OPERATIONS = {
     "MERGE_HEAD": "merge",
     "CHERRY_PICK_HEAD": "cherry-pick",
@@ -196,7 +195,7 @@ class Checkout:
         if dirty := self._unclean(index, old):
             raise Blocked(f"{where} has uncommitted changes ({some(dirty)}); commit them or put them aside")
         for change in changes:
-            if {change.old_mode, change.new_mode} - {*FILE_MODES, "000000"}:
+            if {change.old_mode, change.new_mode} - {*FILE_MODES, NO_FILE}:
                 raise Blocked(
                     f"{where}: {some([change.path])} is a link or a submodule; bring it along by hand"
                 )
@@ -239,7 +238,7 @@ class Checkout:
 
     def _should_be(self, commit: str, mode: str, path: str) -> Found | None:
         """A file of `commit` as a checkout writes it, with the line ends that the repository asks for."""
-        if mode == "000000":
+        if mode == NO_FILE:
             return None
         return Found(self._run("cat-file", "--filters", f"{commit}:{path}").stdout, mode == "100755")
 

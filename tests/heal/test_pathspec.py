@@ -81,7 +81,7 @@ patterns = (
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pattern=patterns)
 @example(pattern="dir**/[a-d].py")
 def test_patterns_by_chance(listing: Path, pattern: str) -> None:

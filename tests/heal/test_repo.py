@@ -75,7 +75,7 @@ contents = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     first=st.dictionaries(names, contents, max_size=4), second=st.dictionaries(names, contents, max_size=4)
 )
@@ -276,6 +276,12 @@ def test_edit_keeps_modes(place: Place) -> None:
     entries = repo.entries(repo.edit(base, {"-dash": b"second", "n/e/w": b""}))
     assert entries["-dash"].mode == "100755"
     assert entries["n/e/w"][0::2] == ("100644", 0)
+
+
+@pytest.mark.parametrize("path", ["../x", "/x", ".git/config", "a/../b", ""])
+def test_edit_takes_paths_of_the_repository_only(place: Place, path: str) -> None:
+    with pytest.raises(RepoError, match="no checkout may have"):
+        Repo(place.path).edit(place.base, {path: b"x"})
 
 
 def test_links_are_not_read(place: Place) -> None:
