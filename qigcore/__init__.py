@@ -10,7 +10,8 @@ Rooms, lowest first (an import goes only downward):
     recorder    the ring that record() writes to
     baseline    what healthy looks like, learned
     rules       which findings the last snapshots give rise to
-    history     the folder on disk that services write and healers read
+    history     the folder on disk that services write and healers read; its parts, lowest first: files,
+                segment, columns, journal, writer, reader, survey, merge
     fitness     how much better one side of a trial is than the other (Numba, on first use)
 
 Nothing here starts a thread, compiles, prints or registers when it is imported.

@@ -67,7 +67,7 @@ def create_pair(segment: Path, header: bytes) -> tuple[int, int]:
         descriptors.append(os.open(segment, _CREATE, 0o600))
         made.append(segment)
         # Held before a byte is in it: who finds bytes and no lock has found a dead segment.
-        flock(descriptors[0], LOCK_EX | LOCK_NB)
+        _lock(descriptors[0])
         write_all(descriptors[0], header)
         os.fdatasync(descriptors[0])
         descriptors.append(os.open(journal_of(segment), _CREATE, 0o600))
@@ -110,6 +110,14 @@ def write_all(descriptor: int, data: bytes | bytearray) -> int:
         while done < len(view):
             done += os.write(descriptor, view[done:])
     return done
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # no locks here: see `held`
+            raise
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,19 +15,20 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from .errors import HistoryError
-from .files import segments_in
-from .merge import merged, newest
-from .reader import Damage, Query, Source, Tally
-from .rows import COLUMNS, DIM, HEAD, REGIMES, Array, Batch, FloatArray
-from .segment import PRECISION
-from .survey import SegmentInfo, dim_of, shape_of, survey
-from .writer import Part, Writer
+from qigcore.errors import HistoryError
+from qigcore.files import segments_in
+from qigcore.merge import merged, newest
+from qigcore.reader import Damage, Query, Source, Tally
+from qigcore.rows import COLUMNS, DIM, HEAD, REGIMES, Array, Batch, FloatArray
+from qigcore.segment import PRECISION
+from qigcore.survey import SegmentInfo, dim_of, shape_of, survey
+from qigcore.writer import Part, Writer
 
 __all__ = ["Damage", "History", "SegmentInfo"]
 
@@ -45,6 +46,8 @@ class History:
         block of 256 rows; "snapshot" forces every `append` to the disk, which costs milliseconds each.
     dim, geometry: of the basins. One store holds one kind.
     clock: Unix seconds; names the segments.
+
+    Attributes: path, durability.
 
     Raises HistoryError. Where the folder cannot be made now (disk full), `append` tries again and says why.
     Safe for several threads; after a fork the child writes a segment of its own.
@@ -198,11 +201,11 @@ class History:
         return self._read([Source(path) for path in self._segments()], query, tally)
 
     def last(self, n: int) -> Batch:
-        """The newest n snapshots of all writers, oldest first; fewer where there are fewer."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        """The last n snapshots of the order that `scan` gives; fewer where there are fewer."""
+        if not isinstance(n, Integral) or n < 0:
             raise HistoryError(f"n: expected a whole number of at least 0, got {n!r}")
         self._tally = tally = Tally()
-        return newest(self._segments(), n, self._query(None, None, None), tally)
+        return newest(self._segments(), int(n), self._query(None, None, None), tally)
 
     def follow(
         self,
@@ -247,7 +250,7 @@ class History:
 
     def _query(self, start: float | None, end: float | None, columns: Iterable[str] | None) -> Query:
         for name, value in (("start", start), ("end", end)):
-            if value is not None and not (isinstance(value, (int, float)) and not math.isnan(value)):
+            if value is not None and (not isinstance(value, Real) or math.isnan(value)):
                 raise HistoryError(f"{name}: expected Unix seconds or None, got {value!r}")
         chosen = COLUMNS
         if columns is not None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .reader import Chunk, Query, Source, Tally
-from .rows import Batch
-from .survey import SegmentInfo, survey
+from qigcore.reader import Chunk, Query, Source, Tally
+from qigcore.rows import Batch
+from qigcore.survey import SegmentInfo, survey
 
 Ranked = tuple[int, Chunk]
 Lazy = tuple[float, Callable[[], Iterator[Chunk]]]

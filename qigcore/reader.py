@@ -17,11 +17,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from . import journal
-from .columns import decode_block
-from .files import held, journal_of
-from .rows import Batch, FloatArray
-from .segment import LOWEST, Damaged, Header, Read, TooNew, decode_header, find_block, last_block, seek
+from qigcore import journal
+from qigcore.columns import decode_block
+from qigcore.files import held, journal_of
+from qigcore.rows import Batch, FloatArray
+from qigcore.segment import LOWEST, Damaged, Header, Read, TooNew, decode_header, find_block, last_block, seek
 
 _ATTEMPTS = 100
 

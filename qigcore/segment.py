@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from .rows import HEAD
+from qigcore.rows import HEAD
 
 FORMAT = 1
 PRECISION = "exact"

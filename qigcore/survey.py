@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from . import journal
-from .files import held
-from .reader import opened, read_journal, reading
-from .segment import Damaged, TooNew, decode_header, find_block, last_block
+from qigcore import journal
+from qigcore.files import held
+from qigcore.reader import opened, read_journal, reading
+from qigcore.segment import Damaged, TooNew, decode_header, find_block, last_block
 
 
 class SegmentInfo(msgspec.Struct, frozen=True):

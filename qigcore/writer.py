@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .columns import encode_block, recode
-from .errors import HistoryError
-from .files import create_pair, in_place, journal_of, make_folder, segment_name, write_all
-from .journal import encode_names, encode_rows
-from .rows import Array, FloatArray
-from .segment import LOWEST, PRECISION, Header, encode_header, rows_per_block
+from qigcore.columns import encode_block, recode
+from qigcore.errors import HistoryError
+from qigcore.files import create_pair, in_place, journal_of, make_folder, segment_name, write_all
+from qigcore.journal import encode_names, encode_rows
+from qigcore.rows import Array, FloatArray
+from qigcore.segment import LOWEST, PRECISION, Header, encode_header, rows_per_block
 
 _GROUP = 1 << 26  # bytes of blocks gathered before they are written
 

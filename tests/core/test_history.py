@@ -15,6 +15,7 @@ import pytest
 
 from qigcore.errors import HistoryError
 from qigcore.history import History
+from qigcore.recorder import Recorder
 from qigcore.rows import HEAD, Batch
 
 from .stores import NAMES, append, counted, file_of, gather, rows, same
@@ -76,6 +77,18 @@ def test_batches_snapshots_and_one_snapshot_are_taken(path: Path) -> None:
         assert np.isnan(found.confidence[:3]).all()
         assert found.surprise[0] == 0.25
         assert found.basin_coords[2].tolist() == [1, 2, 3]
+
+
+def test_snapshots_of_a_recorder_are_stored_as_its_rows_are(path: Path) -> None:
+    recorder = Recorder(dim=3, code_hash="abc", module_name="service")
+    for step in range(4):
+        recorder.record(0.7, 64.0, [1.0, 2.0, step + 1.0], 0.01, 5.0, 100.0)
+    recorder.capture(phi=math.nan, kappa_eff=64.0, basin_coords=[1.0, 1.0, 1.0], confidence=0.5)
+    first, heads, basins = recorder.rows(0, 5)
+    with History(path, dim=3) as history:
+        history.append([recorder.snapshot(index) for index in range(5)])
+        assert first == 0
+        assert same(history.last(5), Batch.of_rows(heads, basins, recorder.names))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +190,7 @@ def test_times_and_columns_choose(path: Path) -> None:
                 history.seal()
         assert counted(history.scan(start=5, end=8)) == [5, 6, 7]
         assert counted(history.scan(start=8.5, end=21)) == list(range(9, 21))
-        assert counted(history.scan(end=1)) == [0]
+        assert counted(history.scan(end=np.int64(1))) == [0]  # type: ignore[arg-type]
         assert counted(history.scan(start=38)) == [38, 39]
         assert counted(history.scan(start=40)) == counted(history.scan(start=7, end=7)) == []
         chosen = gather(history.scan(5, 33, columns=["phi", "code_hash", "phi"]))

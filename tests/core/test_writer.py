@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from qigcore import files
 from qigcore.errors import HistoryError
 from qigcore.history import History
 from qigcore.rows import COLUMNS, Batch
@@ -174,6 +175,53 @@ def test_what_cannot_be_taken_back_is_left_behind(path: Path, monkeypatch: pytes
     assert history.damage.torn_tails == 1
     assert len(history.segments()) == 2
     history.close()
+
+
+def test_a_journal_that_cannot_be_emptied_is_left_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    history = History(path, dim=3)
+    append(history, 5)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "ftruncate", broken)
+        append(history, 300, start=5)
+    append(history, 2, start=305)
+    assert counted(history.scan()) == list(range(307))
+    assert [info.rows for info in history.segments()] == [305, 2]
+    assert not history.damage
+    history.close()
+
+
+def test_closing_on_a_full_disk_leaves_the_rows_in_the_journal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    history = History(path, dim=3)
+    append(history, 5)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(HistoryError, match="5 rows are not sealed; free space"):
+            history.seal()
+        history.close()
+    assert not history.segments()[0].alive
+    assert counted(history.scan()) == list(range(5))
+    assert not history.damage
+
+
+def test_without_locks_the_store_works_and_nothing_is_called_dead(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lockless(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files, "flock", lockless)
+    with History(path, dim=3) as history:
+        append(history, 300)
+    assert counted(history.scan()) == list(range(300))
+    assert history.segments()[0].alive
 
 
 def test_a_folder_that_vanishes_and_returns(path: Path) -> None:
