@@ -175,12 +175,13 @@ class Repo:
 
     def edit(self, base: str, files: Mapping[str, bytes]) -> str:
         """The tree of `base` with these files' contents; modes stay, a new file is not executable."""
+        for path in files:
+            _parts(path, base)  # git would leave such a path out without a word
         with self._git.scratch() as scratch:
             index = scratch / "index"
             self._git.run("read-tree", self._tree(base), index=index)
             known, lines = self._list(base, *files), []
             for path, content in files.items():
-                _parts(path, base)
                 entry = known.get(path)
                 sha = decode(
                     self._git.run("hash-object", "-w", "--no-filters", "--stdin", stdin=content).stdout
