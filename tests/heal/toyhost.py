@@ -56,16 +56,9 @@ CONFIG = """# How strongly the toy attends.
 gain = {gain}  # healthy: 1.0
 """
 
-DEPLOY = '''"""Writes down each deployment: its key and the commit that is checked out."""
-
-import os
-import subprocess
-from pathlib import Path
-
-head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-with Path(os.environ["TOY_DEPLOYS"]).open("a") as log:
-    log.write(f"{os.environ['QIGHEAL_CHANGE']} {head}\\n")
-'''
+DEPLOY = """# Writes down each deployment: its key and the commit that is checked out.
+echo "$QIGHEAL_CHANGE $(git rev-parse HEAD)" >> "$TOY_DEPLOYS"
+"""
 
 MANIFEST = """
 [probe]
@@ -85,7 +78,7 @@ min = 0.05
 max = 20.0
 
 [deploy]
-command = ["python", "deploy.py"]
+command = ["sh", "deploy.sh"]
 """
 
 
@@ -108,7 +101,7 @@ class ToyHost:
             "app/__init__.py": "",
             "app/model.py": MODEL,
             "app/probe.py": PROBE,
-            "deploy.py": DEPLOY,
+            "deploy.sh": DEPLOY,
             "qigheal.toml": MANIFEST,
             "config/app.toml": CONFIG.format(gain=1.0),
         }.items():

@@ -119,8 +119,8 @@ class SelfHealingEngine:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[History, Passage]]:
         """The history and the changes, held by this healer alone."""
-        if self.monitor is not None and self.monitor.history is not None:
-            self.monitor.history.flush()
+        if self.monitor is not None:
+            self.monitor.flush()
         with self.repo.lock("heal"), History.read_only(self.store) as history:
             yield (
                 history,
