@@ -13,20 +13,22 @@ RUNTIME := msgspec numpy prometheus-client zstandard
 
 help:
 	@echo "make demo   run the whole story on a real small service (3 minutes)"
-	@echo "make test   run every test"
+	@echo "make test   run every test, then the linter and the type checker"
 	@echo "make bench  measure against peers"
 	@echo "make clean  remove what these made"
 
 demo: build
 	$(BIN)/qigheal demo
 
-test: build lint
+test: build
 	$(BIN)/python -m pytest -n auto
+	@$(MAKE) --no-print-directory lint
 
 lint: build
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy tests/typing_surface.py
 
 bench: build $(VENV)/.bench
 	$(BIN)/python benchmarks/peers.py

@@ -25,5 +25,7 @@ def running_coupling(scale: int) -> float:
     Source: the packet's corrections. Below L = 3 nothing was measured, so asking raises ValueError.
     """
     if isinstance(scale, bool) or not isinstance(scale, int) or scale < 3:
-        raise ValueError(f"scale: expected an integer of at least 3 (nothing was measured below), got {scale!r}")
+        raise ValueError(
+            f"scale: expected an integer of at least 3 (nothing was measured below), got {scale!r}"
+        )
     return 0.44 if scale == 3 else 0.0

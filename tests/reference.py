@@ -209,7 +209,9 @@ def resampled_sides(
     answers = [i for name in chosen for i, block in enumerate(blocks) if block == name]
     found = []
     for side in range(2):
-        columns = [math.fsum(rows[side][i][c] for i in answers) / len(answers) for c in range(len(rows[0][0]))]
+        columns = [
+            math.fsum(rows[side][i][c] for i in answers) / len(answers) for c in range(len(rows[0][0]))
+        ]
         mean = [math.fsum(units[side][i][c] for i in answers) for c in range(len(target))]
         length = math.sqrt(math.fsum(value * value for value in mean))
         chord = math.dist([value / length for value in mean], target)

@@ -11,9 +11,9 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from qigcore.history import History
 
 from qigcore.baseline import Baseline
+from qigcore.history import History
 from qigcore.rows import HEAD, Batch
 
 MODEL = '''"""The toy's figures: a formula of the gain, with seeded noise."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-from qigcore.history import History
 
 from qigcore.baseline import Baseline
+from qigcore.history import History
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show
 from qigheal.errors import LedgerError
 from qigheal.health import assess, remeasure, rules_for, trend_of
@@ -192,8 +192,8 @@ def review(
 def phase_status(store: Store = None, json: Json = False) -> int:
     """The present phase, and what the next gate still asks for."""
     from qigheal.healing import phases
-    from qigheal.healing.stored import store_evidence
     from qigheal.healing.ledger import Ledger
+    from qigheal.healing.stored import store_evidence
 
     place = _store(store)
     ledger = Ledger(place / "ledger.db")
@@ -205,8 +205,8 @@ def phase_status(store: Store = None, json: Json = False) -> int:
 def phase_advance(store: Store = None) -> int:
     """Enter the next phase, if its gate is met on the evidence."""
     from qigheal.healing import phases
-    from qigheal.healing.stored import store_evidence
     from qigheal.healing.ledger import Ledger
+    from qigheal.healing.stored import store_evidence
 
     place = _store(store)
     ledger = Ledger(place / "ledger.db")

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from qigcore.history import Damage, SegmentInfo
-from qigcore.trends import Trend
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from qigcore.history import Damage, SegmentInfo
 from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
+from qigcore.trends import Trend
 from qigheal.healing.phases import Criterion
 from qigheal.records import Change, HealingPatch, HealResult, HealthReport, Verdict
 

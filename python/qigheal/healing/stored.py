@@ -10,8 +10,8 @@ import numpy as np
 from qigcore.baseline import Baseline
 from qigcore.history import History, SegmentInfo
 from qigcore.rows import HEAD
-from qigheal.health import trend_of
 from qigheal.healing.phases import StoreEvidence
+from qigheal.health import trend_of
 from qigheal.settings import MonitorSettings
 
 TRENDS = ("phi", "basin_drift", "latency", "errors")

@@ -1,0 +1,46 @@
+"""The types that users see, held by mypy: `make lint` checks this file; nothing runs it."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+import numpy as np
+import numpy.typing as npt
+
+from qigcore.baseline import Baseline
+from qigcore.fitness import Fitness
+from qigcore.geometry import distance, distances
+from qigcore.history import History
+from qigcore.rows import Batch
+from qigcore.trends import Trend
+from qigheal import GeometricHealthMonitor, GeometricSnapshot, HealingPatch, HealthReport, SelfHealingEngine
+from qigheal.records import Change, HealResult
+
+
+def monitoring(basin: npt.NDArray[np.float64]) -> None:
+    monitor = GeometricHealthMonitor(phi_min=0.6, history=".qigheal", geometry="sphere")
+    assert_type(monitor.record(0.75, 64.0, basin), float)
+    assert_type(monitor.capture({"phi": 0.75}), GeometricSnapshot)
+    assert_type(monitor.check_health(), HealthReport)
+    assert_type(monitor.check_health()["healthy"], Any)
+    assert_type(monitor.get_trend("phi"), Trend)
+    assert_type(monitor.baseline, Baseline | None)
+    assert_type(monitor.snapshots[0], GeometricSnapshot)
+
+
+def numbers(rows: npt.NDArray[np.float64]) -> None:
+    assert_type(distance(rows[0], rows[1]), float)
+    assert_type(distances(rows, rows[0]), npt.NDArray[np.float64])
+    with History.read_only(".qigheal") as history:
+        assert_type(history.last(10), Batch)
+
+
+async def healing() -> None:
+    engine = SelfHealingEngine(host=".", fitness_threshold=0.7)
+    assert_type(engine.check_and_heal(), HealResult)
+    assert_type(await engine.acheck_and_heal(), HealResult)
+    assert_type(engine.review("3f2a", approve=True, reviewer="Ada"), Change)
+    result = engine.check_and_heal()
+    assert_type(result.patches, tuple[HealingPatch, ...])
+    fitness = result.verdicts[0].fitness
+    assert_type(fitness, Fitness | None)
