@@ -68,6 +68,7 @@ class World:
     wall_noise: float = 0.05
     waits: float = 0.02  # part of the answers that wait, two to five times as long
     process_noise: float = 0.007
+    unlucky: float = 0.0  # part of the processes that are slower by 40 % for as long as they live
     digest: str | None = None  # None: one that follows from the request
 
     def basin(self) -> np.ndarray:
@@ -82,7 +83,9 @@ class SimulatedProbe:
     def __init__(self, bench: SimulatedBench, world: World) -> None:
         self.bench, self.world, self.asked = bench, world, 0
         draw = bench.rng
-        self.speed = math.exp(world.process_noise * draw.normal())
+        self.speed = math.exp(world.process_noise * draw.normal()) * (
+            1.4 if draw.random() < world.unlucky else 1.0
+        )
         self.offset_mb = 0.002 * world.rss_mb * draw.normal()
 
     def ask(self, batch: int, seed: int) -> Answer:

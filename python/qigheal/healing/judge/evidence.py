@@ -20,10 +20,13 @@ from qigheal.records import Answer, Pair, Trial
 from qigheal.settings import HealSettings
 
 EXCESS_MARGIN = 0.05
-"""How much further out of its band Φ, κ or drift may be, in half-widths (drift: of its limit).
+RELATIVE_MARGIN = 0.01
+"""How much further out of its band Φ, κ or drift may be, in half-widths (drift: of its limit); or the
+second figure as a part of how far out it is without the patch, when that is more.
 
 300 healthy snapshots fix the edge of a band of mean ± 3 sd to a standard error of sd·√(5.5 / 300), which
-is 0.045 half-widths: a smaller difference is no knowledge about health.
+is 0.045 half-widths: a smaller difference is no knowledge about health. And what lies 100 half-widths
+outside is as lost at 101.
 """
 
 RESOLUTION_MS = 0.1
@@ -91,7 +94,9 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
     found = excesses(before, after, limits, seed=trial.seed)
 
     guards: dict[str, Question] = {
-        metric: Question(EXCESS_MARGIN, found.degradation(metric))
+        metric: Question(
+            max(EXCESS_MARGIN, RELATIVE_MARGIN * found.before[metric]), found.degradation(metric)
+        )
         for metric in ("phi", "kappa", "basin_drift")
         if metric in found.after
     }
