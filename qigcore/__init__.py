@@ -12,6 +12,7 @@ Rooms, lowest first (an import goes only downward):
     rules       which findings the last snapshots give rise to
     history     the folder on disk that services write and healers read; its parts, lowest first: files,
                 segment, columns, journal, writer, reader, survey, merge
+    noninferiority  bounds for "is it worse, and by more than a margin?"
     fitness     how much better one side of a trial is than the other (Numba, on first use)
 
 Nothing here starts a thread, compiles, prints or registers when it is imported.

@@ -29,9 +29,9 @@ is 0.045 half-widths: a smaller difference is no knowledge about health. And wha
 outside is as lost at 101.
 """
 
-RESOLUTION_MS = 0.1
-"""Differences of wall time smaller than this are the pipe's and the scheduler's, whatever part of a
-very short answer they are: no margin is below it."""
+RESOLUTION_MS = 0.05
+"""Differences of wall time smaller than this are the pipe's and the scheduler's, whatever part of a very
+short answer they are: no margin is below it, as no learned band takes latency to vary by less."""
 
 GROWTH_ANSWERS = 10
 """Where no healthy growth was learned, memory may grow by its margin in so many answers."""
