@@ -21,7 +21,8 @@ demo: build
 	$(BIN)/qigheal demo
 
 test: build
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not alone"
+	$(BIN)/python -m pytest -m alone
 	@$(MAKE) --no-print-directory lint
 
 lint: build

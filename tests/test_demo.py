@@ -12,6 +12,9 @@ import pytest
 
 from qigheal.demo.story import tell
 
+# The healer measures time: these run by themselves, after the tests that share the machine.
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, str]:

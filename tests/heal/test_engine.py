@@ -58,7 +58,7 @@ def sick(toy: ToyHost, gain: float = 6.0) -> str:
 def opened(toy: ToyHost) -> tuple[SelfHealingEngine, Change]:
     healer = engine(toy)
     result = healer.check_and_heal()
-    assert [c.state for c in result.changes] == ["open"], result.message
+    assert [c.state for c in result.changes] == ["open"], (result.message, result.verdicts)
     return healer, result.changes[0]
 
 

@@ -163,7 +163,7 @@ class Story:
         if after is None:
             self.say(f"   {UNDETECTED_AFTER} snapshots later everything is inside its healthy band.\n")
         else:
-            self.say(f"   The monitor saw it after {after} snapshots and says {report.severity}:")
+            self.say(f"   The monitor saw it at snapshot {after} of the new code and says {report.severity}:")
             for issue in report.issues:
                 self.say(f"     - {issue}")
             self.say("")

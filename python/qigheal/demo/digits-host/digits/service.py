@@ -56,7 +56,7 @@ def serve(arguments: argparse.Namespace) -> tuple[int, int | None]:
     model = configured(recorded)
     batch = arguments.first
     last = math.inf if arguments.batches is None else batch + arguments.batches
-    with GeometricHealthMonitor(history=arguments.store, repo=ROOT) as monitor:
+    with GeometricHealthMonitor(history=arguments.store, repo=ROOT, flush_every_s=1.0) as monitor:
         say(
             event="start",
             pid=os.getpid(),
