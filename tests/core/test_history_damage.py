@@ -12,9 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qigcore import segment
-from qigcore.history import Damage, History
-from qigcore.segment import Header, encode_header
+from qigcore.history import Damage, History, segment
+from qigcore.history.segment import Header, encode_header
 
 from .stores import append, counted, file_of, flipped, gather, store
 

@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qigcore.columns import recode
-from qigcore.journal import PREFIX_BYTES, decode, encode_names, encode_rows
+from qigcore.history.columns import recode
+from qigcore.history.journal import PREFIX_BYTES, decode, encode_names, encode_rows
 from qigcore.rows import HEAD, Batch
 
 from .stores import NAMES, flipped, rows, same

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qigcore.merge import Lazy, merged
-from qigcore.reader import Chunk
+from qigcore.history.merge import Lazy, merged
+from qigcore.history.reader import Chunk
 from qigcore.rows import Batch
 
 from ..reference import merged_rows

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qigcore import files, reader
 from qigcore.errors import HistoryError
-from qigcore.history import History
-from qigcore.reader import Query, Source, Tally
+from qigcore.history import History, files, reader
+from qigcore.history.reader import Query, Source, Tally
 from qigcore.rows import Batch
 
 from .stores import NAMES, append, counted, file_of, rows, store

@@ -13,10 +13,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qigcore import columns, segment
-from qigcore.columns import Column, decode_block, decode_text, encode_block, encode_text
-from qigcore.rows import COLUMNS, HEAD, Batch
-from qigcore.segment import (
+from qigcore.history import columns, segment
+from qigcore.history.columns import Column, decode_block, decode_text, encode_block, encode_text
+from qigcore.history.segment import (
     LOWEST,
     Block,
     Damaged,
@@ -30,6 +29,7 @@ from qigcore.segment import (
     rows_per_block,
     seek,
 )
+from qigcore.rows import COLUMNS, HEAD, Batch
 
 from .stores import NAMES, flipped, rows, same
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qigcore import files
 from qigcore.errors import HistoryError
-from qigcore.history import History
+from qigcore.history import History, files
 from qigcore.rows import COLUMNS, Batch
 
 from .stores import NAMES, abandon, append, counted, file_of, rows

@@ -18,9 +18,9 @@ import pytest
 from qigheal.errors import PatchError, ProbeError, RepoError, SandboxError
 from qigheal.healing.bench import LINES_CAP, WARM_UP, Bench
 from qigheal.host import Manifest
-from qigheal.processes import marked
 from qigheal.repo import Repo
 from qigheal.sandbox import Sandbox
+from qigheal.sandbox.processes import marked
 from tests.heal.ordinary_user import run_as_ordinary_user
 
 MANIFEST = """

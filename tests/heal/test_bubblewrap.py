@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qigheal.bubblewrap import (
+from qigheal.sandbox.bubblewrap import (
     NOBODY,
     PROCESS_LIMIT,
     Interpreter,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qigheal import GeometricHealthMonitor
-from qigheal.codehash import VARIABLE, code_hash
+from qigheal.monitor.codehash import VARIABLE, code_hash
 
 
 def git(folder: Path, *arguments: str) -> str:

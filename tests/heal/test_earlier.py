@@ -18,7 +18,7 @@ from qigcore.baseline import Baseline
 from qigcore.errors import HistoryError
 from qigcore.history import History
 from qigheal import GeometricHealthMonitor
-from qigheal.earlier import read
+from qigheal.monitor.earlier import read
 
 DIM = 64
 

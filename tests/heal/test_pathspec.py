@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from qigheal.pathspec import selects
+from qigheal.host.pathspec import selects
 
 PATHS = [
     "a", "b.py", "a.py", "ab.py", "abc.py", "é.py", "-x", "a b.py", "A.py", "1.py", "!.py", "].py", "[.py",

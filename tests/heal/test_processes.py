@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from qigheal.processes import carries, descendants, end_marked, end_space, marked, usage
+from qigheal.sandbox.processes import carries, descendants, end_marked, end_space, marked, usage
 
 
 def start(script: str, **env: str) -> subprocess.Popen[bytes]:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qigheal.host import Manifest, refusals
+from qigheal.host.refusals import refused_path
 from qigheal.records import FileChange
-from qigheal.refusals import refused_path
 
 EVERYTHING = Manifest.parse(
     """

@@ -21,8 +21,8 @@ from typing import Any, Literal
 import pytest
 
 from qigheal.errors import SandboxError
-from qigheal.processes import marked
 from qigheal.sandbox import Completed, Sandbox
+from qigheal.sandbox.processes import marked
 from tests.heal.ordinary_user import run_as_ordinary_user
 
 Level = Literal["namespaces", "none"]
@@ -593,7 +593,7 @@ class TestLevels:
 AS_USER = '''
 import json, os, sys
 from pathlib import Path
-from qigheal.processes import marked
+from qigheal.sandbox.processes import marked
 from qigheal.sandbox import Sandbox
 
 folder = Path(sys.argv[1])

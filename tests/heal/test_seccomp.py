@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from qigheal.seccomp import (
+from qigheal.sandbox.seccomp import (
     ABSENT,
     ALLOW,
     ARCHITECTURES,

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from qigheal.errors import Blocked, RepoError
-from qigheal.indexlock import MARK, IndexLock
 from qigheal.repo import Repo
-from qigheal.worktree import Checkout
+from qigheal.repo.indexlock import MARK, IndexLock
+from qigheal.repo.worktree import Checkout
 from tests.heal.gitfix import USER, Place, picture, plant
 
 FILES = {
@@ -458,9 +458,9 @@ STEPS = {
 KILLED = """\
 import os, signal, sys
 from pathlib import Path
-from qigheal.indexlock import IndexLock
+from qigheal.repo.indexlock import IndexLock
 from qigheal.repo import Repo
-from qigheal.worktree import Checkout
+from qigheal.repo.worktree import Checkout
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qigcore.history import History
 
 from qigcore.baseline import Baseline
+from qigcore.history import History
 from qigcore.rows import Batch
 from qigheal.demo.live import LiveService
 from qigheal.demo.picture import draw

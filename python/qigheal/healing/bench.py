@@ -28,8 +28,8 @@ import msgspec
 
 from qigheal.errors import ProbeError
 from qigheal.host import PatchLimits
+from qigheal.host.refusals import refused_path
 from qigheal.records import Answer
-from qigheal.refusals import refused_path
 
 if TYPE_CHECKING:
     from qigheal.host import Manifest

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qigheal.errors import Blocked, PatchError, RepoError
-from qigheal.git import FILE_MODES, SHA, Git, changed_files, decode, encode
-from qigheal.owned import Owner, open_file, open_folder
 from qigheal.records import FileChange
-from qigheal.worktree import Checkout
+from qigheal.repo.git import FILE_MODES, SHA, Git, changed_files, decode, encode
+from qigheal.repo.owned import Owner, open_file, open_folder
+from qigheal.repo.worktree import Checkout
 
 __all__ = ["Entry", "FileChange", "Repo", "Worktree"]
 

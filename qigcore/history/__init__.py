@@ -22,13 +22,13 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from qigcore.errors import HistoryError
-from qigcore.files import segments_in
-from qigcore.merge import merged, newest
-from qigcore.reader import Damage, Query, Source, Tally
+from qigcore.history.files import segments_in
+from qigcore.history.merge import merged, newest
+from qigcore.history.reader import Damage, Query, Source, Tally
+from qigcore.history.segment import PRECISION
+from qigcore.history.survey import SegmentInfo, dim_of, shape_of, survey
+from qigcore.history.writer import Part, Writer
 from qigcore.rows import COLUMNS, DIM, HEAD, REGIMES, Array, Batch, FloatArray
-from qigcore.segment import PRECISION
-from qigcore.survey import SegmentInfo, dim_of, shape_of, survey
-from qigcore.writer import Part, Writer
 
 __all__ = ["Damage", "History", "SegmentInfo"]
 

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 import zstandard
 
+from qigcore.history.segment import Block, Damaged, Read, pack_block
 from qigcore.rows import COLUMNS, HEAD, Array, Batch, FloatArray
-from qigcore.segment import Block, Damaged, Read, pack_block
 
 _LEVEL = 3
 _MAX_NAME = 1024

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from qigcore import journal
-from qigcore.files import held
-from qigcore.reader import opened, read_journal, reading
-from qigcore.segment import Damaged, TooNew, decode_header, find_block, last_block
+from qigcore.history import journal
+from qigcore.history.files import held
+from qigcore.history.reader import opened, read_journal, reading
+from qigcore.history.segment import Damaged, TooNew, decode_header, find_block, last_block
 
 
 class SegmentInfo(msgspec.Struct, frozen=True):

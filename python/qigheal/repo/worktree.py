@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qigheal.errors import Blocked, RepoError
-from qigheal.git import FILE_MODES, NO_FILE, Completed, Conversation, Git, changed_files, decode, encode
-from qigheal.indexlock import IndexLock, Note, copy_index, index_lock, was_interrupted
-from qigheal.owned import open_folder
 from qigheal.records import FileChange
+from qigheal.repo.git import FILE_MODES, NO_FILE, Completed, Conversation, Git, changed_files, decode, encode
+from qigheal.repo.indexlock import IndexLock, Note, copy_index, index_lock, was_interrupted
+from qigheal.repo.owned import open_folder
 
 OPERATIONS = {
     "MERGE_HEAD": "merge",

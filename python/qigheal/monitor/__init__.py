@@ -22,13 +22,13 @@ from qigcore.recorder import Recorder
 from qigcore.rows import Batch, FloatArray
 from qigcore.rules import LOOK_BACK
 from qigcore.trends import Trend
-from qigheal import earlier
-from qigheal.codehash import code_hash as code_hash_of
-from qigheal.flusher import Flusher
 from qigheal.health import assess, trend_of
-from qigheal.learning import Learner
+from qigheal.monitor import earlier
+from qigheal.monitor.codehash import code_hash as code_hash_of
+from qigheal.monitor.flusher import Flusher
+from qigheal.monitor.learning import Learner
+from qigheal.monitor.ringview import RingView
 from qigheal.records import HealthReport
-from qigheal.ringview import RingView
 from qigheal.settings import Geometry, MonitorSettings
 
 
@@ -216,7 +216,7 @@ class GeometricHealthMonitor:
         return learned
 
     def save_history(self, path: str | os.PathLike[str]) -> None:
-        """Write what the ring holds as the JSON of the earlier modules; see `qigheal.earlier`."""
+        """Write what the ring holds as the JSON of the earlier modules; see `qigheal.monitor.earlier`."""
         reference = self._recorder.reference
         if reference is not None and self.settings.geometry == "simplex":
             reference = reference * reference  # in the form that the snapshots' basins have

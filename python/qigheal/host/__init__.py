@@ -20,8 +20,8 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from qigheal.errors import ManifestError
-from qigheal.refusals import refusals, refused_path
-from qigheal.tables import Table, one_line
+from qigheal.host.refusals import refusals, refused_path
+from qigheal.host.tables import Table, one_line
 
 __all__ = ["Deploy", "HostTests", "Lever", "Manifest", "PatchLimits", "Probe", "Sites", "refusals"]
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from qigheal.errors import Blocked, RepoError
-from qigheal.owned import Owner, open_file, open_folder
+from qigheal.repo.owned import Owner, open_file, open_folder
 
 MARK, LOCK, INDEX, COPY = "qigheal-advance", "index.lock", "index", "qigheal-index"
 

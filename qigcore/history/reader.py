@@ -17,11 +17,21 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from qigcore import journal
-from qigcore.columns import decode_block
-from qigcore.files import held, journal_of
+from qigcore.history import journal
+from qigcore.history.columns import decode_block
+from qigcore.history.files import held, journal_of
+from qigcore.history.segment import (
+    LOWEST,
+    Damaged,
+    Header,
+    Read,
+    TooNew,
+    decode_header,
+    find_block,
+    last_block,
+    seek,
+)
 from qigcore.rows import Batch, FloatArray
-from qigcore.segment import LOWEST, Damaged, Header, Read, TooNew, decode_header, find_block, last_block, seek
 
 _ATTEMPTS = 100
 

@@ -24,9 +24,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from qigcore.columns import decode_text, encode_text
+from qigcore.history.columns import decode_text, encode_text
+from qigcore.history.segment import FORMAT
 from qigcore.rows import HEAD, Array, Batch, FloatArray
-from qigcore.segment import FORMAT
 
 MAX_JOURNAL = 1 << 26
 """Bytes of a journal that a reader looks at; a writer seals at an eighth of it at the latest."""

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qigcore.columns import encode_block, recode
 from qigcore.errors import HistoryError
-from qigcore.files import create_pair, in_place, journal_of, make_folder, segment_name, write_all
-from qigcore.journal import encode_names, encode_rows
+from qigcore.history.columns import encode_block, recode
+from qigcore.history.files import create_pair, in_place, journal_of, make_folder, segment_name, write_all
+from qigcore.history.journal import encode_names, encode_rows
+from qigcore.history.segment import LOWEST, PRECISION, Header, encode_header, rows_per_block
 from qigcore.rows import Array, FloatArray
-from qigcore.segment import LOWEST, PRECISION, Header, encode_header, rows_per_block
 
 _GROUP = 1 << 26  # bytes of blocks gathered before they are written
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from qigheal.pathspec import selects
+from qigheal.host.pathspec import selects
 from qigheal.records import FileChange
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from qigheal.bubblewrap import (
+from qigheal.errors import SandboxError
+from qigheal.sandbox.bubblewrap import (
     INSTALL,
     NOBODY,
     PROCESS_LIMIT,
@@ -37,9 +38,8 @@ from qigheal.bubblewrap import (
     objections,
     tool,
 )
-from qigheal.errors import SandboxError
-from qigheal.processes import Completed, Running, Usage, end_marked, end_space
-from qigheal.seccomp import program
+from qigheal.sandbox.processes import Completed, Running, Usage, end_marked, end_space
+from qigheal.sandbox.seccomp import program
 
 __all__ = ["Completed", "Running", "Sandbox", "Usage"]
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from qigheal.errors import RepoError
-from qigheal.owned import Owner
 from qigheal.records import FileChange
+from qigheal.repo.owned import Owner
 
 TIMEOUT_S = 300.0
 NAME, EMAIL = "qigheal", "qigheal@localhost"

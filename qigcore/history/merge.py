@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from qigcore.reader import Chunk, Query, Source, Tally
+from qigcore.history.reader import Chunk, Query, Source, Tally
+from qigcore.history.survey import SegmentInfo, survey
 from qigcore.rows import Batch
-from qigcore.survey import SegmentInfo, survey
 
 Ranked = tuple[int, Chunk]
 Lazy = tuple[float, Callable[[], Iterator[Chunk]]]
