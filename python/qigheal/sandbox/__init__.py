@@ -224,6 +224,7 @@ class Sandbox:
     def _start_bare(
         self, command: list[str], tree: Path, env: Mapping[str, str] | None, python: Interpreter
     ) -> Running:
+        began = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="qigheal-"))
         clean = partial(shutil.rmtree, folder, ignore_errors=True)
         name, value = "QIGHEAL_SANDBOX", secrets.token_hex(16)
@@ -235,7 +236,8 @@ class Sandbox:
         except BaseException:
             clean()
             raise
-        return Running(process, level=self.level, end=partial(end_marked, f"{name}={value}"), clean=clean)
+        end = partial(end_marked, f"{name}={value}")
+        return Running(process, level=self.level, began=began, end=end, clean=clean)
 
     def _start_confined(
         self,
@@ -245,6 +247,7 @@ class Sandbox:
         writable: bool,
         python: Interpreter,
     ) -> Running:
+        began = time.monotonic()
         root = os.geteuid() == 0
         if root and tree.stat().st_mode & 0o005 != 0o005:
             raise SandboxError(f"{tree}: user {NOBODY} inside could not read it; chmod -R o+rX it first")
@@ -279,9 +282,9 @@ class Sandbox:
             except ProcessLookupError:
                 pass  # it has ended already, and with it all that it could have left behind
             except BaseException:
-                Running(process, level=self.level, end=_nothing, clean=_nothing).close()
+                Running(process, level=self.level, began=began, end=_nothing, clean=_nothing).close()
                 raise
-        return Running(process, level=self.level, end=end, clean=_nothing)
+        return Running(process, level=self.level, began=began, end=end, clean=_nothing)
 
     def _python(self, path: str | None) -> Interpreter:
         """The interpreter to use, tried from inside before its first use."""

@@ -45,8 +45,8 @@ class Completed:
 
     returncode: as a shell reports it: 128 + n when signal n ended it (137 when it was killed).
     stdout, stderr: bytes; of stderr at most the last 64 KiB.
-    wall_s: seconds from start to end. cpu_s, max_rss_mb: of the whole process tree, sampled while it
-    ran: what the last sampling interval (10 to 50 ms) used may be missing.
+    wall_s: seconds from start to end. cpu_s: of the whole process tree, by the kernel's account where it
+    ended by itself; of what was killed, as sampled while it ran (every 10 to 50 ms). max_rss_mb: sampled.
     level: the isolation it ran under. killed_for: None, or "timeout", "output", "memory", or the
     reason handed to `Running.kill`.
     """
@@ -191,6 +191,7 @@ class Running:
         process: subprocess.Popen[bytes],
         *,
         level: str,
+        began: float,
         end: Callable[[], None],
         clean: Callable[[], None],
     ) -> None:
@@ -203,7 +204,7 @@ class Running:
         self._level = level
         self._end = end
         self._clean = clean
-        self._began = time.monotonic()
+        self._began = began
         self._wall = 0.0
         self._tail = bytearray()
         self._killed_for: str | None = None
@@ -244,11 +245,32 @@ class Running:
 
     def exit_code(self, timeout_s: float) -> int | None:
         """The code with which the command ends by itself within `timeout_s`; None when it does not."""
+        code = self._reap(timeout_s)
+        return 128 - code if code is not None and code < 0 else code
+
+    def _reap(self, timeout_s: float) -> int | None:
+        """The command's return code once it has ended, with the CPU time that it and all its reaped took."""
+        if self._process.returncode is not None:
+            return self._process.returncode
         try:
-            code = self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
-        return 128 - code if code < 0 else code
+            handle = os.pidfd_open(self.pid)
+            try:
+                events = select.poll()
+                events.register(handle, select.POLLIN)
+                if not events.poll(timeout_s * 1000):
+                    return None
+            finally:
+                os.close(handle)
+            # Popen would reap it as well, and lose what it used.
+            _, status, used = os.wait4(self.pid, 0)
+        except (
+            ProcessLookupError,
+            ChildProcessError,
+        ):  # this process ignores SIGCHLD: nothing is left to reap
+            return self._process.wait()
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        self._last = Usage(max(used.ru_utime + used.ru_stime, self._last.cpu_s), self._last.rss_mb)
+        return self._process.returncode
 
     def kill(self, reason: str) -> None:
         """End the whole tree now; `reason` becomes `killed_for` unless it was ended before."""
@@ -261,12 +283,11 @@ class Running:
         if not self._ended:
             self._ended = True
             self._wall = time.monotonic() - self._began
-            if self._process.poll() is None:
+            if self._reap(0) is None:
                 os.killpg(self.pid, signal.SIGKILL)
             try:
-                self._process.wait(_END_MS / 1000)
-            except subprocess.TimeoutExpired:
-                raise SandboxError(_STUCK) from None
+                if self._reap(_END_MS / 1000) is None:
+                    raise SandboxError(_STUCK)
             finally:
                 self._end()
         code = cast(int, self._process.returncode)
