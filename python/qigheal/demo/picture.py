@@ -25,7 +25,7 @@ def draw(batch: Batch, baseline: Baseline, events: Sequence[Mapping[str, str | i
     except ImportError:
         raise MissingExtra("matplotlib", "demo", "the demo's picture") from None
 
-    figure = Figure(figsize=(11, 7), dpi=120, layout="constrained")
+    figure = Figure(figsize=(10, 6.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(PANELS), 1, sharex=True)
     for axis, (metric, column, label) in zip(axes, PANELS, strict=True):
@@ -34,6 +34,7 @@ def draw(batch: Batch, baseline: Baseline, events: Sequence[Mapping[str, str | i
         axis.axhspan(low, band.high, color=BAND, alpha=0.35, lw=0, label="healthy band")
         axis.plot(batch.columns[column], color=CURVE, lw=0.8)
         axis.set_ylabel(label, color=INK)
+        axis.margins(x=0.01)
         for spine in ("top", "right"):
             axis.spines[spine].set_visible(False)
         for event in events:
@@ -51,5 +52,6 @@ def draw(batch: Batch, baseline: Baseline, events: Sequence[Mapping[str, str | i
             ha="left",
         )
     axes[-1].set_xlabel("snapshot")
-    figure.suptitle("A small digits service: two bad changes and how they were undone", color=INK, y=1.03)
-    figure.savefig(path, bbox_inches="tight")
+    axes[1].set_ylabel("κ (log scale)", color=INK)
+    figure.suptitle("What the service recorded, and what was done", color=INK, fontsize=11)
+    figure.savefig(path)
