@@ -6,6 +6,7 @@ What is measured, decided or written is decided below; nothing here knows a form
 from __future__ import annotations
 
 import getpass
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated, cast
@@ -105,8 +106,12 @@ def history(
 
     Example: qigheal history --last 5 --json
     """
-    with History.read_only(_store(store)) as opened:
+    place = _store(store)
+    baseline = _baseline(place)
+    with History.read_only(place) as opened:
         batch = opened.last(last)
+        if baseline is not None:
+            batch = remeasure(batch, baseline)
         show.history(batch, opened.segments(), opened.damage, json=json)
     return FINE if len(batch) else NOTHING_TO_SAY
 
@@ -141,7 +146,8 @@ def heal(
         on_step=show.silent if json else show.step,
     )
     result = engine.check_and_heal(healthy=healthy, strategy=strategy)
-    show.healed(result, json=json)
+    place = "" if store is None else f" --store {shlex.quote(str(store))}"
+    show.healed(result, f"--host {shlex.quote(str(host))}{place}", json=json)
     if not result.triggered:
         return FINE
     states = {change.state for change in result.changes}

@@ -142,7 +142,8 @@ def _snapshots(batch: Batch) -> list[dict[str, Any]]:
     ]
 
 
-def healed(result: HealResult, *, json: bool) -> None:
+def healed(result: HealResult, again: str, *, json: bool) -> None:
+    """`again`: the options that another command needs for the same host and store."""
     if json:
         document(result)
         return
@@ -153,7 +154,9 @@ def healed(result: HealResult, *, json: bool) -> None:
     line(result.message)
     for made in result.changes:
         if made.state == "open":
-            line(f"review it with: qigheal review {made.id} --approve")
+            line(f"review it with: qigheal review {made.id} --approve {again}")
+        elif made.state == "watching":
+            line("the live service is being watched; the next `qigheal heal` says what became of it")
 
 
 def change(made: Change, *, json: bool) -> None:
@@ -202,8 +205,10 @@ def phase(current: int, criteria: Sequence[Criterion], *, json: bool) -> None:
         document({"phase": current, "criteria": criteria})
         return
     line(f"phase {current}")
-    table = _table("", "criterion", "needed", "found")
+    table = _table("gate", "", "criterion", "needed", "found")
     for criterion in criteria:
         mark = "[green]met[/]" if criterion.met else "[yellow]open[/]"
-        table.add_row(mark, escape(criterion.name), escape(criterion.needed), escape(criterion.found))
+        table.add_row(
+            criterion.gate, mark, escape(criterion.name), escape(criterion.needed), escape(criterion.found)
+        )
     console.print(table)
