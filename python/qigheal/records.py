@@ -189,6 +189,7 @@ class Answer(Record, frozen=True):
     cpu_ms: float  # the probe's process tree, by the kernel's clock
     rss_mb: float  # resident set of the tree after the answer
     output_digest: str | None = None
+    waited_ms: float = 0.0  # of wall_ms: ready to run, while other programs had the processors
 
 
 class Pair(Record, frozen=True):
@@ -257,12 +258,15 @@ ChangeState = Literal[
     "confirmed",
     "unconfirmed",  # no live snapshots came in time
     "contested",  # worse, but other commits lie on top: alert, never a revert
+    "superseded",  # the target moved on before the merge: measured again, as another change
     "reverting",  # about to move the target branch back
     "reverted",  # off the target branch, not yet deployed
     "rolled_back",
 ]
 
-FINAL_STATES: frozenset[str] = frozenset({"rejected", "confirmed", "unconfirmed", "contested", "rolled_back"})
+FINAL_STATES: frozenset[str] = frozenset(
+    {"rejected", "confirmed", "unconfirmed", "contested", "superseded", "rolled_back"}
+)
 
 
 class Change(Record, frozen=True):

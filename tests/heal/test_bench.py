@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from qigheal.healing.bench import LINES_CAP, WARM_UP, Bench
 from qigheal.host import Manifest
 from qigheal.repo import Repo
 from qigheal.sandbox import Sandbox
-from qigheal.sandbox.processes import marked
+from qigheal.sandbox.processes import marked, queued
 from tests.heal.ordinary_user import run_as_ordinary_user
 
 MANIFEST = """
@@ -180,6 +181,19 @@ def failing(host: Host, probe: str, questions: int = 1) -> str:
         return str(caught.value)
 
 
+@pytest.fixture
+def one_processor() -> Iterator[None]:
+    """This process and what it starts share one processor; skipped where the kernel keeps no count."""
+    if not queued():
+        pytest.skip("no /proc/thread-self/schedstat on this kernel")
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 class TestAnswers:
     def test_measures(self, host: Host) -> None:
         with host.bench() as bench, bench.probe() as probe:
@@ -211,6 +225,49 @@ class TestAnswers:
         assert 95 <= burnt.cpu_ms < 500
         assert slept.wall_ms >= 100
         assert slept.cpu_ms < 50
+
+    def test_time_that_other_programs_took_is_told_apart(self, host: Host, one_processor: None) -> None:
+        """A busy neighbour on the only processor: half of the wall time is not the probe's."""
+        probe = host.bench("""
+            for line in sys.stdin:
+                end = time.thread_time() + 0.1
+                while time.thread_time() < end:
+                    pass
+                answer()
+        """)
+        busy = [sys.executable, "-c", "while True: pass"]
+        with probe, probe.probe() as running:
+            alone = running.ask(0, 1)
+            with subprocess.Popen(busy) as neighbour:
+                try:
+                    crowded = [running.ask(batch, 1) for batch in range(1, 5)]
+                finally:
+                    neighbour.kill()
+        assert alone.waited_ms < alone.wall_ms
+        assert sum(answer.waited_ms for answer in crowded) > 100
+        own = [answer.wall_ms - answer.waited_ms for answer in crowded]
+        assert all(90 < time_ms < 200 for time_ms in own), own
+
+    def test_sleeping_and_threads_of_ones_own_are_no_excuse(self, host: Host, one_processor: None) -> None:
+        """A patch may not hide its time by sleeping, nor by threads that take each other's processor."""
+        probe = host.bench("""
+            import hashlib, threading
+            def work():
+                hashlib.pbkdf2_hmac("sha256", b"x", b"y", 150_000)  # without the interpreter's lock
+            for line in sys.stdin:
+                if json.loads(line)["batch"] == 0:
+                    time.sleep(0.1)
+                else:
+                    threads = [threading.Thread(target=work) for _ in range(3)]
+                    for thread in threads: thread.start()
+                    work()
+                    for thread in threads: thread.join()
+                answer()
+        """)
+        with probe, probe.probe() as running:
+            asleep, threaded = running.ask(0, 1), running.ask(1, 1)
+        assert asleep.wall_ms - asleep.waited_ms > 90
+        assert threaded.waited_ms == 0.0
 
     def test_work_done_in_advance_is_not_free(self, host: Host) -> None:
         probe = """

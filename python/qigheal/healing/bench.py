@@ -30,6 +30,7 @@ from qigheal.errors import ProbeError
 from qigheal.host import PatchLimits
 from qigheal.host.refusals import refused_path
 from qigheal.records import Answer
+from qigheal.sandbox.processes import queued
 
 if TYPE_CHECKING:
     from qigheal.host import Manifest
@@ -106,6 +107,30 @@ def _basin(answer: dict[str, Any]) -> tuple[float, ...]:
     raise ProbeError("basin_coords: expected finite numbers that are not all 0")
 
 
+Queued = dict[int, tuple[float, float]]
+
+ONE_THREAD = 0.8
+"""The part of the tree's CPU time from which one thread counts as having done the work."""
+
+
+def _waited(theirs: tuple[Queued, Queued], ours: tuple[Queued, Queued], cpu_s: float, wall_s: float) -> float:
+    """Seconds of an answer in which it was ready to go on and other programs had the processors.
+
+    Told of one thread that did the work, and of the parent that took the answer. Where several threads
+    worked at once, they may have waited for one another, which is the code's own doing: 0 then. What the
+    thread ran is never taken off: it may have gone on waiting after its answer.
+    """
+    before, after = theirs
+    both = after.keys() & before.keys()
+    spent = [(after[pid][0] - before[pid][0], after[pid][1] - before[pid][1]) for pid in both]
+    ran_s, waited_s = max(spent, default=(0.0, 0.0))
+    if ran_s < ONE_THREAD * cpu_s:
+        return 0.0
+    if ours[0] and ours[1]:
+        waited_s += ours[1][0][1] - ours[0][0][1]
+    return max(0.0, min(waited_s, wall_s - ran_s))
+
+
 def _files(folder: Path) -> list[str]:
     """Every file below `folder`, as git writes its path."""
     found = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
@@ -144,9 +169,11 @@ class Probe:
             self._refuse_unasked()
             if self._cpu_s is None:
                 self._cpu_s = self._running.usage().cpu_s
+            theirs, ours = self._running.queued(), queued()
             answer, wall_s = self._put(b'{"batch": %d, "seed": %d}\n' % (batch, seed))
             used = self._running.usage()
             cpu_s, self._cpu_s = used.cpu_s - self._cpu_s, used.cpu_s
+            waited_s = _waited((theirs, self._running.queued()), (ours, queued()), cpu_s, wall_s)
             self._check_memory(used.rss_mb)
             if answer.get("batch", batch) != batch:
                 raise ProbeError(f"answered out of turn: this is the answer to batch {answer['batch']!r:.60}")
@@ -167,6 +194,7 @@ class Probe:
                 avg_latency_ms=_number(answer, "avg_latency_ms", 0.0, 1e300, 0.0),
                 wall_ms=1000 * wall_s,
                 cpu_ms=1000 * cpu_s,
+                waited_ms=1000 * waited_s,
                 rss_mb=used.rss_mb,
                 output_digest=digest,
             )

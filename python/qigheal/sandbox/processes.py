@@ -109,6 +109,23 @@ def usage(pid: int) -> Usage:
     return Usage(cpu, pages * _PAGE_MB)
 
 
+def queued(pid: int | None = None) -> dict[int, tuple[float, float]]:
+    """Seconds that main threads ran, and that they were ready to run and waited for a processor.
+
+    By process, of the tree below `pid`, or of the calling thread alone. Empty where the kernel does not
+    keep count (proc_pid_schedstat: the first two of three figures, in nanoseconds).
+    """
+    found: dict[int, tuple[float, float]] = {}
+    places = {0: "thread-self"} if pid is None else {here: str(here) for here in descendants(pid)}
+    for here, place in places.items():
+        try:
+            ran, waited, _ = _read(f"/proc/{place}/schedstat").split()
+        except (OSError, ValueError):
+            continue
+        found[here] = int(ran) / 1e9, int(waited) / 1e9
+    return found
+
+
 def carries(pid: int | str, marker: str) -> bool:
     """Whether the environment of `pid` at its start held `marker`, a whole NAME=value."""
     try:
@@ -242,6 +259,10 @@ class Running:
                 self._last = Usage(max(now.cpu_s, self._last.cpu_s), now.rss_mb)
                 self._peak = max(self._peak, now.rss_mb)
         return self._last
+
+    def queued(self) -> dict[int, tuple[float, float]]:
+        """How long the tree's main threads ran and waited for a processor; see `processes.queued`."""
+        return {} if self._ended else queued(self.pid)
 
     def exit_code(self, timeout_s: float) -> int | None:
         """The code with which the command ends by itself within `timeout_s`; None when it does not."""

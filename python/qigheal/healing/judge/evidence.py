@@ -214,7 +214,11 @@ def _slope(values: FloatArray) -> float:
 
 
 def _wall(answer: Answer) -> float:
-    return max(answer.wall_ms, 1e-6)
+    """Milliseconds of an answer, without those in which other programs had the processors.
+
+    Sleeping, reading and waiting for locks are the code's own and stay in.
+    """
+    return max(answer.wall_ms - answer.waited_ms, 1e-6)
 
 
 def _by(labels: npt.NDArray[np.integer], values: FloatArray) -> FloatArray:
