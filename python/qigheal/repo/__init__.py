@@ -276,6 +276,30 @@ class Repo:
         in the way.
         """
         name = full_name(branch)
+        if (user := self._user(branch)) is not None:
+            user.advance(name, new, old, message)
+            return
+        tip = self.ref(name)
+        if tip == new:
+            return
+        if tip != old:
+            raise Blocked(f"{branch} is at {tip}, no longer at {old}")
+        self._git.run("update-ref", "--no-deref", "-m", message, name, new, old)
+
+    def obstacle(self, branch: str, new: str, old: str) -> str:
+        """Why `advance` would be refused now, or an empty string; nothing is moved to find out.
+
+        `new` may also be a commit with the same files as the one that it will move to.
+        """
+        try:
+            user = self._user(branch)
+        except Blocked as blocked:
+            return str(blocked)
+        return "" if user is None else user.obstacle(full_name(branch), new, old)
+
+    def _user(self, branch: str) -> Checkout | None:
+        """The one worktree where a branch is checked out, if any. Raises Blocked when there are several."""
+        name = full_name(branch)
         if self._git.run("symbolic-ref", "--quiet", name, accept=(0, 1)).returncode == 0:
             raise Blocked(f"{branch} is a symbolic ref; name the branch that it stands for")
         users = []
@@ -288,15 +312,11 @@ class Repo:
         if len(users) > 1:
             places = ", ".join(str(c.path) for c in users)
             raise Blocked(f"{branch} is checked out in several worktrees ({places}); keep it in one")
-        if users:
-            users[0].advance(name, new, old, message)
-            return
-        tip = self.ref(name)
-        if tip == new:
-            return
-        if tip != old:
-            raise Blocked(f"{branch} is at {tip}, no longer at {old}")
-        self._git.run("update-ref", "--no-deref", "-m", message, name, new, old)
+        return users[0] if users else None
+
+    def has(self, commit: str) -> bool:
+        """Whether a commit, named in full, is in this repository."""
+        return self._git.run("cat-file", "-e", f"{commit}^{{commit}}", accept=(0, 1, 128)).returncode == 0
 
     def _checkout(self, worktree: Path) -> Checkout:
         git, top = Git.discover(worktree)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from qigheal.errors import Blocked, RepoError
 from qigheal.records import FileChange
 from qigheal.repo.git import FILE_MODES, NO_FILE, Completed, Conversation, Git, changed_files, decode, encode
-from qigheal.repo.indexlock import IndexLock, Note, copy_index, index_lock, was_interrupted
+from qigheal.repo.indexlock import LOCK, IndexLock, Note, copy_index, index_lock, was_interrupted
 from qigheal.repo.owned import open_folder
 
 OPERATIONS = {
@@ -90,6 +90,21 @@ class Checkout:
             elif path not in tracked and os.path.lexists(self.path / path):
                 found.append(path)
         return tuple(dict.fromkeys(found))
+
+    def obstacle(self, ref: str, new: str, old: str) -> str:
+        """Why `advance` would refuse now, or an empty string; nothing is written here to find out."""
+        git_dir = self._git.git_dir
+        if was_interrupted(git_dir):
+            return ""  # what a killed move left is cleared up by the next one
+        if os.path.lexists(git_dir / LOCK):
+            return f"{git_dir / LOCK} exists: another git command is at work there, or was killed"
+        try:
+            with self._git.scratch() as scratch:
+                self._copy_index_to(scratch)
+                self._check(ref, old, changed_files(self._git, old, new), scratch / "index")
+        except Blocked as blocked:
+            return str(blocked)
+        return ""
 
     def advance(self, ref: str, new: str, old: str, message: str) -> None:
         """Move `ref`, which is checked out here, from commit `old` to `new`, with files and index.

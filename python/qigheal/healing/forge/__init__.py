@@ -20,6 +20,14 @@ class Forge(Protocol):
         """Put the patch on a branch of its own, which also reserves it against other healers."""
         ...
 
+    def moved(self, change: Change) -> str:
+        """How the target has moved on since the change was measured, or an empty string."""
+        ...
+
+    def obstacle(self, change: Change) -> str:
+        """Why `merge` would give the change back now, or an empty string. Nothing is written."""
+        ...
+
     def merge(self, change: Change) -> Change:
         """Merge the branch into its target, if the target still is what was measured."""
         ...

@@ -19,9 +19,9 @@ PREFIX = "qigheal/"
 
 
 class LocalForge:
-    """Changes of one repository; `manifest` is that of the commit which the patches are made to."""
+    """Changes of one repository; `manifest`, needed to open one, is that of the commit it is made to."""
 
-    def __init__(self, repo: Repo, manifest: Manifest) -> None:
+    def __init__(self, repo: Repo, manifest: Manifest | None = None) -> None:
         self._repo = repo
         self._manifest = manifest
 
@@ -35,6 +35,8 @@ class LocalForge:
             raise RepoError(f"{change.branch!r}: expected the name of a change's branch, {PREFIX}…")
         repo, base = self._repo, change.patch.base
         tree = repo.apply(base, change.patch.diff)
+        if self._manifest is None:
+            raise RepoError(f"{change.branch}: expected the host's manifest, which says what may be touched")
         if refused := refusals(self._manifest, repo.changes(base, tree), repo.entries(base)):
             raise PatchError("; ".join(refused))
         head = repo.commit(tree, (base,), messages.opening(change), change.opened_at)
@@ -54,6 +56,23 @@ class LocalForge:
             )
         return replace(change, state="open", head=head, reason="")
 
+    def moved(self, change: Change) -> str:
+        """Where the target has gone from the commit that was measured; empty while it is there, or gone."""
+        base, tip = change.patch.base, self._repo.ref(change.target)
+        if tip in (None, base):
+            return ""
+        moved = f"{change.target} moved from {base[:10]} to {tip[:10]} since it was measured"
+        return f"{moved}; it must be measured again"
+
+    def obstacle(self, change: Change) -> str:
+        """Why `merge` of a change not yet begun to be merged would give it back now; nothing is written."""
+        repo = self._repo
+        if repo.ref(change.target) is None:
+            return f"target branch {change.target} is gone"
+        if repo.ref(change.branch) != change.head:
+            return f"branch {change.branch} is no longer what was measured"
+        return self.moved(change) or repo.obstacle(change.target, change.head, change.patch.base)
+
     def merge(self, change: Change) -> Change:
         """Merge the branch; gives the change as `merged`, or as it was with the reason why not.
 
@@ -66,9 +85,8 @@ class LocalForge:
             return replace(change, reason=f"target branch {change.target} is gone")
         commit = repo.commit(change.head, (base, change.head), messages.merging(change), change.merged_at)
         if not self._contains(tip, commit):
-            if tip != base:
-                moved = f"{change.target} moved from {base[:10]} to {tip[:10]} since it was measured"
-                return replace(change, reason=f"{moved}; it must be measured again")
+            if moved := self.moved(change):
+                return replace(change, reason=moved)
             if repo.ref(change.branch) != change.head:
                 return replace(change, reason=f"branch {change.branch} is no longer what was measured")
         if reason := self._advance(change.target, tip, commit, base, f"qigheal: merge {change.branch}"):
