@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qigcore.baseline import Baseline
+from qigcore.errors import QigcoreError
 from qigcore.history import History
 from qigcore.rows import Batch
-from qigheal.errors import EngineError, PatchError, QighealError, RepoError
+from qigheal.errors import EngineError, PatchError, QighealError
 from qigheal.healing import judge, phases
 from qigheal.healing.bench import Bench
 from qigheal.healing.diagnosis import diagnose
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from qigheal.monitor import GeometricHealthMonitor
 
 log = logging.getLogger("qigheal")
+
+TRIALS = 3
+"""Trials of one patch on the same code after which the loop lets it be, when none of them decided."""
 
 READ_SNAPSHOTS = 5000
 """How far back a pass reads: far enough to see when it was last healthy."""
@@ -145,12 +149,16 @@ class SelfHealingEngine:
 
     # One pass
 
-    def check_and_heal(self, *, healthy: str | None = None, strategy: str | None = None) -> HealResult:
+    def check_and_heal(
+        self, *, healthy: str | None = None, strategy: str | None = None, again: bool = True
+    ) -> HealResult:
         """One pass: bring pending changes along; if the service is unwell, try to heal it. Blocks.
 
         healthy: a commit that was healthy; baseline and present state are then both measured with
             the probe, and the service's history is not needed.
         strategy: try only the strategy of this name.
+        again: measure patches once more that were measured on the same code before. The autonomous loop
+            does not: who measures until it comes out well has proved nothing.
 
         Raises RepoError when another healer holds the repository, EngineError when there is nothing
         to judge by (no history or no baseline).
@@ -169,7 +177,7 @@ class SelfHealingEngine:
                     f"{self.store}: nothing says yet what healthy is: no baseline.json. Let the service record "
                     "until it has learned one, or name a healthy commit: qigheal heal HOST --healthy REF"
                 )
-            result = self._heal(passage, baseline, batch, strategy)
+            result = self._heal(passage, baseline, batch, strategy, again=again)
             return replace(
                 result,
                 changes=tuple(_latest([*moved, *result.changes])),
@@ -179,12 +187,24 @@ class SelfHealingEngine:
     def _bring_along(self, passage: Passage, baseline: Baseline | None) -> tuple[list[Change], list[Outcome]]:
         changes: list[Change] = []
         outcomes: list[Outcome] = []
-        for change in passage.pending():
+        for waiting in passage.pending():
+            change = self._still_approved(passage, waiting)
             moved, outcome = passage.advance(change, baseline)
             changes.append(moved)
             if outcome is not None:
                 outcomes.append(outcome)
         return changes, outcomes
+
+    def _still_approved(self, passage: Passage, change: Change) -> Change:
+        """What the loop approved by itself goes on only while it still may."""
+        if change.state != "approved" or change.reviewer != phases.ALONE or change.verdict is None:
+            return change
+        may = phases.allowed(self.phase, change.patch.tier, change.verdict.sandbox_level)
+        if not may.merge_alone:
+            return passage.hand_back(change, f"phase {self.phase} merges nothing by itself")
+        if phases.breaker_open(self.ledger, self.settings, self.clock()):
+            return passage.hand_back(change, "the breaker is open after repeated rollbacks")
+        return change
 
     def _measure(self, healthy: str) -> tuple[Baseline, Batch]:
         self.on_step("measure", f"measuring {LEARN_BATCHES} batches of {healthy[:10]} as the healthy state")
@@ -196,14 +216,16 @@ class SelfHealingEngine:
             answers = bench.batches(None, count)
             return baseline, batch_of(answers, code_hash=bench.base, at=self.clock())
 
-    def _heal(self, passage: Passage, baseline: Baseline, batch: Batch, strategy: str | None) -> HealResult:
+    def _heal(
+        self, passage: Passage, baseline: Baseline, batch: Batch, strategy: str | None, *, again: bool
+    ) -> HealResult:
         rules = rules_for(MonitorSettings.load(self.store), baseline)
         batch = remeasure(batch, baseline)
         health = assess(batch.heads()[-1000:], batch.basin_coords[-1000:], rules, baseline, len(batch))
         diagnosis = diagnose(batch, baseline, rules, window=self.settings.diagnose_snapshots)
         if diagnosis is None:
             return HealResult(triggered=False, message="healthy: nothing to heal", health=health)
-        self.ledger.append("diagnosis", diagnosis.code_hash, diagnosis, self.clock())
+        self._note(diagnosis)
         self.on_step("diagnosis", "; ".join(finding.message for finding in diagnosis.findings))
         found = HealResult(triggered=True, message="", health=health, diagnosis=diagnosis)
 
@@ -211,8 +233,24 @@ class SelfHealingEngine:
         if held:
             return replace(found, message=held)
         base = self.repo.head()
+        for change in passage.pending():
+            if change.patch.base == base and set(change.patch.heals) & set(diagnosis.metrics):
+                return self._go_on(passage, found, change)
+        wait = phases.next_change_at(self.ledger, self.settings) - self.clock()
+        if wait > 0 and phases.allowed(self.phase, "safe").open and not self.auto_apply:
+            return replace(found, message=f"unhealthy; the next change may be opened in {wait:.0f} s")
+        self.repo.branch()  # without one there is nothing to merge into: said before anything is measured
         with self._bench(base) as bench:
-            return self._propose(passage, bench, found, diagnosis, strategy)
+            return self._propose(passage, bench, found, diagnosis, strategy, again=again)
+
+    def _note(self, diagnosis: Diagnosis) -> None:
+        """Write the diagnosis down, unless the ledger's last one found the same wrong with the same code."""
+        known = self.ledger.entries("diagnosis", diagnosis.code_hash)
+        if known:
+            last = known[-1].read(Diagnosis)
+            if set(last.metrics) == set(diagnosis.metrics) and last.severity == diagnosis.severity:
+                return
+        self.ledger.append("diagnosis", diagnosis.code_hash, diagnosis, self.clock())
 
     def _why_not(self, passage: Passage) -> str:
         """Why nothing may be tried now, or an empty string."""
@@ -237,9 +275,12 @@ class SelfHealingEngine:
         found: HealResult,
         diagnosis: Diagnosis,
         only: str | None,
+        *,
+        again: bool,
     ) -> HealResult:
         patches: list[HealingPatch] = []
         verdicts: list[Verdict] = []
+        skipped = ""
         chosen = [s for s in builtin(self.settings) if only in (None, s.name)]
         if not chosen:
             known = ", ".join(s.name for s in builtin(self.settings))
@@ -250,7 +291,12 @@ class SelfHealingEngine:
             self.on_step("strategy", f"{candidate.name}: looking for a patch")
             for patch in candidate.propose(diagnosis, bench, self.repo):
                 if self.ledger.quarantined(patch):
-                    self.on_step("patch", f"{patch.fingerprint} was rejected or rolled back before; skipped")
+                    skipped = f"{patch.fingerprint} was rejected or rolled back before"
+                    self.on_step("patch", f"{skipped}; skipped")
+                    continue
+                if not again and (why := self._settled(patch)):
+                    skipped = f"{patch.fingerprint} {why}"
+                    self.on_step("patch", f"{skipped}; skipped")
                     continue
                 patches.append(patch)
                 self.ledger.append("patch", patch.fingerprint, patch, self.clock())
@@ -263,9 +309,32 @@ class SelfHealingEngine:
         message = (
             f"unhealthy; {len(patches)} patches were measured, none provably helps"
             if patches
+            else f"unhealthy; no strategy has another patch for this: {skipped}"
+            if skipped
             else "unhealthy; no strategy has a patch for this"
         )
         return replace(found, patches=tuple(patches), verdicts=tuple(verdicts), message=message)
+
+    def _settled(self, patch: HealingPatch) -> str:
+        """Why another trial of the patch would decide nothing, or an empty string."""
+        words = [
+            verdict
+            for judged, verdict, _ in self.ledger.verdicts()
+            if judged.fingerprint == patch.fingerprint
+        ]
+        if not words:
+            return ""
+        last = words[-1]
+        if last.accepted:
+            may = phases.allowed(self.phase, patch.tier, last.sandbox_level)
+            return (
+                ""
+                if may.open or self.auto_apply
+                else f"was measured and helps; phase {self.phase} opens no changes"
+            )
+        if last.decision == "inconclusive" and len(words) < TRIALS:
+            return ""
+        return f"was measured {len(words)} times, last: {last.decision}"
 
     def judge_patch(self, bench: Bench, patch: HealingPatch, diagnosis: Diagnosis) -> Verdict:
         """Measure `patch` against the unpatched code until the judge has seen enough."""
@@ -284,15 +353,19 @@ class SelfHealingEngine:
         may = phases.allowed(self.phase, patch.tier, verdict.sandbox_level)
         if not (may.open or self.auto_apply):
             return replace(found, message=f"a patch helps; phase {self.phase} opens no changes")
-        wait = phases.next_change_at(self.ledger, self.settings) - self.clock()
-        if wait > 0 and not self.auto_apply:
-            return replace(found, message=f"a patch helps; the next change may be opened in {wait:.0f} s")
         change = passage.begin(patch, verdict, self.repo.branch())
         if change.state != "open":
             return replace(
                 found, changes=(change,), message=f"the change could not be opened: {change.reason}"
             )
-        if patch.tier == "review":
+        return self._go_on(passage, found, change)
+
+    def _go_on(self, passage: Passage, found: HealResult, change: Change) -> HealResult:
+        """What an open change may do now without a review: mostly, wait for one."""
+        patch, verdict = change.patch, change.verdict
+        level = verdict.sandbox_level if verdict is not None else "none"
+        may = phases.allowed(self.phase, patch.tier, level)
+        if patch.tier == "review" or verdict is None or not verdict.accepted:
             return replace(
                 found, changes=(change,), message="a change is open; only a person may merge its kind"
             )
@@ -373,19 +446,26 @@ class SelfHealingEngine:
     # Asynchronous faces
 
     async def acheck_and_heal(self) -> HealResult:
-        """`check_and_heal` in a thread, so that an event loop goes on."""
+        """`check_and_heal` in a thread, so that an event loop goes on.
+
+        Cancelling it does not stop the pass: that ends by itself, in its thread, with nothing left halfway.
+        """
         return await asyncio.to_thread(self.check_and_heal)
 
     async def autonomous_loop(self, interval_seconds: float = 300) -> None:
-        """A pass every `interval_seconds`, for ever; a pass that fails is logged and the loop goes on."""
+        """A pass every `interval_seconds`, until it is cancelled.
+
+        Whatever goes wrong in a pass is logged, and the loop goes on: a full disk or a store that is
+        being moved comes right again, and nobody would notice that healing had ended.
+        """
         while True:
             try:
-                result = await self.acheck_and_heal()
+                result = await asyncio.to_thread(self.check_and_heal, again=False)
                 log.info("pass: %s", result.message)
-            except RepoError as error:
-                log.info("pass skipped: %s", error)
-            except QighealError as error:
+            except (QighealError, QigcoreError, OSError) as error:
                 log.warning("pass failed: %s", error)
+            except Exception:
+                log.exception("pass failed; this is a mistake in qigheal or in a strategy")
             await asyncio.sleep(interval_seconds)
 
 

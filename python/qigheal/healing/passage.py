@@ -10,20 +10,18 @@ Nothing here proposes or judges a patch.
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 
 from qigcore.baseline import Baseline
+from qigcore.errors import QigcoreError
 from qigcore.history import History
 from qigcore.rows import METRICS, Batch
-from qigheal.errors import EngineError, PatchError, RepoError
+from qigheal.errors import EngineError, ManifestError, PatchError, RepoError
+from qigheal.healing.deploying import run_deploy
 from qigheal.healing.diagnosis import target_of
 from qigheal.healing.forge.local import LocalForge
 from qigheal.healing.ledger import Ledger
@@ -36,8 +34,6 @@ from qigheal.repo import Repo
 from qigheal.settings import HealSettings
 
 log = logging.getLogger("qigheal")
-
-DEPLOY_TIMEOUT_S = 600.0
 
 Step = Callable[[str, str], None]
 """Told of each step as it is taken: its name, and a sentence for a person."""
@@ -68,7 +64,16 @@ class Passage:
         return tuple(c for c in self.ledger.changes().values() if c.state not in FINAL_STATES)
 
     def begin(self, patch: HealingPatch, verdict: Verdict | None, target: str) -> Change:
-        """Open a change for `patch`, to be merged into branch `target`."""
+        """Open a change for `patch`, to be merged into branch `target`.
+
+        The same patch may come again, when its change is still pending or after it ended: the base
+        came back, or an operator insists. Its branch is the same one, so the change is taken up again.
+        """
+        known = self.ledger.changes().get(patch.fingerprint)
+        if known is not None and known.state not in FINAL_STATES:
+            return known
+        if known is not None:
+            return self._open(self._record(_taken_up(known, target)))
         change = Change(
             id=patch.fingerprint,
             state="opening",
@@ -81,30 +86,57 @@ class Passage:
         return self._open(self._record(change))
 
     def review(self, change: Change, *, approve: bool, reviewer: str, reason: str = "") -> Change:
-        """Approve or reject an open change; the reviewer's name goes into the merge commit.
+        """Approve an open change, or reject any that has not ended; the reviewer's name is kept.
 
-        One that cannot be opened, or cannot be merged yet, can still be rejected.
+        Rejecting one that is merged moves nothing: the healer lets go of it, and what becomes of it is
+        the reviewer's to say.
         """
-        if change.state not in (("open", "approved") if approve else ("opening", "open", "approved")):
+        if approve and change.state not in ("open", "approved"):
             raise EngineError(
-                f"change {change.id} is {change.state}; only an open change can be reviewed "
+                f"change {change.id} is {change.state}; only an open change can be approved "
                 "(list them with: qigheal patches)"
             )
-        state = "approved" if approve else "rejected"
-        return self._record(replace(change, state=state, reviewer=reviewer, reason=reason))
+        if change.state in FINAL_STATES:
+            raise EngineError(f"change {change.id} is {change.state}: it has ended (see: qigheal patches)")
+        if approve and (foreign := self._foreign(change)):
+            raise EngineError(foreign)
+        if approve:
+            return self._record(replace(change, state="approved", reviewer=reviewer, reason=reason))
+        if change.state in ("merging", "merged", "watching", "reverting", "reverted"):
+            left = f"{reviewer} took it over while it was {change.state}"
+            reason = f"{left}: {reason}" if reason else left
+            return self._record(replace(change, state="rejected", reason=reason))
+        return self._record(replace(change, state="rejected", reviewer=reviewer, reason=reason))
+
+    def hand_back(self, change: Change, reason: str) -> Change:
+        """An approval that no longer holds: the change is open again, and waits for a person."""
+        return self._record(replace(change, state="open", reviewer="", reason=reason))
 
     def advance(self, change: Change, baseline: Baseline | None) -> tuple[Change, Outcome | None]:
         """As far as the change goes now: until it ends, waits for a person, or waits for snapshots."""
+        if foreign := self._foreign(change):
+            self.on_step("blocked", foreign)
+            return replace(change, reason=foreign), None
+        try:
+            return self._advance(change, baseline)
+        except (RepoError, ManifestError, QigcoreError) as error:
+            # What stands in the way of one change must not stop the others, nor the pass.
+            return self._blocked(self.ledger.changes()[change.id], str(error)), None
+
+    def _advance(self, change: Change, baseline: Baseline | None) -> tuple[Change, Outcome | None]:
         outcome: Outcome | None = None
         while True:
             before = change
-            if change.state == "opening":
+            if change.state in ("opening", "open", "approved") and (moved := self._merger().moved(change)):
+                self.on_step("superseded", f"{change.branch}: {moved}")
+                change = self._record(replace(change, state="superseded", reason=moved))
+            elif change.state == "opening":
                 change = self._open(change)
             elif change.state in ("approved", "merging"):
                 change = self._merge(change, baseline)
             elif change.state == "merged":
                 change = self._deploy(change, then="watching")
-            elif change.state == "watching" and baseline is not None:
+            elif change.state == "watching":
                 change, outcome = self._watch(change, baseline)
             elif change.state == "reverting":
                 change = self._revert(change)
@@ -113,16 +145,28 @@ class Passage:
             if change.state == before.state or change.state in FINAL_STATES:
                 return change, outcome
 
+    def _foreign(self, change: Change) -> str:
+        """Why the change cannot be of this repository, or an empty string. Then nothing of it is touched:
+        another host may share the store, and the change be well under way there."""
+        if self.repo.has(change.patch.base):
+            return ""
+        return (
+            f"change {change.id} is {change.state}, and its base {change.patch.base[:10]} is not in "
+            f"{self.repo.root}: name the repository it is of, or give it up with: "
+            f"qigheal review {change.id} --reject"
+        )
+
     def _record(self, change: Change) -> Change:
         self.ledger.record_change(change, self.clock())
         return change
 
-    def _forge(self, change: Change) -> LocalForge:
-        return LocalForge(self.repo, Manifest.at(self.repo, change.patch.base))
+    def _merger(self) -> LocalForge:
+        """The forge for a change that is open already; what it may touch was settled then."""
+        return LocalForge(self.repo)
 
     def _open(self, change: Change) -> Change:
         try:
-            opened = self._forge(change).open(change)
+            opened = LocalForge(self.repo, Manifest.at(self.repo, change.patch.base)).open(change)
         except PatchError as error:
             # What may not be done today may not be done tomorrow either.
             self.on_step("blocked", str(error))
@@ -138,25 +182,33 @@ class Passage:
         return change if change.reason == reason else self._record(replace(change, reason=reason))
 
     def _merge(self, change: Change, baseline: Baseline | None) -> Change:
-        if change.state == "approved":
-            merging = replace(
-                change,
-                state="merging",
-                reason="",
-                merged_at=self.clock(),
-                ledger_head=self.ledger.head,
-                before=self._live_means(baseline),
-            )
-            self._record(merging)
-        else:
+        forge = self._merger()
+        if change.state == "merging":  # a healer was killed in it
             merging = change
-        forge = self._forge(merging)
-        try:
-            forge.rehearse_revert(merging)
-        except RepoError as error:
-            self.ledger.append("rehearsal", change.id, Rehearsal(ok=False, reason=str(error)), self.clock())
-            return self._blocked(replace(merging, state="approved"), str(error))
-        self.ledger.append("rehearsal", change.id, Rehearsal(ok=True), self.clock())
+        else:
+            # Asked before anything is written: a change may be blocked for weeks, at a pass every few minutes.
+            if obstacle := forge.obstacle(change):
+                return self._blocked(change, obstacle)
+            try:
+                forge.rehearse_revert(change)
+            except RepoError as error:
+                reason = str(error)
+                if change.reason != reason:
+                    self.ledger.append(
+                        "rehearsal", change.id, Rehearsal(ok=False, reason=reason), self.clock()
+                    )
+                return self._blocked(change, reason)
+            self.ledger.append("rehearsal", change.id, Rehearsal(ok=True), self.clock())
+            merging = self._record(
+                replace(
+                    change,
+                    state="merging",
+                    reason="",
+                    merged_at=self.clock(),
+                    ledger_head=self.ledger.head,
+                    before=self._live_means(baseline),
+                )
+            )
         merged = forge.merge(merging)
         if merged.state != "merged":
             return self._blocked(replace(merged, state="approved", reason=""), merged.reason)
@@ -172,7 +224,7 @@ class Passage:
             self.ledger.append(
                 "deploy", change.id, {"key": key, "command": manifest.deploy.command}, self.clock()
             )
-            code, output = self._run_deploy(manifest.deploy.command, at, key)
+            code, output = run_deploy(manifest.deploy.command, at, key, self.repo.owner)
             self.ledger.append(
                 "deployed", change.id, {"key": key, "returncode": code, "output": output}, self.clock()
             )
@@ -189,28 +241,6 @@ class Passage:
             if worktree.branch == branch:
                 return Path(worktree.path)
         return Path(self.repo.root)
-
-    def _run_deploy(self, command: tuple[str, ...], at: Path, key: str) -> tuple[int, str]:
-        argv = [sys.executable if command[0] == "python" else command[0], *command[1:]]
-        owner = self.repo.owner
-        identity: dict[str, Any] = (
-            {} if owner is None else {"user": owner.uid, "group": owner.gid, "extra_groups": []}
-        )
-        try:
-            done = subprocess.run(
-                argv,
-                cwd=at,
-                env={**os.environ, "QIGHEAL_CHANGE": key},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=DEPLOY_TIMEOUT_S,
-                check=False,
-                **identity,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return -1, str(error)
-        return done.returncode, done.stdout.decode("utf-8", "replace")[-2000:].strip()
 
     def _live_means(self, baseline: Baseline | None) -> dict[str, float]:
         """Means of the newest snapshots, to compare the merged code with."""
@@ -231,7 +261,14 @@ class Passage:
                 break
         return Batch.concat(kept, self.history.dim)
 
-    def _watch(self, change: Change, baseline: Baseline) -> tuple[Change, Outcome]:
+    def _watch(self, change: Change, baseline: Baseline | None) -> tuple[Change, Outcome | None]:
+        if baseline is None:
+            if self.clock() <= change.merged_at + self.settings.watch_deadline_s:
+                return change, None
+            reason = (
+                f"the service learned no baseline within {self.settings.watch_deadline_s:g} s of the merge"
+            )
+            return self._record(replace(change, state="unconfirmed", reason=reason)), None
         outcome = watch(
             change,
             remeasure(self._since_merge(change), baseline),
@@ -251,13 +288,31 @@ class Passage:
         return self._record(replace(change, state=outcome.state, reason=outcome.reason)), outcome
 
     def _revert(self, change: Change) -> Change:
-        reverted = self._forge(change).revert(change)
+        # The commit says why it is taken back, not what stood in the way meanwhile.
+        reverted = self._merger().revert(replace(change, reason=self._why_worse(change)))
         if reverted.state == "reverted":
             self.on_step("revert", f"took {change.branch} back as {reverted.revert_commit[:10]}")
             return self._record(reverted)
         tip = self.repo.ref(f"refs/heads/{change.target}")
-        if tip is not None and tip != change.merge_commit:
-            # Somebody built on it. Taking it back would take their work along.
+        if tip != change.merge_commit:
+            # Somebody built on it, or took the branch away. Taking it back would take their work along.
             log.warning("change %s is worse and cannot be taken back: %s", change.id, reverted.reason)
             return self._record(replace(reverted, state="contested"))
         return self._blocked(change, reverted.reason)
+
+    def _why_worse(self, change: Change) -> str:
+        outcomes = self.ledger.entries("outcome", change.id)
+        return outcomes[-1].read(Outcome).reason if outcomes else change.reason
+
+
+def _taken_up(change: Change, target: str) -> Change:
+    """A change that had ended, begun again: same patch, same branch, same commit on it."""
+    return Change(
+        id=change.id,
+        state="opening",
+        patch=change.patch,
+        verdict=change.verdict,
+        branch=change.branch,
+        target=target,
+        opened_at=change.opened_at,
+    )

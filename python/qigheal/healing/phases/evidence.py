@@ -17,7 +17,8 @@ ALONE: Final = "phase 4"
 """The reviewer named in a change that merged by itself: no person's review."""
 
 TAKEN_BACK: Final = frozenset({"reverting", "reverted", "rolled_back"})
-SETTLED: Final = TAKEN_BACK | {"confirmed", "unconfirmed", "contested"}
+SETTLED: Final = TAKEN_BACK | {"confirmed", "unconfirmed", "contested", "rejected"}
+"""Of changes that were applied; one was rejected after its merge when a person took it over."""
 
 
 class Review(Record, frozen=True):
