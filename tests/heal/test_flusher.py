@@ -261,6 +261,72 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_signal_handler_that_closes_amid_a_write_of_its_thread_does_not_hang(tmp_path: Path) -> None:
+    # It waited for the write that it had interrupted; with an RLock it went on to the writer's plain lock.
+    code = """
+import os, signal, sys
+import numpy as np
+from qigheal import GeometricHealthMonitor
+from qigheal.monitor import flusher
+from qigcore.history import History
+
+flusher.PATIENCE_S = 0.5
+host = GeometricHealthMonitor(dim=8, history=History(sys.argv[1], dim=8, durability="snapshot"))
+signal.signal(signal.SIGTERM, lambda *_: host.close())
+force = os.fdatasync
+def interrupted(descriptor):
+    if host._recorder.total == 5:
+        os.fdatasync = force
+        signal.raise_signal(signal.SIGTERM)
+    force(descriptor)
+os.fdatasync = interrupted
+for i in range(10):
+    host.record(0.75, float(i), np.ones(8))
+assert host.losses == 0, host.losses
+host.check_health()
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "store")], check=True, timeout=60)
+    assert stored(tmp_path / "store").kappa_eff.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]  # closed by then
+
+
+@pytest.mark.parametrize(
+    ("method", "inherited"), [("fork", True), ("fork", False), ("forkserver", False), ("spawn", False)]
+)
+def test_a_child_of_multiprocessing_leaves_all_its_rows(tmp_path: Path, method: str, inherited: bool) -> None:
+    # Such a child ends by os._exit: exit handlers do not run there before Python 3.13.
+    script = tmp_path / "host.py"
+    script.write_text(
+        """
+import multiprocessing, sys
+import numpy as np
+from qigheal import GeometricHealthMonitor
+
+store, method, inherited = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
+
+def make():
+    return GeometricHealthMonitor(dim=8, history=store, code_hash="")
+
+def serve(first):
+    mine = host if inherited else make()
+    for i in range(first, first + 20):
+        mine.record(0.75, float(i), np.ones(8))
+
+if __name__ == "__main__":
+    host = make()
+    context = multiprocessing.get_context(method)
+    children = [context.Process(target=serve, args=(20 * k,)) for k in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
+"""
+    )
+    arguments = [str(tmp_path / "store"), method, str(inherited)]
+    subprocess.run([sys.executable, str(script), *arguments], check=True, timeout=60)
+    assert sorted(stored(tmp_path / "store").kappa_eff.tolist()) == list(range(40))
+
+
 def test_the_end_of_the_interpreter_closes(tmp_path: Path) -> None:
     run(
         "monitor = GeometricHealthMonitor(history=sys.argv[1], dim=8, code_hash='')\n"

@@ -8,10 +8,12 @@ and counted. Nothing here judges a row.
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from qigcore.history import History
 from qigcore.recorder import Recorder
@@ -50,6 +52,9 @@ class Flusher:
         self._closed = False
         self._begin()
         atexit.register(self.close)
+        self._finalizer: Any = None
+        if (process := sys.modules.get("multiprocessing.process")) and process.parent_process():
+            self._close_with_child()
 
     def _begin(self) -> None:
         self.losses = 0
@@ -57,7 +62,8 @@ class Flusher:
         self.failure = ""
         self._written = self._recorder.total
         self._lock = threading.RLock()
-        self._busy = False
+        self._writing_in = 0  # the thread that writes now
+        self._ending = False  # a call of `close` came from within that thread's writing
         self._thread: threading.Thread | None = None
         # A SimpleQueue may be put to by a signal handler that interrupts another put.
         self._calls: SimpleQueue[bool] = SimpleQueue()
@@ -65,6 +71,14 @@ class Flusher:
     def after_fork(self) -> None:
         """In a child: the rows so far are the parent's to write, its thread and lock are not ours."""
         self._begin()
+        if util := sys.modules.get("multiprocessing.util"):  # this may be a child of its making
+            util.register_after_fork(self, Flusher._close_with_child)
+
+    def _close_with_child(self) -> None:
+        """Close when a child of multiprocessing ends, which before Python 3.13 runs no exit handlers."""
+        from multiprocessing.util import Finalize  # loaded in such a child, which is the only place for it
+
+        self._finalizer = Finalize(None, self.close, exitpriority=-1)
 
     def wake(self) -> None:
         """Have the thread write soon; the first call starts it. Never waits."""
@@ -84,19 +98,29 @@ class Flusher:
         """Write all rows so far, in this thread. Never raises; see `failure`."""
         with self._lock:
             # A signal handler that records while its own thread writes would write the same rows.
-            if self._busy or self._closed:
+            if self._writing_in or self._closed:
                 return
-            self._busy = True
+            self._writing_in = threading.get_ident()
             try:
                 with self._counted():
                     self._write()
                     self.failure = ""
             finally:
-                self._busy = False
+                self._writing_in = 0
+        if self._ending:
+            self.close()
 
     def close(self) -> None:
-        """Write what is left, end the thread, and let go of the history. Never raises."""
+        """Write what is left, end the thread, and let go of the history. Never raises.
+
+        In a signal handler that interrupted a write of the same thread it is put off until that is done.
+        """
+        if self._writing_in == threading.get_ident():  # to wait for that write would be to wait for ever
+            self._ending = True
+            return
         atexit.unregister(self.close)
+        if self._finalizer is not None:
+            self._finalizer.cancel()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             self._calls.put(True)
