@@ -21,6 +21,7 @@ FLOORS = {
     "qigheal.errors": 3,
     "qigheal.records": 3,
     "qigheal.settings": 3,
+    "qigheal.monitor": 5,
     "qigheal.healing": 6,
     "qigheal.healing.bench": 5,
     "qigheal.healing.passage": 7,
@@ -30,7 +31,9 @@ FLOORS = {
     "qigheal.cli": 9,
     "qigheal.demo": 8,
 }
-STAGES = ("diagnosis", "strategies", "trial", "judge", "forge", "watch", "ledger", "phases", "probed")
+STAGES = (
+    "diagnosis", "strategies", "trial", "judge", "forge", "deploying", "watch", "ledger", "phases", "probed"
+)  # fmt: skip
 
 
 def floor(module: str) -> int:
