@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -433,3 +434,23 @@ def test_worktrees_and_detached_heads(place: Place, tmp_path: Path) -> None:
     assert found == {place.path: "main", tmp_path / "side": "side", tmp_path / "loose": None}
     with pytest.raises(RepoError, match="HEAD is detached"):
         Repo(tmp_path / "loose").branch()
+
+
+def test_scratch_folders_of_the_killed_are_swept(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    repo = Repo(place.path)
+    left = tmp_path / "qigheal-git-left"
+    left.mkdir()
+    (left / "index").write_text("x")
+    foreign = tmp_path / "qigheal-gitless"
+    foreign.mkdir()
+    with repo._git.scratch() as used, repo._git.scratch() as new:
+        for folder in (left, foreign, used):
+            os.utime(folder, (1.0, 1.0))
+        with repo.lock("heal"):
+            assert not left.exists()
+            assert foreign.exists()
+            assert used.exists(), "one in use was taken away"
+            assert new.exists()

@@ -238,6 +238,7 @@ class Repo:
                 ) from held
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            Git.sweep()
             yield
         finally:
             os.close(handle)

@@ -9,11 +9,13 @@ What is asked of git, and why, stands in `repo` and `worktree`.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +26,8 @@ from qigheal.records import FileChange
 from qigheal.repo.owned import Owner
 
 TIMEOUT_S = 300.0
+SCRATCH = "qigheal-git-"
+NEW_S = 60.0
 NAME, EMAIL = "qigheal", "qigheal@localhost"
 FILE_MODES = ("100644", "100755")
 NO_FILE = "000000"
@@ -175,13 +179,30 @@ class Git:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A private temporary folder that the repository's owner may write to."""
-        folder = Path(tempfile.mkdtemp(prefix="qigheal-git-"))
+        folder = Path(tempfile.mkdtemp(prefix=SCRATCH))
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            fcntl.flock(held, fcntl.LOCK_EX)  # let go when the process ends, see `sweep`
             if self.owner is not None:
                 os.chown(folder, *self.owner)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
+
+    @staticmethod
+    def sweep() -> None:
+        """Remove the scratch folders of processes that were killed; those in use are left alone."""
+        for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+            with suppress(OSError):
+                held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    # A new one is locked only just after it was made.
+                    if os.fstat(held).st_mtime < time.time() - NEW_S:
+                        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        shutil.rmtree(folder, ignore_errors=True)
+                finally:
+                    os.close(held)
 
     def _command(self, arguments: tuple[str, ...], worktree: Path | None) -> tuple[list[str], Path]:
         # Without files to work on, the git folder stands in for a worktree: else the `core.worktree` of a
