@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from qigheal.records import Change, HealingPatch
+from tests.heal.test_engine import engine
 from tests.heal.toyhost import ToyHost
 
 
@@ -130,3 +132,43 @@ def test_markup_in_telemetry_is_shown_as_text(tmp_path: Path) -> None:
     said = qigheal("history", "--store", toy.store, cwd=tmp_path)
     assert said.returncode == 0
     assert "[red]boo[/" in said.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("phase", "status"),
+        ("phase", "advance"),
+        ("heal", "host"),
+        ("review", "ab", "--approve", "--host", "host"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_store_is_not_made(toy: ToyHost, tmp_path: Path, command: tuple[str, ...]) -> None:
+    said = qigheal(*command, "--store", "mistyped", cwd=tmp_path)
+    assert said.returncode == 69
+    assert "mistyped: no store here" in said.stderr
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_text_of_others_gives_the_terminal_no_orders(toy: ToyHost, tmp_path: Path) -> None:
+    toy.live(1.0, 3, "\033[2Jcode")
+    engine(toy).ledger.record_change(
+        Change(
+            id="ab",
+            state="rejected",
+            patch=HealingPatch(strategy="x", tier="review", base="0" * 40, diff="", rationale="", heals=()),
+            verdict=None,
+            branch="qigheal/x",
+            target="main",
+            opened_at=1.0,
+            reason="\033]0;title\a[red]reason",
+        ),
+        toy.clock,
+    )
+    for command in (("history", "--last", "2"), ("patches",)):
+        said = qigheal(*command, "--store", toy.store, cwd=tmp_path)
+        assert said.returncode == 0, said.stderr
+        assert "\033" not in said.stdout
+        assert "\a" not in said.stdout
+    assert "[red]reason" in said.stdout

@@ -26,6 +26,16 @@ def default_store() -> Path:
     return Path(os.environ.get("QIGHEAL_STORE") or ".qigheal")
 
 
+def operator() -> str:
+    """Who runs this, for the ledger: a name, or a number where the user has none, as in containers."""
+    import getpass  # not for a process that serves
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 def _inside(name: str, value: float, low: float, high: float) -> None:
     if not (isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high):
         raise InvalidLimit(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")

@@ -5,7 +5,6 @@ What is measured, decided or written is decided below; nothing here knows a form
 
 from __future__ import annotations
 
-import getpass
 import shlex
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show
 from qigheal.errors import LedgerError
 from qigheal.health import assess, remeasure, rules_for, trend_of
 from qigheal.records import HealthReport
-from qigheal.settings import HealSettings, MonitorSettings, SandboxChoice, default_store
+from qigheal.settings import HealSettings, MonitorSettings, SandboxChoice, default_store, operator
 
 app = typer.Typer(
     name="qigheal",
@@ -44,6 +43,14 @@ RING = 1000
 
 def _store(given: Path | None) -> Path:
     return given if given is not None else default_store()
+
+
+def _existing(given: Path | None) -> Path:
+    """The store, which must be there: a mistyped name is to be an error and not a new store."""
+    store = _store(given)
+    if not store.is_dir():
+        raise LedgerError(f"{store}: no store here; name the one that the service writes with --store")
+    return store
 
 
 def _baseline(store: Path) -> Baseline | None:
@@ -137,12 +144,15 @@ def heal(
     Example: qigheal heal ~/src/digits --store /var/lib/digits/.qigheal
     """
     from qigheal.healing.engine import SelfHealingEngine
+    from qigheal.repo import Repo
 
+    settings = HealSettings(sandbox=cast(SandboxChoice, sandbox))
+    Repo(host)  # a mistyped host is said before a missing store
     engine = SelfHealingEngine(
         host=host,
-        store=_store(store),
+        store=_existing(store) if healthy is None else _store(store),
         auto_apply=apply,
-        settings=HealSettings(sandbox=cast(SandboxChoice, sandbox)),
+        settings=settings,
         on_step=show.silent if json else show.step,
     )
     result = engine.check_and_heal(healthy=healthy, strategy=strategy)
@@ -188,8 +198,8 @@ def review(
     """
     from qigheal.healing.engine import SelfHealingEngine
 
-    engine = SelfHealingEngine(host=host, store=_store(store), on_step=show.silent if json else show.step)
-    changed = engine.review(change, approve=approve, reviewer=reviewer or getpass.getuser(), reason=reason)
+    engine = SelfHealingEngine(host=host, store=_existing(store), on_step=show.silent if json else show.step)
+    changed = engine.review(change, approve=approve, reviewer=reviewer or operator(), reason=reason)
     show.change(changed, json=json)
     return NOTHING_TO_SAY if approve and changed.state in ("open", "approved") else FINE
 
@@ -201,7 +211,7 @@ def phase_status(store: Store = None, json: Json = False) -> int:
     from qigheal.healing.ledger import Ledger
     from qigheal.healing.stored import store_evidence
 
-    place = _store(store)
+    place = _existing(store)
     ledger = Ledger(place / "ledger.db")
     show.phase(phases.current(ledger), phases.gate_status(ledger, store_evidence(place)), json=json)
     return FINE
@@ -214,9 +224,9 @@ def phase_advance(store: Store = None) -> int:
     from qigheal.healing.ledger import Ledger
     from qigheal.healing.stored import store_evidence
 
-    place = _store(store)
+    place = _existing(store)
     ledger = Ledger(place / "ledger.db")
-    entered = phases.advance(ledger, store_evidence(place), actor=getpass.getuser(), at=time.time())
+    entered = phases.advance(ledger, store_evidence(place), actor=operator(), at=time.time())
     show.line(f"phase {entered}")
     return FINE
 
@@ -232,7 +242,7 @@ def phase_override(
     from qigheal.healing.ledger import Ledger
 
     ledger = Ledger(_store(store) / "ledger.db")
-    phases.override(ledger, to, actor=getpass.getuser(), reason=reason, at=time.time())
+    phases.override(ledger, to, actor=operator(), reason=reason, at=time.time())
     show.line(f"phase {phases.current(ledger)}")
     return FINE
 

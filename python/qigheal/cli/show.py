@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from qigcore.history import Damage, SegmentInfo
@@ -38,7 +38,17 @@ def document(content: Any) -> None:
 
 def line(text: str) -> None:
     """One line for a person."""
-    console.print(text, markup=False)
+    console.print(_plain(text), markup=False)
+
+
+def _plain(text: str) -> str:
+    """Text of others without what a terminal would obey: escape sequences, carriage returns, and such."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def escape(text: str) -> str:
+    """Text of others for a cell of a table."""
+    return markup.escape(_plain(text))
 
 
 def silent_line(text: str) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import logging
 import os
 import shutil
@@ -41,7 +40,7 @@ from qigheal.host import Manifest, refusals
 from qigheal.records import Change, Diagnosis, HealingPatch, HealResult, Outcome, Verdict
 from qigheal.repo import Repo
 from qigheal.sandbox import Sandbox
-from qigheal.settings import HealSettings, MonitorSettings, default_store
+from qigheal.settings import HealSettings, MonitorSettings, default_store, operator
 
 if TYPE_CHECKING:
     from qigheal.monitor import GeometricHealthMonitor
@@ -371,11 +370,11 @@ class SelfHealingEngine:
             )
         if self.auto_apply:
             reason = "auto_apply was set by the operator"
-            self.ledger.append("override", change.id, {"actor": _user(), "reason": reason}, self.clock())
+            self.ledger.append("override", change.id, {"actor": operator(), "reason": reason}, self.clock())
         if not (may.merge_alone or self.auto_apply):
             return replace(found, changes=(change,), message="a change is open and waits for a review")
         change = passage.review(
-            change, approve=True, reviewer=_user() if self.auto_apply else phases.ALONE, reason=""
+            change, approve=True, reviewer=operator() if self.auto_apply else phases.ALONE, reason=""
         )
         change, outcome = passage.advance(change, self.baseline())
         message = (
@@ -471,10 +470,3 @@ class SelfHealingEngine:
 
 def _latest(changes: list[Change]) -> list[Change]:
     return list({change.id: change for change in changes}.values())
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
