@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from qigheal.errors import EngineError, RepoError
+from qigheal.errors import EngineError, LedgerError, RepoError
 from qigheal.healing.engine import SelfHealingEngine
 from qigheal.records import Change
 from tests.heal.test_engine import deploys, engine, harmful, opened, sick
@@ -255,3 +256,17 @@ def test_the_loop_outlives_every_error_and_ends_when_cancelled(
             await loop
 
     asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_nothing_is_merged_on_the_word_of_a_forged_row(toy: ToyHost) -> None:
+    sick(toy)
+    healer, _ = opened(toy)
+    tip = git(toy.path, "rev-parse", "main")
+    with contextlib.closing(sqlite3.connect(healer.ledger.path)) as forger, forger:
+        forger.execute("DROP TRIGGER entry_kept")
+        forger.execute(
+            """UPDATE entry SET data = replace(data, '"state":"open"', '"state":"approved"') WHERE kind = 'change'"""
+        )
+    with pytest.raises(LedgerError, match="chain is broken"):
+        healer.check_and_heal()
+    assert git(toy.path, "rev-parse", "main") == tip

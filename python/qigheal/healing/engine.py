@@ -26,7 +26,7 @@ from qigcore.baseline import Baseline
 from qigcore.errors import QigcoreError
 from qigcore.history import History
 from qigcore.rows import Batch
-from qigheal.errors import EngineError, PatchError, QighealError
+from qigheal.errors import EngineError, LedgerError, PatchError, QighealError
 from qigheal.healing import judge, phases
 from qigheal.healing.bench import Bench
 from qigheal.healing.diagnosis import diagnose
@@ -125,6 +125,12 @@ class SelfHealingEngine:
         if self.monitor is not None:
             self.monitor.flush()
         with self.repo.lock("heal"), History.read_only(self.store) as history:
+            if broken := self.ledger.verify():
+                # Approvals stand in it: nothing may be merged on the word of a row that was slipped in.
+                raise LedgerError(
+                    f"{self.ledger.path}: the ledger's chain is broken: {broken[0]}; nothing is done on its word. "
+                    "See to who wrote to it, then move it away to begin a new one"
+                )
             yield (
                 history,
                 Passage(
@@ -160,7 +166,7 @@ class SelfHealingEngine:
             does not: who measures until it comes out well has proved nothing.
 
         Raises RepoError when another healer holds the repository, EngineError when there is nothing
-        to judge by (no history or no baseline).
+        to judge by (no history or no baseline), LedgerError when the ledger was tampered with.
         """
         with self._opened() as (history, passage):
             baseline = self.baseline()
