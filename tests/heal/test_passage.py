@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -270,3 +272,24 @@ def test_nothing_is_merged_on_the_word_of_a_forged_row(toy: ToyHost) -> None:
     with pytest.raises(LedgerError, match="chain is broken"):
         healer.check_and_heal()
     assert git(toy.path, "rev-parse", "main") == tip
+
+
+def test_what_a_killed_healer_left_confined_is_ended(toy: ToyHost) -> None:
+    sick(toy)
+    healer = engine(toy)
+    with healer._bench(healer.repo.head()) as bench:
+        tree = bench.tree()
+    # What bubblewrap's second process looks like that was never told to go on.
+    stuck = ["bwrap", "-c", "import time; time.sleep(60)", "--ro-bind", str(tree), "/tree"]
+    elsewhere = [*stuck[:-2], f"{toy.path}", "/tree"]
+    with (
+        subprocess.Popen(stuck, executable=sys.executable) as left,
+        subprocess.Popen(elsewhere, executable=sys.executable) as foreign,
+    ):
+        try:
+            with healer._bench(healer.repo.head()):
+                left.wait(20)  # else TimeoutExpired
+            assert foreign.poll() is None
+        finally:
+            left.kill()
+            foreign.kill()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -40,6 +41,7 @@ from qigheal.host import Manifest, refusals
 from qigheal.records import Change, Diagnosis, HealingPatch, HealResult, Outcome, Verdict
 from qigheal.repo import Repo
 from qigheal.sandbox import Sandbox
+from qigheal.sandbox.processes import end_left_in
 from qigheal.settings import HealSettings, MonitorSettings, default_store, operator
 
 if TYPE_CHECKING:
@@ -142,8 +144,11 @@ class SelfHealingEngine:
     def _bench(self, base: str) -> Iterator[Bench]:
         """A bench on commit `base`, with the present manifest (an older commit may have none)."""
         manifest = Manifest.at(self.repo, self.repo.head())
-        folder = self.store / "bench"
+        # A folder for each host, as hosts may share a store.
+        host = hashlib.blake2b(os.fsencode(self.repo.common), digest_size=4).hexdigest()
+        folder = self.store / "bench" / host
         # A healer that was killed leaves its trees; only one works at a time, so they are nobody's now.
+        end_left_in(folder)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:

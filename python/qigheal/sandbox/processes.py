@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, cast
 
 from qigheal.errors import SandboxError
@@ -192,6 +193,37 @@ def end_marked(marker: str) -> None:
                 os.close(pidfd)
             _reap(pid)
     raise SandboxError("processes keep starting faster than they can be killed; use sandbox='namespaces'")
+
+
+def end_left_in(folder: Path) -> int:
+    """Kill what a killed healer left confined to trees below `folder`; gives how many that were.
+
+    A confined process dies with its healer, but for an instant at its start: bubblewrap's second
+    process waits there for the first, which dies, and knows nothing yet of whom to die with.
+    """
+    inside = f"{folder.absolute()}/".encode()
+
+    def left(pid: int) -> bool:
+        try:
+            words = _read(f"/proc/{pid}/cmdline").split(b"\0")
+        except OSError:
+            return False
+        return words[0].endswith(b"bwrap") and any(word.startswith(inside) for word in words)
+
+    ended = 0
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+        if not left(pid):
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                if left(pid):  # asked again, now that the number is held
+                    _kill(pidfd)
+                    ended += 1
+            finally:
+                os.close(pidfd)
+            _reap(pid)
+    return ended
 
 
 class Running:
