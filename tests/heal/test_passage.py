@@ -293,3 +293,16 @@ def test_what_a_killed_healer_left_confined_is_ended(toy: ToyHost) -> None:
         finally:
             left.kill()
             foreign.kill()
+
+
+def test_a_probe_that_fails_on_the_present_code_is_named(toy: ToyHost) -> None:
+    probe = toy.path / "app/probe.py"
+    probe.write_text(
+        probe.read_text().replace("for line in sys.stdin:", "for line in sys.stdin:\n    sys.exit(7)")
+    )
+    toy.healthy = toy.commit("A probe that gives up")
+    sick(toy)
+    result = engine(toy).check_and_heal()
+    assert result.patches == ()
+    assert "the present code cannot be measured" in result.message
+    assert "code 7" in result.message

@@ -308,6 +308,7 @@ class Bench:
         self.manifest = manifest
         self.base = base
         self.level = sandbox.level
+        self.failure = ""  # how the base's own probe failed last, for whoever has to mend it
         self._repo = repo
         self._sandbox = sandbox
         self._folder = Path(tempfile.mkdtemp(prefix="bench-", dir=workdir))
@@ -354,7 +355,12 @@ class Bench:
             env=ALLOCATOR,
             interpreter=self._interpreter(),
         ) as running:
-            yield Probe(running, probe.timeout_s, self._agree)
+            try:
+                yield Probe(running, probe.timeout_s, self._agree)
+            except ProbeError as failure:
+                if diff is None:
+                    self.failure = str(failure)
+                raise
 
     def run_tests(self, diff: str | None = None) -> Completed | None:
         """The host's tests on a throw-away copy of a tree; None when the manifest names none."""

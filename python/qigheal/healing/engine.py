@@ -319,6 +319,8 @@ class SelfHealingEngine:
         message = (
             f"unhealthy; {len(patches)} patches were measured, none provably helps"
             if patches
+            else f"unhealthy; the present code cannot be measured: {bench.failure}"
+            if bench.failure
             else f"unhealthy; no strategy has another patch for this: {skipped}"
             if skipped
             else "unhealthy; no strategy has a patch for this"
