@@ -29,6 +29,7 @@ from numeric cimport (
     Head, apart, prepared,
 )
 
+from collections.abc import Mapping
 from datetime import datetime, timezone
 
 import numpy as np
@@ -52,7 +53,6 @@ cdef tuple REGIME_NAMES = _rows.REGIMES
 cdef tuple FIELD_NAMES = _rows.REPAIRABLE
 cdef enum:
     FIELDS = 9
-
 
 
 include "reported.pxi"

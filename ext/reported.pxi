@@ -4,9 +4,9 @@ Conversion may run the host's code and may not fail: what cannot be used comes b
 and the recorder decides what that means. Only BaseExceptions that are no Exceptions pass through.
 """
 
-# Seconds of the first and last moment that can be written as ISO 8601: years 1 and 9999.
-cdef double EARLIEST = -62135596800.0
-cdef double LATEST = 253402300799.0
+# Years 1 to 9999, as ISO 8601 has them, less a day at each end: every local time can write those too.
+cdef double EARLIEST = -62135596800.0 + 86400.0
+cdef double LATEST = 253402300799.0 - 86400.0
 cdef str TIMESTAMPS = "Unix seconds or ISO 8601, years 1 to 9999"
 
 
@@ -29,6 +29,9 @@ cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(dict given, object key)  # leaves its error to the caller
     void raise_pending "PyErr_Occurred"() except *
 
+
+# Components that any basin has at most; see qigheal.settings.
+cdef Py_ssize_t MOST = 65536
 
 # Stands for a field that a mapping does not have.
 cdef object NOTHING = object()
@@ -122,6 +125,8 @@ cdef object _components(object basin, Py_ssize_t dim):
         else:
             return made
     try:
+        if hasattr(basin, "__len__") and len(basin) != dim:
+            return None  # before anything is made of it: a range may claim more than memory holds
         if isinstance(basin, np.ma.MaskedArray) and np.ma.getmaskarray(basin).any():
             return None
         array = np.asarray(basin)
@@ -151,6 +156,8 @@ cdef str _seen(object value):
         if value is None or isinstance(value, (int, float, str)):
             text = repr(value)
             return text if len(text) <= 60 else text[:57] + "..."
+        if not isinstance(value, np.ndarray) and len(value) > MOST:
+            return f"{type(value).__name__} of {len(value)}"
         array = np.asarray(value)
         if array.ndim == 0:
             return f"{type(value).__name__}"

@@ -83,17 +83,21 @@ cdef class GeometricSnapshot:
         self.memory_mb = _within("memory_mb", memory_mb, 0.0, INFINITY)
         if regime is None:
             regime = REGIME_NAMES[0 if self.phi < 0.30 else 1 if self.phi < 0.80 else 2]
-        if regime not in REGIME_NAMES:
+        if not isinstance(regime, str) or regime not in REGIME_NAMES:
             raise InvalidSnapshot("regime", f"one of {', '.join(REGIME_NAMES)}", _seen(regime))
         self.regime = regime
         self.code_hash = _text("code_hash", code_hash)
         self.module_name = _text("module_name", module_name)
         self._repaired = 0
-        for name in repaired:
-            if name not in FIELD_NAMES:
+        try:
+            names = tuple(repaired)
+        except Exception:
+            raise InvalidSnapshot("repaired", "a list of names", _seen(repaired)) from None
+        for name in names:
+            if not isinstance(name, str) or name not in FIELD_NAMES:
                 raise InvalidSnapshot("repaired", f"names among {', '.join(FIELD_NAMES)}", _seen(name))
             self._repaired |= 1 << FIELD_NAMES.index(name)
-        components = _components(basin_coords, len(basin_coords) if hasattr(basin_coords, "__len__") else 0)
+        components = _components(basin_coords, _length(basin_coords))
         if components is None or not np.isfinite(components).all() or not components.any():
             raise InvalidSnapshot("basin_coords", "finite components, not all 0", _seen(basin_coords))
         self._basin = components.tobytes()
@@ -136,6 +140,8 @@ cdef class GeometricSnapshot:
 
         Needed are timestamp, phi, kappa_eff and basin_coords. Raises InvalidSnapshot.
         """
+        if not isinstance(fields, Mapping):
+            raise InvalidSnapshot("fields", "a mapping", _seen(fields))
         known = {name: fields[name] for name in SNAPSHOT_FIELDS if name in fields}
         for name in ("timestamp", "phi", "kappa_eff", "basin_coords"):
             if name not in known:
@@ -179,6 +185,13 @@ cdef class GeometricSnapshot:
             f"GeometricSnapshot({moment}, phi={self.phi:.4g}, kappa_eff={self.kappa_eff:.4g}, "
             f"basin_drift={self.basin_drift:.4g}, regime={self.regime!r}, {marks})"
         )
+
+
+cdef Py_ssize_t _length(object basin):
+    try:
+        return len(basin)
+    except Exception:
+        return 0
 
 
 cdef GeometricSnapshot _snapshot_of(const Head* row, const double* components, Py_ssize_t dim, list names):

@@ -22,6 +22,19 @@ class Temperature:
         return 0.5
 
 
+class Vast:
+    """A sequence of 10⁹ components that knows whether it was unpacked."""
+
+    asked = False
+
+    def __len__(self):
+        return 10**9
+
+    def __getitem__(self, index):
+        self.asked = True
+        raise IndexError
+
+
 class Half(float):
     """A float that answers otherwise when asked."""
 
@@ -83,6 +96,20 @@ def test_what_is_no_basin_holds_the_last_good_one(odd):
     assert recorder.basins(3).tolist() == [[0, 2, 0, 0]] * 3
     assert recorder.heads(3)["repaired"].tolist() == [BIT["basin_coords"]] * 3
     assert recorder.invalid == {"basin_coords": 6}
+
+
+@pytest.mark.parametrize("on_invalid", ["repair", "raise"])
+def test_a_basin_that_claims_more_than_memory_holds_is_not_unpacked(on_invalid):
+    # A range of 10⁹ took 8 GB, and the host was killed for it.
+    recorder = Recorder(4, on_invalid=on_invalid)
+    vast = Vast()
+    if on_invalid == "repair":
+        recorder.record(0.5, 1.0, vast)
+    else:
+        with pytest.raises(InvalidSnapshot, match=r"got Vast of 1000000000$"):
+            recorder.record(0.5, 1.0, vast)
+    assert recorder.invalid == {"basin_coords": 1}
+    assert not vast.asked
 
 
 def test_every_kind_of_real_vector_is_a_basin():

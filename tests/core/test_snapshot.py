@@ -122,15 +122,25 @@ def test_a_file_of_the_earlier_modules_is_read():
         ("basin_drift", -1.0, "a finite number of at least 0, got -1.0"),
         ("memory_mb", math.inf, "a finite number of at least 0, got inf"),
         ("error_rate", 2, "a finite number from 0 to 1, got 2"),
+        ("basin_coords", np.array(5.0), "finite components"),
+        ("regime", np.ones(2), "one of linear, geometric, breakdown, got 2 components"),
         ("regime", "chaos", "one of linear, geometric, breakdown, got 'chaos'"),
         ("code_hash", 5, "text, got 5"),
         ("repaired", ["drift"], "names among phi, .*, got 'drift'"),
+        ("repaired", [np.ones(2)], "names among phi, .*, got 2 components"),
+        ("repaired", 5, "a list of names, got 5"),
         ("confidence", "high", "a finite number, got 'high'"),
     ],
 )
 def test_a_bad_field_is_refused_by_name(field, value, message):
     with pytest.raises(InvalidSnapshot, match=f"^{field}: expected {message}"):
         GeometricSnapshot.from_dict({**FULL, field: value})
+
+
+@pytest.mark.parametrize("fields", [None, 5, ["phi"]])
+def test_what_is_no_mapping_is_refused(fields):
+    with pytest.raises(InvalidSnapshot, match="fields: expected a mapping"):
+        GeometricSnapshot.from_dict(fields)
 
 
 @pytest.mark.parametrize("missing", ["timestamp", "phi", "kappa_eff", "basin_coords"])

@@ -199,3 +199,19 @@ def test_local_time_means_local_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_the_first_and_last_moment_taken_can_be_written_in_any_local_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        host = GeometricHealthMonitor(dim=4)
+        for moment in ("0001-01-01T00:00:00+00:00", "9999-12-31T23:59:58+00:00"):
+            host.capture(phi=0.7, kappa_eff=64.0, basin_coords=np.ones(4), timestamp=moment)
+        host.save_history(tmp_path / "history.json")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
