@@ -22,6 +22,7 @@ from qigcore.rules import severities
 from qigheal import GeometricHealthMonitor
 from qigheal.health import rules_for
 from qigheal.monitor import Limits
+from qigheal.monitor.ringview import RingView
 from qigheal.records import SEVERITIES
 from qigheal.settings import MonitorSettings
 
@@ -338,3 +339,22 @@ def test_importing_starts_nothing() -> None:
         "assert threading.active_count() == 1 and len(hooks) == 1\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_slice_passes_over_snapshots_overwritten_meanwhile() -> None:
+    host = GeometricHealthMonitor(dim=4, history_size=20)
+    for i in range(20):
+        host.record(0.75, float(i), np.ones(4))
+
+    class Busy:
+        """A ring that another thread writes to between any two looks."""
+
+        total, capacity = 20, 20
+
+        def snapshot(self, number: int) -> GeometricSnapshot:
+            host.record(0.75, 0.0, np.ones(4))
+            return host._recorder.snapshot(number)
+
+    view = RingView(Busy())  # type: ignore[arg-type]
+    assert [each.kappa_eff for each in view[:]] == []
+    assert [each.kappa_eff for each in view] == []

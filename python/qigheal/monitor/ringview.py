@@ -22,9 +22,11 @@ class RingView(Sequence[GeometricSnapshot]):
     @overload
     def __getitem__(self, index: slice) -> list[GeometricSnapshot]: ...
     def __getitem__(self, index: int | slice) -> GeometricSnapshot | list[GeometricSnapshot]:
-        total, count = self._recorder.total, len(self)
+        total = self._recorder.total
+        count = min(total, self._recorder.capacity)
         if isinstance(index, slice):
-            return [self._recorder.snapshot(total - count + i) for i in range(count)[index]]
+            chosen = range(total - count, total)[index]
+            return [each for number in chosen if (each := self._held(number)) is not None]
         try:
             return self._recorder.snapshot(total - count + range(count)[index])
         except IndexError:
@@ -32,12 +34,16 @@ class RingView(Sequence[GeometricSnapshot]):
 
     def __iter__(self) -> Iterator[GeometricSnapshot]:
         total = self._recorder.total
-        for number in range(total - len(self), total):
-            try:
-                snapshot = self._recorder.snapshot(number)
-            except IndexError:  # overwritten while somebody iterated
-                continue
-            yield snapshot
+        for number in range(max(0, total - self._recorder.capacity), total):
+            if (snapshot := self._held(number)) is not None:
+                yield snapshot
+
+    def _held(self, number: int) -> GeometricSnapshot | None:
+        """None for one that other threads overwrote since its number was read."""
+        try:
+            return self._recorder.snapshot(number)
+        except IndexError:
+            return None
 
     def __repr__(self) -> str:
         return f"<{len(self)} of {self._recorder.total} snapshots>"
