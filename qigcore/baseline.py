@@ -100,7 +100,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         lengths = {len(self.basin), len(self.component_mean), len(self.component_sd)}
         if lengths != {self.dim}:
             raise BaselineError(f"expected {self.dim} components (dim), got {sorted(lengths)}")
-        if not abs(math.fsum(value * value for value in self.basin) - 1.0) < 1e-6:
+        if not abs(math.hypot(*self.basin) - 1.0) < 5e-7:
             raise BaselineError("basin: expected a vector of unit length")
         if self.geometry == "simplex" and min(self.basin) < 0.0:
             raise BaselineError("basin: expected amplitudes of at least 0, for the simplex")
@@ -235,7 +235,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
                     f"read it with the version of qigheal that wrote it"
                 )
             return msgspec.json.decode(data, type=cls)
-        except (msgspec.DecodeError, BaselineError) as error:
+        except (msgspec.DecodeError, RecursionError, BaselineError) as error:
             raise BaselineError(f"{path}: {error}; {remedy}") from error
 
 

@@ -113,7 +113,7 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
             return cls()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise HistoryError(
                 f"{path}: expected the settings that a monitor wrote, got: {error}; "
                 "remove the file, and the service writes it again when it starts"

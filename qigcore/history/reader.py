@@ -119,9 +119,9 @@ class Source:
         try:
             with opened(self.path) as descriptor:
                 alive, size = held(descriptor), os.fstat(descriptor).st_size
-        except OSError:
+            return self._seen != (alive, size, *journal_mark(self.path))
+        except OSError:  # `chunks` will say which
             return True
-        return self._seen != (alive, size, *journal_mark(self.path))
 
     def bound(self, tally: Tally) -> float:
         """No row still to come sorts before this. Reads the header where that has not been done."""

@@ -282,3 +282,15 @@ def test_a_band_is_plain_data() -> None:
     band = Band(mean=1.0, sd=0.1, low=0.7, high=1.3, constant=False, autocorrelation=0.0, count=30)
     with pytest.raises(AttributeError):
         band.low = 0.0  # type: ignore[misc]
+
+
+def test_a_hostile_file_is_refused_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    path.write_text('{"version": 1, "later": ' + "[" * 100_000)
+    with pytest.raises(BaselineError, match="delete the file"):
+        Baseline.load(path)
+    Baseline.learn(np.random.default_rng(0).dirichlet(np.full(4, 50.0), 30)).save(path)
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "basin": [1.3e154] * 4}))  # their squares overflow a sum
+    with pytest.raises(BaselineError, match="unit length"):
+        Baseline.load(path)

@@ -6,6 +6,7 @@ import os
 import tracemalloc
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,3 +150,14 @@ def test_scanning_holds_one_block_at_a_time(path: Path) -> None:
         tracemalloc.stop()
     assert total == 60 * 256
     assert peak < 10 * 256 * 600 < 60 * 256 * 600
+
+
+@pytest.mark.parametrize("foreign", [Path.mkdir, os.mkfifo, lambda path: os.symlink(path, path)])
+def test_something_else_in_the_place_of_a_journal_stops_no_follower(path: Path, foreign: Any) -> None:
+    with History(path, dim=3) as history:
+        append(history, 300)
+    foreign(file_of(path, ".qigh").with_suffix(".journal"))
+    with History(path, dim=3) as history:
+        append(history, 5)
+        assert counted(history.follow(poll_s=0, stop=lambda: True))[-5:] == list(range(5))
+        assert len(history.damage.unreadable) == 1

@@ -74,3 +74,9 @@ def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_store() == Path(".qigheal")
     monkeypatch.setenv("QIGHEAL_STORE", "/var/lib/x")
     assert default_store() == Path("/var/lib/x")
+
+
+def test_nested_beyond_reason_is_refused_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "monitor.json").write_text('{"later": ' + "[" * 100_000)
+    with pytest.raises(HistoryError, match="remove the file"):
+        MonitorSettings.load(tmp_path)
