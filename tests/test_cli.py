@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from qigcore.history import History
+from qigcore.rows import HEAD
 from qigheal.records import Change, HealingPatch
 from tests.heal.test_engine import engine
 from tests.heal.toyhost import ToyHost
@@ -172,3 +175,32 @@ def test_text_of_others_gives_the_terminal_no_orders(toy: ToyHost, tmp_path: Pat
         assert "\033" not in said.stdout
         assert "\a" not in said.stdout
     assert "[red]reason" in said.stdout
+
+
+def test_times_beyond_the_calendar_and_names_beyond_utf8_are_shown(tmp_path: Path) -> None:
+    heads = np.zeros(12, HEAD)
+    heads["timestamp"], heads["code"] = 1e300, 1
+    with History(tmp_path / "store", dim=4) as history:
+        history.append_rows(heads, np.full((12, 4), 0.25), ("", "a\ud800\nb"))
+    (tmp_path / "store" / os.fsdecode(b"\xff.qigh")).write_bytes(b"foreign")
+    said = qigheal("history", "--store", tmp_path / "store", "--last", "2", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert "1e+300 s" in said.stdout
+    assert "a\N{REPLACEMENT CHARACTER} b" in said.stdout
+    document = json.loads(qigheal("history", "--store", tmp_path / "store", "--json", cwd=tmp_path).stdout)
+    assert len(document["snapshots"]) == 12
+    assert qigheal("status", "--store", tmp_path / "store", cwd=tmp_path).returncode == 1
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_story(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = qigheal("demo", "--json", "--output", "file", cwd=tmp_path)
+    assert said.returncode == 69
+    assert said.stdout == ""
+    assert "--output" in said.stderr
+    assert said.stderr.count("\n") == 1
+
+
+def test_a_locale_without_greek(toy: ToyHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert qigheal("history", "--store", toy.store, "--last", "1", cwd=tmp_path).returncode == 0

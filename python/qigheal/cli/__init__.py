@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 from qigheal.errors import MissingExtra
@@ -26,15 +27,20 @@ def main() -> None:
 
     from qigcore.errors import QigcoreError
     from qigheal.cli.commands import app
+    from qigheal.cli.show import plain
     from qigheal.errors import QighealError
 
+    # A locale without Greek gets Φ as \u03a6, which JSON allows too.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # typer does not export the class of usage errors, only this child of it.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     try:
         code = typer.main.get_command(app)(standalone_mode=False, prog_name="qigheal")
     except usage_error as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        print(f"qigheal: {' '.join(message.split())} (see: qigheal --help)", file=sys.stderr)
+        what = f"{plain(' '.join(message.split()))} (see: qigheal --help)" if message else "which command?"
+        print(f"qigheal: {what}", file=sys.stderr)
         sys.exit(USAGE)
     except (typer.Abort, KeyboardInterrupt):
         print(
@@ -45,6 +51,6 @@ def main() -> None:
         sys.stderr.close()  # the reader of a pipe went away; Python would complain about the flush
         sys.exit(INTERRUPTED)
     except (QighealError, QigcoreError) as error:
-        print(f"qigheal: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"qigheal: {plain(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(ENVIRONMENT)
     sys.exit(code if isinstance(code, int) else FINE)

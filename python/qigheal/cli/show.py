@@ -32,23 +32,35 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 def document(content: Any) -> None:
     """One JSON document on standard output."""
-    encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
-    print(encoded.decode())
+    try:
+        encoded = msgspec.json.encode(content)
+    except UnicodeEncodeError:  # the name of a file need not be text
+        encoded = msgspec.json.encode(_encodable(msgspec.to_builtins(content)))
+    print(msgspec.json.format(encoded, indent=2).decode())
+
+
+def _encodable(content: Any) -> Any:
+    """The same plain data with U+FFFD for what UTF-8 cannot hold."""
+    if isinstance(content, str):
+        return content.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    if isinstance(content, dict):
+        return {_encodable(key): _encodable(value) for key, value in content.items()}
+    return [_encodable(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def line(text: str) -> None:
     """One line for a person."""
-    console.print(_plain(text), markup=False)
+    console.print(plain(text), markup=False)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text of others without what a terminal would obey: escape sequences, carriage returns, and such."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def escape(text: str) -> str:
-    """Text of others for a cell of a table."""
-    return markup.escape(_plain(text))
+    """Text of others for a cell of a table, which is one line."""
+    return markup.escape(plain(text).replace("\n", " "))
 
 
 def silent_line(text: str) -> None:
@@ -65,7 +77,11 @@ def silent(stage: str, sentence: str) -> None:
 
 
 def _when(at: float | None) -> str:
-    return "" if not at else datetime.fromtimestamp(at, UTC).astimezone().isoformat(" ", "seconds")
+    """Local time; where a service's clock was beyond the calendar, the seconds that it gave."""
+    try:
+        return "" if not at else datetime.fromtimestamp(at, UTC).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{at:.6g} s"
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

@@ -287,7 +287,13 @@ def tell(*, fault_temperature: float, folder: Path, say: Say) -> dict[str, Any]:
     Raises DemoError when it does not come to its end, MissingExtra without the demo's extra.
     """
     begun = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()  # better now than when the story is told
+    except OSError as error:
+        raise DemoError(
+            f"{folder}: the report cannot be written there: {error.strerror}; name another folder with --output"
+        ) from error
     with tempfile.TemporaryDirectory(prefix="qigheal-demo-") as name:
         work = Path(name)
         host = make_host(work / "digits")
