@@ -39,3 +39,19 @@ def test_an_empty_store_is_not_measured(tmp_path: Path) -> None:
     assert found.trends_known == 0
     with pytest.raises(HistoryError):
         store_evidence(tmp_path / "none")
+
+
+def test_rows_that_damage_hides_are_not_present(tmp_path: Path) -> None:
+    toy = ToyHost(tmp_path)
+    toy.live(1.0, 300, toy.healthy)
+    (segment,) = toy.store.glob("*.qigh")
+    intact = segment.read_bytes()
+    for at in range(0, len(intact) - 400, 20):  # until a flip meets the column of times
+        segment.write_bytes(
+            intact[:at] + bytes(byte ^ 0xFF for byte in intact[at : at + 20]) + intact[at + 20 :]
+        )
+        found = store_evidence(toy.store)
+        if found.snapshots == 300 and found.present_share == 0.0:
+            break
+    else:
+        pytest.fail("no flip hid the rows")

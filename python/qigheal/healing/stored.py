@@ -49,7 +49,10 @@ def _present(history: History, segments: Sequence[SegmentInfo]) -> float | None:
     if not intervals:
         return None
     usual = float(np.median(intervals))
-    times = np.sort(np.concatenate([batch.timestamp for batch in history.scan(columns=("timestamp",))]))
+    read = [batch.timestamp for batch in history.scan(columns=("timestamp",))]
+    if not read:
+        return 0.0  # rows were written, and damage hides them all
+    times = np.sort(np.concatenate(read))
     gaps = np.diff(times)
     missing = float(np.rint(gaps[gaps > PAUSE * usual] / usual - 1).sum())
     return len(times) / (len(times) + missing)

@@ -206,14 +206,6 @@ class Repo:
         """Make a ref that must not exist yet: of several callers one succeeds."""
         self._git.run("update-ref", "--no-deref", full_name(name), sha, "")
 
-    def update_ref(self, name: str, new: str, old: str) -> None:
-        """Move a ref that must be at `old`. For a branch that may be checked out, use `advance`."""
-        self._git.run("update-ref", "--no-deref", full_name(name), new, old)
-
-    def delete_ref(self, name: str, old: str) -> None:
-        """Delete a ref that must be at `old`."""
-        self._git.run("update-ref", "--no-deref", "-d", full_name(name), old)
-
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the repository against others that ask for the same name, linked worktrees included.
@@ -264,10 +256,6 @@ class Repo:
     def dirty(self, worktree: Path) -> tuple[str, ...]:
         """Tracked paths with uncommitted changes, staged or not; nothing is written to find out."""
         return self._checkout(worktree).dirty()
-
-    def untracked_or_ignored(self, worktree: Path, paths: tuple[str, ...]) -> tuple[str, ...]:
-        """Which of `paths`, or of the folders they need, exist in a worktree without being tracked."""
-        return self._checkout(worktree).in_the_way(paths)
 
     def advance(self, branch: str, new: str, old: str, message: str) -> None:
         """Move a branch from `old` to `new`, and with it the one worktree where it is checked out.
