@@ -570,7 +570,7 @@ class TestLevels:
                 "#!/bin/sh\necho 'bwrap: no permission to create a namespace' >&2; exit 1\n",
                 "no permission to create",
             ),
-            (FAKE, "does not hold: .*network devices: expected"),
+            (FAKE, "does not hold: .*system-call filter: expected"),
         ],
         ids=["refused", "pretends"],
     )
