@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -204,3 +206,29 @@ def test_a_report_that_cannot_be_written_is_said_before_the_story(tmp_path: Path
 def test_a_locale_without_greek(toy: ToyHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     assert qigheal("history", "--store", toy.store, "--last", "1", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_demo_that_is_stopped_leaves_nothing(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", "from qigheal.cli import main; main()", "demo"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    ) as demo:
+        assert demo.stdout is not None
+        while not demo.stdout.readline().startswith("1."):
+            assert demo.poll() is None
+        demo.send_signal(number)
+        _, complaint = demo.communicate(timeout=60)
+    assert demo.returncode == code, complaint
+    assert complaint.startswith("qigheal: interrupted") or number != signal.SIGINT
+    assert complaint.count("\n") <= 1
+    assert not any(scratch.glob("qigheal-demo-*"))
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it may end while we look
+            assert os.fsencode(scratch) not in process.read_bytes()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 
 from qigheal.errors import MissingExtra
@@ -14,6 +15,7 @@ FINE, UNHEALTHY, NOTHING_TO_SAY = 0, 1, 2
 USAGE = 64
 ENVIRONMENT = 69
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def main() -> None:
@@ -33,10 +35,14 @@ def main() -> None:
     # A locale without Greek gets Φ as \u03a6, which JSON allows too.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    # As on Ctrl-C: what is under way is wound up, and no process or folder of it stays behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     # typer does not export the class of usage errors, only this child of it.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     try:
         code = typer.main.get_command(app)(standalone_mode=False, prog_name="qigheal")
+        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
     except usage_error as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         what = f"{plain(' '.join(message.split()))} (see: qigheal --help)" if message else "which command?"
