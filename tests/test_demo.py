@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from qigheal.demo.story import tell
+from qigheal.demo import story
+from qigheal.demo.story import Story, tell
 
 # The healer measures time: these run by themselves, after the tests that share the machine.
 pytestmark = pytest.mark.alone
@@ -84,3 +87,17 @@ def test_a_deploy_that_does_no_harm_gets_no_patch(tmp_path: Path) -> None:
     assert told["fault"]["detected_after_snapshots"] is None
     assert told["patch"] is None
     assert told["change"] is None
+
+
+@pytest.mark.parametrize(
+    ("severities", "after"),
+    [([0, 0, 0, 0], None), ([0, 1, 0, 0], None), ([2, 2, 2, 2], 1), ([1, 0, 2, 2], 3), ([0, 0, 0, 1], 4)],
+)
+def test_an_alarm_that_came_and_went_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, severities: list[int], after: int | None
+) -> None:
+    batch = SimpleNamespace(code_hash=["a" * 10] * 2 + ["b" * 10] * 4)
+    monkeypatch.setattr(story, "replay", lambda *_: np.array([1, 0, *severities]))
+    monkeypatch.setattr(story, "rules_for", lambda *_: None)
+    told = SimpleNamespace(read=lambda: (batch, None), store=tmp_path)
+    assert Story.detection(told, "b" * 40) == after
