@@ -12,7 +12,7 @@ RUNTIME := msgspec numpy prometheus-client zstandard
 .PHONY: demo test bench lint build clean help
 
 help:
-	@echo "make demo   run the whole story on a real small service (3 minutes)"
+	@echo "make demo   run the whole story on a real small service (a minute or two)"
 	@echo "make test   run every test, then the linter and the type checker"
 	@echo "make bench  measure against peers"
 	@echo "make clean  remove what these made"

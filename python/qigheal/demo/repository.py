@@ -85,7 +85,7 @@ def _images() -> dict[str, np.ndarray]:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError as missing:
-        raise MissingExtra("scikit-learn", "demo", "the demo host's images") from missing
+        raise MissingExtra("scikit-learn", "demo", "the demo host") from missing
     pixels, labels = load_digits(return_X_y=True)
     keys, requests, key_labels, request_labels = train_test_split(
         pixels / 16, labels, train_size=KEYS, stratify=labels, random_state=SEED

@@ -317,7 +317,7 @@ class SelfHealingEngine:
                     made = replace(found, patches=tuple(patches), verdicts=tuple(verdicts))
                     return self._open(passage, made, patch, verdict)
         message = (
-            f"unhealthy; {len(patches)} patches were measured, none provably helps"
+            f"unhealthy; patches measured: {len(patches)}, none provably helps"
             if patches
             else f"unhealthy; the present code cannot be measured: {bench.failure}"
             if bench.failure
