@@ -330,7 +330,7 @@ def _notes(
     drift_ceiling: float,
     limits: dict[str, Any],
 ) -> list[str]:
-    """What the source packet's absolute limits would have said of this healthy host, and what was constant."""
+    """What the source document's absolute limits would have said of this healthy host, and what was constant."""
     notes = []
 
     def met(values: FloatArray, within: Any, text: str, mean: float, unit: str = "") -> None:

@@ -207,7 +207,7 @@ def absolute_rules(
     latency_max_ms: float = 2000.0,
     memory_growth_max_mb: float = 10.0,
 ) -> RuleSet:
-    """The rules that hold until a baseline is learned; the defaults are the source packet's conventions.
+    """The rules that hold until a baseline is learned; the defaults are the source document's conventions.
 
     phi_min: 0 to 1; drift_max: radians; error_rate_max: 0 to 1; memory_growth_max_mb: per snapshot.
     """

@@ -232,3 +232,53 @@ def test_a_demo_that_is_stopped_leaves_nothing(tmp_path: Path, number: signal.Si
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it may end while we look
             assert os.fsencode(scratch) not in process.read_bytes()
+
+
+def test_an_output_that_cannot_be_written_is_no_verdict(toy: ToyHost, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "from qigheal.cli import main; main()",
+        "status",
+        "--store",
+        str(toy.store),
+    ]
+    for arguments in ([], ["--json"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [*command, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert done.returncode == 69
+        assert done.stderr.startswith("qigheal: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_went_away_is_no_verdict(toy: ToyHost, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    for arguments in (["--last", "300"], ["--last", "300", "--json"]):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from qigheal.cli import main; main()",
+                "history",
+                "--store",
+                str(toy.store),
+                *arguments,
+            ],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in (69, 130), done.stderr
+        assert "Traceback" not in done.stderr
+    os.close(writer)
+
+
+def test_patches_of_a_store_that_has_none(toy: ToyHost, tmp_path: Path) -> None:
+    said = qigheal("patches", "--store", toy.store, "--json", cwd=tmp_path)
+    assert said.returncode == 2
+    assert json.loads(said.stdout) == {"changes": [], "measured": []}
+    assert not (toy.store / "ledger.db").exists()

@@ -125,7 +125,7 @@ def trend_of(batch: Batch, metric: str, baseline: Baseline | None = None) -> Tre
     """Which way a metric (a key of `rows.METRICS`) has been going over a batch in time order.
 
     Repaired values are left out. Higher is better for Φ, lower for drift, latency, errors and memory;
-    κ is better the nearer it is to the centre of its healthy band, or to the packet's κ* before one
+    κ is better the nearer it is to the centre of its healthy band, or to the source document's κ* before one
     is learned. Raises ValueError for another metric.
     """
     if metric not in METRICS:

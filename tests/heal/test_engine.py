@@ -408,16 +408,21 @@ def test_an_ordinary_user_heals_their_own_host(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can work in another user's repository")
-def test_root_leaves_nothing_of_its_own_in_a_users_repository(toy: ToyHost) -> None:
+def test_root_leaves_nothing_of_its_own_in_a_users_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="theirs-") as name:  # pytest keeps its own folders to root
+        folder = Path(name)
+        folder.chmod(0o755)
+        toy = ToyHost(folder)
+        monkeypatch.setenv("TOY_DEPLOYS", str(toy.deploys))
+        heal_as_root(toy)
+
+
+def heal_as_root(toy: ToyHost) -> None:
     sick(toy)
     for path in [toy.path, *toy.path.rglob("*")]:
         os.chown(path, USER, USER, follow_symlinks=False)
     toy.deploys.touch()
     os.chown(toy.deploys, USER, USER)
-    toy.path.parent.chmod(0o755)
-    for parent in toy.path.parents:  # pytest keeps its folders to root
-        if parent.is_relative_to(Path(tempfile.gettempdir())) and parent != Path(tempfile.gettempdir()):
-            parent.chmod(0o755)
     healer, change = opened(toy)
     change = healer.review(change.id, approve=True, reviewer="Ada")
     assert change.state == "watching", change.reason

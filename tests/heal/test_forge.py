@@ -108,7 +108,7 @@ def test_the_whole_way_there_and_back(place: Place) -> None:
     assert place.head() == place.base
     assert trailers(place, opened.head) == f"Qigheal-Change: {opened.id}"
     body = place.git("log", "-1", "--format=%B", opened.head)
-    assert "Fitness 0.910, 95 % interval 0.880 to 0.940, 40 pairs" in body
+    assert "Fitness 0.910, 95 % bounds 0.880 and 0.940, 40 pairs" in body
     assert max(map(len, body.splitlines())) <= 72
 
     forge.rehearse_revert(opened)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 
@@ -53,10 +54,28 @@ def main() -> None:
             "qigheal: interrupted; what was begun stands in the ledger and goes on next time", file=sys.stderr
         )
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe went away; Python would complain about the flush
-        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        # rich and typer end a command whose reader went away with 1, which here means unhealthy.
+        if end.code == 1:
+            _leave_stdout()
+            sys.exit(INTERRUPTED)
+        raise
+    except OSError as error:
+        _leave_stdout()
+        print(f"qigheal: {error.strerror or error}; is the disk full, or the output closed?", file=sys.stderr)
+        sys.exit(ENVIRONMENT)
     except (QighealError, QigcoreError) as error:
         print(f"qigheal: {plain(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(ENVIRONMENT)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _leave_stdout()
+        print(f"qigheal: the output could not be written: {error.strerror}", file=sys.stderr)
+        sys.exit(ENVIRONMENT)
     sys.exit(code if isinstance(code, int) else FINE)
+
+
+def _leave_stdout() -> None:
+    """Nothing more can be written there; without this Python would try once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

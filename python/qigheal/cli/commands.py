@@ -172,7 +172,11 @@ def patches(store: Store = None, json: Json = False) -> int:
     """
     from qigheal.healing.ledger import Ledger
 
-    ledger = Ledger(_store(store) / "ledger.db", read_only=True)
+    place = _store(store)
+    if place.is_dir() and not (place / "ledger.db").exists():
+        show.patches((), [], json=json)
+        return NOTHING_TO_SAY
+    ledger = Ledger(place / "ledger.db", read_only=True)
     problems = ledger.verify()
     if problems:
         raise LedgerError(f"the ledger's chain is broken: {problems[0]}; trust nothing after that row")

@@ -27,7 +27,7 @@ COLOUR = {"normal": "green", "warning": "yellow", "critical": "red"}
 WIDE = 160
 """Columns where the output is no terminal: a file or a pipe has no edge at which to cut a word off."""
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def document(content: Any) -> None:
@@ -50,7 +50,7 @@ def _encodable(content: Any) -> Any:
 
 def line(text: str) -> None:
     """One line for a person."""
-    console.print(plain(text), markup=False)
+    console.print(plain(text), markup=False, soft_wrap=not sys.stdout.isatty())
 
 
 def plain(text: str) -> str:
@@ -94,6 +94,9 @@ def _table(*columns: str, title: str | None = None) -> Table:
 def status(report: HealthReport, *, json: bool) -> None:
     if json:
         document(report)
+        return
+    if not report.snapshots:
+        line("no snapshots are stored here")
         return
     word = "learning" if report.state == "learning" else "healthy" if report.healthy else report.severity
     console.print(f"[{COLOUR[report.severity]}]{word}[/]", f"after {report.snapshots} snapshots")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,12 @@ class LiveService:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> LiveService:
+        # The service ends with the demo even where the demo is killed; without setpriv it then lives on.
+        with_parent = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "digits.service", "--store", str(self.store)),
+                    *(*with_parent, sys.executable, "-m", "digits.service", "--store", str(self.store)),
                     *("--rate", str(RATE)),
                 ],
                 cwd=self.host,

@@ -60,7 +60,7 @@ class Story:
             settings=HealSettings(sandbox="none" if self.level == "none" else "auto"),
             on_step=lambda stage, sentence: say(f"    {stage}: {sentence}"),
         )
-        self.events: list[dict[str, str | int]] = []
+        self.marks: list[tuple[str, str, str]] = []
 
     def read(self) -> tuple[Batch, Baseline]:
         """All snapshots so far, with their drift measured against the learned baseline."""
@@ -115,8 +115,18 @@ class Story:
 
         self.wait_for(f"{wanted} snapshots{of}", enough)
 
-    def mark(self, label: str, kind: str) -> None:
-        self.events.append({"snapshot": self.count(), "label": label, "kind": kind})
+    def mark(self, label: str, kind: str, commit: str) -> None:
+        """Note an event, to be drawn where the first snapshot of its commit stands."""
+        self.marks.append((label, kind, commit))
+
+    def events(self, batch: Batch) -> list[dict[str, str | int]]:
+        """The events with the positions of the snapshots from which on they show."""
+        found: list[dict[str, str | int]] = []
+        for label, kind, commit in self.marks:
+            own = np.flatnonzero(batch.code_hash == commit)
+            if len(own):
+                found.append({"snapshot": int(own[0]), "label": label, "kind": kind, "commit": commit})
+        return found
 
     # The acts
 
@@ -145,7 +155,7 @@ class Story:
     def go_wrong(self, temperature: float) -> dict[str, Any]:
         self.say(f"2. A deploy goes wrong: a commit sets the attention temperature to {temperature:g}.")
         commit = commit_temperature(self.host.path, temperature)
-        self.mark(f"deploy: τ = {temperature:g}", "fault")
+        self.mark(f"deploy: τ = {temperature:g}", "fault", commit)
         self.service.deploy()
         self.wait_for_snapshots(FAULTY_SNAPSHOTS, commit)
         after = self.detection(commit)
@@ -195,9 +205,12 @@ class Story:
             if line[:1] in "+-" and line[:3] not in ("+++", "---"):
                 self.say(f"     {line}")
         fitness = verdict.fitness
+        bounds = f"95 % bounds {fitness.low:.2f} and {fitness.high:.2f}"
+        if fitness.low == fitness.high:
+            bounds = "the same for every resample of the pairs"
         self.say(
             f"   {verdict.pairs} interleaved pairs against the unpatched code ({verdict.sandbox_level}): "
-            f"fitness {fitness.point:.2f} (95 %: {fitness.low:.2f}-{fitness.high:.2f}; doing nothing scores 0.55)."
+            f"fitness {fitness.point:.2f} ({bounds}; doing nothing scores 0.55)."
         )
         self.say(f"   A change is open: {change.branch}\n")
         return result, change
@@ -205,7 +218,7 @@ class Story:
     def approve(self, change: Change) -> tuple[Change, dict[str, Any]]:
         self.say("4. The reviewer (this demo) approves. The change is merged and deployed, and watched.")
         change = self.engine.review(change.id, approve=True, reviewer="demo", reason="the demo's approval")
-        self.mark("repair merged", "heal")
+        self.mark("repair merged", "heal", change.merge_commit)
         if change.state != "watching":
             raise DemoError(f"the change was not merged: {change.reason}")
         change = self.settle(change)
@@ -218,8 +231,8 @@ class Story:
             "within_snapshots": outcome["within_snapshots"],
         }
         self.say(
-            f"   Back in its band after {recovered['within_snapshots']} snapshots: "
-            f"Φ {recovered['phi']:.3f}, κ {recovered['kappa']:.1f}.\n"
+            f"   Confirmed. The repaired code was inside its bands from its first {recovered['within_snapshots']} "
+            f"snapshots on: Φ {recovered['phi']:.3f}, κ {recovered['kappa']:.1f}.\n"
         )
         return change, recovered
 
@@ -255,13 +268,13 @@ class Story:
             actor="demo",
             reason="to show what happens when a harmful change gets through",
         )
-        self.mark(f"override: τ = {HARMFUL_TEMPERATURE:g}", "fault")
+        self.mark(f"override: τ = {HARMFUL_TEMPERATURE:g}", "fault", change.merge_commit)
         if change.state != "watching":
             raise DemoError(f"the override was not merged: {change.reason}")
         change = self.settle(change)
         if change.state != "rolled_back":
             raise DemoError(f"the harmful change was not taken back: it is {change.state}, {change.reason}")
-        self.mark("rolled back", "heal")
+        self.mark("rolled back", "heal", change.revert_commit)
         self.wait_for_snapshots(FAULTY_SNAPSHOTS, change.revert_commit)
         report = self.recovery()
         self.say(
@@ -316,7 +329,7 @@ def tell(*, fault_temperature: float, folder: Path, say: Say) -> dict[str, Any]:
         host = make_host(work / "digits")
         with LiveService(host.path, work / "store") as service:
             story = Story(host, work, service, say)
-            say(f"Isolation of what is measured: {story.note}\n")
+            say(f"How the healer measures: {story.note}\n")
             report: dict[str, Any] = {"baseline": story.settle_in()}
             report["fault"] = story.go_wrong(fault_temperature)
             if report["fault"]["detected_after_snapshots"] is None:
@@ -324,14 +337,15 @@ def tell(*, fault_temperature: float, folder: Path, say: Say) -> dict[str, Any]:
             else:
                 report |= heal_and_harm(story)
         batch, baseline = story.read()
+        events = story.events(batch)
     report |= {
         "snapshots": len(batch),
-        "events": story.events,
+        "events": events,
         "isolation": story.note,
         "seconds": round(time.monotonic() - begun, 1),
     }
     (folder / "demo-report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    draw(batch, baseline, story.events, folder / "demo-report.png")
+    draw(batch, baseline, events, folder / "demo-report.png")
     say(f"{len(batch)} snapshots in {report['seconds']:.0f} s. Written: demo-report.json, demo-report.png")
     return report
 

@@ -53,7 +53,7 @@ def _measured(change: Change) -> str:
         return "Put through by an operator, without a trial."
     fitness = verdict.fitness
     score = (
-        f"Fitness {fitness.point:.3f}, 95 % interval {fitness.low:.3f} to {fitness.high:.3f}, "
+        f"Fitness {fitness.point:.3f}, 95 % bounds {fitness.low:.3f} and {fitness.high:.3f}, "
         if fitness is not None
         else "Not scored, "
     )
