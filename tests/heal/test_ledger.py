@@ -377,6 +377,27 @@ def _append_many(path: Path, name: str, count: int) -> None:
         Ledger(path).append("step", name, {"number": number}, 1.0)
 
 
+def _make(path: Path, together: Any) -> None:
+    together.wait()
+    Ledger(path).append("step", str(os.getpid()), {}, 1.0)
+
+
+def test_several_processes_make_it_at_once(tmp_path: Path) -> None:
+    """Opening while another fills the file was at times called a foreign file, or a locked one."""
+    context = multiprocessing.get_context("spawn")
+    for attempt in range(2):
+        path, together = tmp_path / f"{attempt}.db", context.Barrier(4)
+        makers = [context.Process(target=_make, args=(path, together)) for _ in range(4)]
+        for maker in makers:
+            maker.start()
+        for maker in makers:
+            maker.join()
+        assert [maker.exitcode for maker in makers] == [0, 0, 0, 0]
+        assert len(Ledger(path).entries()) == 4
+        assert Ledger(path).verify() == ()
+    assert not list(tmp_path.glob(".*")), "a maker left its scratch file"
+
+
 def test_several_processes_append_to_one_chain(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     context = multiprocessing.get_context("spawn")

@@ -261,36 +261,46 @@ class Ledger:
         )
 
     def _make_file(self) -> None:
-        """An empty file for SQLite to fill. Never opened when it exists: closing a second descriptor
-        of a file drops the locks that SQLite holds on it elsewhere in this process."""
+        """Make the ledger beside its place and link it there whole: of several makers one succeeds, and
+        none meets the half-made file of another. An existing file is never opened here: closing a
+        second descriptor of it drops the locks that SQLite holds on it elsewhere in this process."""
+        if self.path.exists():
+            return
+        scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}.{os.urandom(4).hex()}")
         try:
             if not self.path.parent.is_dir():
-                self.path.parent.mkdir(mode=0o700, parents=True)
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 (self.path.parent / ".gitignore").write_text("*\n")
-            made = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return
+            made = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                if os.geteuid() == 0:  # a healer run by root must not lock out the owner of the store
+                    owner = self.path.parent.stat()
+                    os.fchown(made, owner.st_uid, owner.st_gid)
+            finally:
+                os.close(made)
+            with self._opened(scratch) as connection:
+                _fill(connection)
+            with contextlib.suppress(FileExistsError):  # somebody else was first
+                os.link(scratch, self.path)
         except OSError as error:
             raise LedgerError(
                 f"{self.path}: cannot make the ledger here: {error.strerror}; make its folder writable "
                 "for the healer, or name another store with --store"
             ) from error
-        try:
-            if os.geteuid() == 0:  # a healer run by root must not lock out the owner of the store
-                owner = self.path.parent.stat()
-                os.fchown(made, owner.st_uid, owner.st_gid)
         finally:
-            os.close(made)
+            with contextlib.suppress(OSError):  # it was never made
+                scratch.unlink()
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
+    def _opened(self, path: Path | None = None) -> Iterator[sqlite3.Connection]:
+        path = path or self.path
         mode = "ro" if self.read_only else "rw"
         unmerged = self.path.with_name(f"{self.path.name}-wal")
         if self.read_only and not os.access(self.path.parent, os.W_OK) and not unmerged.exists():
             mode = "ro&immutable=1"  # reading in WAL mode makes files, and here none can be made
         try:
             connection = sqlite3.connect(
-                f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None
+                f"{path.as_uri()}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None
             )
             try:
                 connection.execute("PRAGMA synchronous = FULL")
@@ -309,19 +319,12 @@ class Ledger:
             ) from error
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        """Refuse foreign and newer files before anything in them is touched; fill an empty one."""
+        """Refuse foreign and newer files before anything in them is touched; fill an empty one that lies here."""
+        connection.execute("BEGIN")  # one view of all three: another process may be filling the file now
         application, schema, tables = _header(connection)
+        connection.execute("COMMIT")
         if (application, schema, tables) == (0, 0, 0) and not self.read_only:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("BEGIN IMMEDIATE")
-            application, schema, tables = _header(connection)
-            if tables:  # another process was first
-                connection.execute("ROLLBACK")
-            else:
-                for statement in TABLES:
-                    connection.execute(statement)
-                connection.execute("COMMIT")
-                return
+            application, schema, tables = _fill(connection)
         if application != APPLICATION:
             raise LedgerError(
                 f"{self.path}: expected a ledger of qigheal, got an empty or foreign file; name another store"
@@ -331,6 +334,17 @@ class Ledger:
                 f"{self.path}: written by a newer qigheal (schema {schema}, this one reads up to {SCHEMA}); "
                 "upgrade qigheal"
             )
+
+
+def _fill(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """Turn an empty database into a ledger, unless another process does so first; gives its header."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    if not _header(connection)[2]:
+        for statement in TABLES:
+            connection.execute(statement)
+    connection.execute("COMMIT")
+    return _header(connection)
 
 
 def _header(connection: sqlite3.Connection) -> tuple[int, int, int]:
