@@ -212,6 +212,9 @@ def test_the_first_and_last_moment_taken_can_be_written_in_any_local_time(
         for moment in ("0001-01-01T00:00:00+00:00", "9999-12-31T23:59:58+00:00"):
             host.capture(phi=0.7, kappa_eff=64.0, basin_coords=np.ones(4), timestamp=moment)
         host.save_history(tmp_path / "history.json")
+        again = GeometricHealthMonitor(dim=4)
+        again.load_history(tmp_path / "history.json")
+        assert len(again.snapshots) == 2
     finally:
         monkeypatch.undo()
         time.tzset()
