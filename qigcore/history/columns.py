@@ -20,6 +20,8 @@ from qigcore.rows import COLUMNS, HEAD, Array, Batch, FloatArray
 _LEVEL = 3
 _MAX_NAME = 1024
 _MAX_TEXTS = 1 << 24
+_MAGNITUDE = (1 << 63) - 1
+_INFINITY = 0x7FF << 52
 
 
 class Column(msgspec.Struct, frozen=True, array_like=True):
@@ -63,10 +65,47 @@ def decode_text(data: bytes) -> str:
         return data.decode("utf-8", "replace")
 
 
+def rounded(heads: Array) -> Array:
+    """A copy of heads [n] of HEAD with what "compact" keeps of its figures; once rounded, they stay as they are.
+
+    Each float64 has 14 significant bits (13 explicit ones, ties to even), a timestamp is whole microseconds
+    where |t| < 2^33 seconds. NaN, infinities and signed zeros are kept; no finite value becomes infinite.
+    """
+    kept: Array = heads.copy()
+    for name in HEAD.names or ():
+        if HEAD[name].kind != "f":
+            continue
+        if name == "timestamp":
+            times = heads[name]
+            with np.errstate(over="ignore", invalid="ignore"):
+                kept[name] = np.where(np.abs(times) < 2.0**33, np.rint(times * 1e6) / 1e6, times)
+            continue
+        bits = np.ascontiguousarray(heads[name]).view("<u8")
+        near = (bits + ((1 << 38) - 1) + (bits >> 39 & 1)) >> 39 << 39
+        ordinary = bits & _MAGNITUDE < _INFINITY
+        overflows = ordinary & (near & _MAGNITUDE >= _INFINITY)
+        near = np.where(overflows, bits >> 39 << 39, near)
+        kept[name] = np.where(ordinary, near, bits).view("<f8")
+    return kept
+
+
 def encode_block(
-    heads: Array, basins: FloatArray, names: Sequence[str], *, first: int, segment: int, floor: float
+    heads: Array,
+    basins: FloatArray,
+    names: Sequence[str],
+    *,
+    first: int,
+    segment: int,
+    floor: float,
+    precision: str = "exact",
+    geometry: str = "simplex",
 ) -> bytes:
-    """One sealed block: heads [n] of HEAD, basins [n, dim], n at least 1, `names` what heads point into."""
+    """One sealed block: heads [n] of HEAD, basins [n, dim], n at least 1, `names` what heads point into.
+
+    precision, geometry: as in the segment's header.
+    """
+    if precision == "compact":
+        heads = rounded(heads)
     columns: dict[str, Array] = {name: heads[name] for name in COLUMNS if name != "basin_coords"}
     columns["basin_coords"] = basins
     compressor = zstandard.ZstdCompressor(level=_LEVEL)

@@ -30,6 +30,7 @@ from qigcore.rows import HEAD
 
 FORMAT = 1
 PRECISION = "exact"
+PRECISIONS = ("exact", "compact")
 ROWS_PER_BLOCK = 256
 LOWEST = float("-inf")
 
@@ -59,7 +60,9 @@ class TooNew(ValueError):
 class Header(msgspec.Struct, frozen=True, array_like=True):
     """Who writes a segment, and what its rows mean.
 
-    `first` is the timestamp of its first row: no row of it sorts before that.
+    `first` is the timestamp of its first row: no row of it sorts before that. `precision`, one of
+    PRECISIONS, says how its blocks were sealed; how they are read stands in each block. `replaces` are
+    the identities of the segments whose rows this one took over.
     """
 
     segment: int
@@ -70,6 +73,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     pid: int
     created: float
     first: float
+    replaces: list[int] = []
 
 
 class Block(NamedTuple):
@@ -141,8 +145,9 @@ def decode_header(read: Read) -> tuple[Header, int]:
         header = msgspec.msgpack.decode(data[_SEGMENT.size :], type=Header)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Damaged(f"segment header: {error}") from None
-    if header.precision != PRECISION:
-        raise TooNew(f"precision {header.precision!r}, and this version reads {PRECISION!r}; upgrade qigheal")
+    if header.precision not in PRECISIONS:
+        known = " and ".join(map(repr, PRECISIONS))
+        raise TooNew(f"precision {header.precision!r}, and this version reads {known}; upgrade qigheal")
     return header, len(data)
 
 

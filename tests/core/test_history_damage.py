@@ -163,14 +163,14 @@ def test_segments_this_version_cannot_read_are_named_and_the_rest_is_read(
     monkeypatch.setattr(segment, "FORMAT", 9)
     (path / "newer.qigh").write_bytes(header() + b"unknown things")
     monkeypatch.undo()
-    (path / "packed.qigh").write_bytes(header(precision="compact"))
+    (path / "packed.qigh").write_bytes(header(precision="lean"))
     (path / "0wider.qigh").write_bytes(header(dim=4))
     (path / "foreign.qigh").write_text("Dear diary")
     (path / "empty.qigh").write_bytes(b"")
     said = (
         r"0wider\.qigh: basins of 4",
         r"newer\.qigh: format 9.*upgrade",
-        r"packed\.qigh: precision 'compact'.*upgrade",
+        r"packed\.qigh: precision 'lean'.*upgrade",
     )
     for read in (
         reader.scan,

@@ -33,7 +33,7 @@ from qigcore.rows import COLUMNS, HEAD, Batch
 
 from .stores import NAMES, flipped, rows, same
 
-HEADER = Header(77, 3, "simplex", "exact", "host-1", 4711, 1.5, 2.5)
+HEADER = Header(77, 3, "simplex", "compact", "host-1", 4711, 1.5, 2.5, [5, 2**63 + 1])
 
 
 def reading(data: bytes) -> Callable[[int, int], bytes]:
@@ -70,9 +70,9 @@ def test_an_intact_header_of_a_later_version_says_what_to_do(monkeypatch: pytest
     monkeypatch.undo()
     with pytest.raises(TooNew, match=r"format 2.*reads up to 1.*upgrade"):
         decode_header(reading(data))
-    compact = encode_header(msgspec.structs.replace(HEADER, precision="compact"))
-    with pytest.raises(TooNew, match=r"precision 'compact'.*'exact'"):
-        decode_header(reading(compact))
+    lean = encode_header(msgspec.structs.replace(HEADER, precision="lean"))
+    with pytest.raises(TooNew, match=r"precision 'lean'.*'exact' and 'compact'"):
+        decode_header(reading(lean))
 
 
 def test_a_header_with_fields_of_a_later_minor_version_is_read() -> None:
