@@ -1,0 +1,35 @@
+"""The isolating sandbox of this machine, and reading what a command in it printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from qigheal.errors import SandboxError
+from qigheal.sandbox import Completed, Sandbox
+
+Run = Callable[..., Completed]
+
+
+@cache
+def isolated() -> Sandbox | str:
+    """The isolating sandbox, or why there is none here."""
+    try:
+        return Sandbox("auto")
+    except SandboxError as error:
+        return str(error)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def told(done: Completed) -> Any:
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
