@@ -9,9 +9,11 @@ import datetime
 import errno
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from pathlib import Path
+from typing import BinaryIO
 
 SEGMENT_SUFFIX = ".qigh"
 JOURNAL_SUFFIX = ".journal"
@@ -110,6 +112,26 @@ def write_all(descriptor: int, data: bytes | bytearray) -> int:
         while done < len(view):
             done += os.write(descriptor, view[done:])
     return done
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes its name when the block ends; where it raises, what had the name stays.
+
+    What is there already must be a file; a link to one is followed. Raises OSError.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is there and no file", str(path))
+    scratch = path.with_name(f".{os.urandom(8).hex()}.part")
+    try:
+        with scratch.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _lock(descriptor: int) -> None:
