@@ -24,14 +24,19 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 def make_folder(folder: Path) -> None:
     """The store's folder, for this user alone, hidden from a git repository that it may lie in.
 
-    A folder that holds something already is taken as it is. Raises OSError.
+    A folder that holds something already is taken as it is. Its own entry is forced to the disk, without
+    which a power loss could take all that is in it. Raises OSError.
     """
+    new = [path for path in folder.parents if not path.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     if not any(folder.iterdir()):
         with suppress(FileExistsError), (folder / ".gitignore").open("x") as ignore:
             ignore.write("*\n")
+    for path in (folder, *new):
+        with suppress(PermissionError):  # of a parent that may be written and not be read
+            _sync_folder(path.parent)
 
 
 def segments_in(folder: Path) -> list[Path]:

@@ -149,7 +149,7 @@ class Source:
                 return
             rows = journal.decode(logged, query.dim, self._sequence)
             self._skip(read, size, rows, query)
-            yield from self._blocks(read, size, query, tally)
+            yield from self._blocks(read, size, rows, query, tally)
             yield from self._rows(rows, query, tally)
             if not alive:
                 if self._offset < size:
@@ -201,40 +201,53 @@ class Source:
     def _identity(self) -> int | None:
         return None if self.header is None else self.header.segment
 
-    def _blocks(self, read: Read, size: int, query: Query, tally: Tally) -> Iterator[Chunk]:
+    def _blocks(
+        self, read: Read, size: int, rows: journal.Rows, query: Query, tally: Tally
+    ) -> Iterator[Chunk]:
         while (block := find_block(read, self._offset, size, self._identity)) is not None:
             if block.offset > self._offset:
                 tally.add("bad_blocks" if self._offset else "bad_headers")
                 tally.add("skipped_bytes", block.offset - self._offset)
-            known = max(0, self._sequence - block.first)
-            tally.add("missing_rows", max(0, block.first - self._sequence))
-            floor = max(self._key, block.floor)
             self._offset = block.end
-            self._sequence = max(self._sequence, block.next_sequence)
-            self._key = max(floor, block.high)
-            if known >= block.rows or block.high < query.start or block.low >= query.end:
-                continue
-            if block.dim != query.dim:
-                tally.unreadable[self.path.name] = f"a block of {block.dim} components"
-                continue
+            yield from self._unsealed(rows, block.first, query, tally)
+            known = self._sequence - block.first
+            self._key = floor = max(self._key, block.floor)
+            wanted = known < block.rows and block.high >= query.start and block.low < query.end
             try:
-                batch = decode_block(read, block, {"timestamp", *query.columns})
+                batch = None
+                if wanted and block.dim == query.dim:
+                    batch = decode_block(read, block, {"timestamp", *query.columns})
+                elif wanted:
+                    tally.unreadable[self.path.name] = f"a block of {block.dim} components"
             except Damaged:
                 tally.add("bad_blocks")
-                tally.add("missing_rows", block.rows - known)
                 tally.add("skipped_bytes", block.end - block.offset)
-                continue
-            yield from _chosen(batch, known, floor, query)
+                yield from self._unsealed(rows, block.next_sequence, query, tally)
+            self._sequence = max(self._sequence, block.next_sequence)
+            self._key = max(self._key, block.high)
+            if batch is not None:
+                yield from _chosen(batch, known, floor, query)
 
     def _rows(self, rows: journal.Rows, query: Query, tally: Tally) -> Iterator[Chunk]:
         if rows.bad > self._bad_rows:
             tally.add("bad_rows", rows.bad - self._bad_rows)
             tally.add("skipped_bytes", rows.skipped)
         self._bad_rows = rows.bad
-        new = rows.sequences >= self._sequence
+        if len(rows.sequences):
+            yield from self._unsealed(rows, int(rows.sequences[-1]) + 1, query, tally)
+
+    def _unsealed(self, rows: journal.Rows, end: int, query: Query, tally: Tally) -> Iterator[Chunk]:
+        """Rows up to the sequence number `end` that no block gave, from the journal, if it has them.
+
+        Of a block that was being sealed when the power went, any part may be on the disk. The journal is
+        emptied after that, so it still has the rows that it had.
+        """
+        if end <= self._sequence:
+            return
+        new = (rows.sequences >= self._sequence) & (rows.sequences < end)
+        tally.add("missing_rows", end - self._sequence - int(new.sum()))
+        self._sequence = end
         if new.any():
-            tally.add("missing_rows", int(rows.sequences[-1]) + 1 - self._sequence - int(new.sum()))
-            self._sequence = int(rows.sequences[-1]) + 1
             floor = self._key
             batch = rows.batch.take(new)
             self._key = max(floor, float(np.fmax.reduce(batch.timestamp)))
