@@ -4,8 +4,9 @@ A store is a folder of segments, one per writing process (`segment` has their la
 the rows not yet sealed). The folder is the whole interface between the process that serves and the one
 that heals; other files may lie in it. Readers never write.
 
-What is stored comes back bit for bit. What is damaged costs at most its block and is counted in
-`History.damage`. No thread is started here, and nothing is kept in memory that grows with the store.
+A store keeps what it was given as closely as its `precision` says, and says which. What is damaged costs
+at most its block and is counted in `History.damage`. No thread is started here, and nothing is kept in
+memory that grows with the rows of a store.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from qigcore.errors import HistoryError
+from qigcore.history.columns import rounded
 from qigcore.history.files import segments_in
 from qigcore.history.merge import merged, newest
 from qigcore.history.reader import Damage, Query, Source, Tally
-from qigcore.history.segment import PRECISION
+from qigcore.history.segment import PRECISIONS
 from qigcore.history.survey import SegmentInfo, dim_of, shape_of, survey
 from qigcore.history.writer import Part, Writer
 from qigcore.rows import COLUMNS, DIM, HEAD, REGIMES, Array, Batch, FloatArray
@@ -41,13 +43,18 @@ class History:
     """A folder of snapshots: append to it as one of its writers, read what all of them wrote.
 
     path: the folder; made where it does not exist (mode 0700, with a `.gitignore` of `*`).
-    precision: "exact" stores float64 bit for bit. "compact" comes with a later version of the format.
+    precision: of what this writer adds; a store may hold both.
+        "compact" keeps figures to 14 significant bits (relative 6.1e-5), times to 1 µs, and a basin as a
+        state: within 1e-4 rad of the one reported, with weights that sum to 1 (simplex) or length 1
+        (sphere), so that the scale in which it was reported is not kept. Rows come back with rounded
+        figures at once, and with rounded basins once they are sealed.
+        "exact" keeps every float64 bit for bit, in three to four times the bytes.
     durability: "block" survives the death of the process at any moment, and a power loss up to the last
         block of 256 rows; "snapshot" forces every `append` to the disk, which costs milliseconds each.
     dim, geometry: of the basins. One store holds one kind.
     clock: Unix seconds; names the segments.
 
-    Attributes: path, durability.
+    Attributes: path, precision (None when only read), durability.
 
     Raises HistoryError. Where the folder cannot be made now (disk full), `append` tries again and says why.
     Safe for several threads; after a fork the child writes a segment of its own.
@@ -57,16 +64,14 @@ class History:
         self,
         path: str | os.PathLike[str],
         *,
-        precision: Literal["exact", "compact"] = "exact",
+        precision: Literal["exact", "compact"] = "compact",
         durability: Literal["block", "snapshot"] = "block",
         dim: int = DIM,
         geometry: str = "simplex",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if precision != PRECISION:
-            raise HistoryError(
-                f"precision: only {PRECISION!r} is available in this version, got {precision!r}"
-            )
+        if precision not in PRECISIONS:
+            raise HistoryError(f"precision: expected 'compact' or 'exact', got {precision!r}")
         if durability not in ("block", "snapshot"):
             raise HistoryError(f"durability: expected 'block' or 'snapshot', got {durability!r}")
         if geometry not in ("simplex", "sphere"):
@@ -74,6 +79,7 @@ class History:
         if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= _MAX_DIM:
             raise HistoryError(f"dim: expected a whole number from 1 to {_MAX_DIM}, got {dim!r}")
         self.path = Path(path).absolute()
+        self.precision: str | None = precision
         self.durability = durability
         self._tally = Tally()
         self._shape: tuple[int, str] | None = None
@@ -87,7 +93,12 @@ class History:
                 )
         self._shape = dim, geometry
         self._writer: Writer | None = Writer(
-            self.path, dim=dim, geometry=geometry, sync=durability == "snapshot", clock=clock
+            self.path,
+            dim=dim,
+            geometry=geometry,
+            precision=precision,
+            sync=durability == "snapshot",
+            clock=clock,
         )
 
     @classmethod
@@ -98,6 +109,7 @@ class History:
         """
         history = cls.__new__(cls)
         history.path = Path(path).absolute()
+        history.precision = None
         history.durability = "block"
         history._tally = Tally()
         history._shape = None
@@ -163,6 +175,10 @@ class History:
             raise HistoryError(f"code and module point past the table of {len(names)} names")
         if heads["regime"].max() >= len(REGIMES):
             raise HistoryError(f"regime: expected an index into {REGIMES}, got {heads['regime'].max()}")
+        if self.precision == "compact":
+            heads = rounded(
+                heads
+            )  # before the journal: a row gives the same figures from there as from its block
         writer.append(Part(heads, basins, tuple(names)))
 
     def flush(self) -> None:
@@ -224,6 +240,27 @@ class History:
         self._query(start, None, None)
         self._tally = tally = Tally()
         return self._follow(poll_s, stop, start, tally)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: Literal["parquet", "arrow", "feather", "csv", "json"] | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        columns: Iterable[str] | None = None,
+    ) -> int:
+        """Write what `scan` gives to one file for other programs; gives the number of snapshots.
+
+        format: None says it by the suffix. Parquet and Arrow need the extra `export`; JSON is the file of
+            the earlier modules. What each looks like: `history.arrow`, `history.csvtext`, `history.earlier`.
+        columns: of `history.fields.EXPORTED`, in the order wanted; not for JSON, which has its own.
+
+        A file of that name is replaced in one step; raising HistoryError or MissingExtra, it is left alone.
+        """
+        from qigcore.history.export import export
+
+        return export(self, path, format=format, start=start, end=end, columns=columns)
 
     def segments(self) -> tuple[SegmentInfo, ...]:
         """What each segment says of itself, by its beginning."""

@@ -29,9 +29,11 @@ import msgspec
 from qigcore.rows import HEAD
 
 FORMAT = 1
-PRECISION = "exact"
 PRECISIONS = ("exact", "compact")
-ROWS_PER_BLOCK = 256
+LEAST_ROWS = 256
+"""Rows that are sealed by themselves; with fewer, the table of columns weighs too much per row."""
+MOST_ROWS = 1024
+"""Rows of the longest blocks, into which many rows at once are cut: half a mebibyte unpacked."""
 LOWEST = float("-inf")
 
 Read = Callable[[int, int], bytes]
@@ -113,9 +115,9 @@ class Block(NamedTuple):
         return max(self.floor, self.high)
 
 
-def rows_per_block(dim: int) -> int:
-    """How many rows are sealed at once: 256, or as many as fit 8 MiB where basins are very long."""
-    return max(1, min(ROWS_PER_BLOCK, (8 << 20) // (HEAD.itemsize + 8 * dim)))
+def rows_per_block(dim: int, rows: int) -> int:
+    """`rows`, or as many as fit 8 MiB where basins are very long."""
+    return max(1, min(rows, (8 << 20) // (HEAD.itemsize + 8 * dim)))
 
 
 def encode_header(header: Header) -> bytes:

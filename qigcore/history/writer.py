@@ -1,8 +1,9 @@
 """The writing side of a history: one process's own segment and the journal beside it.
 
 Rows go to the journal with one write(2) per call. When 256 or more are pending they are sealed: blocks
-are written to the segment and forced to the disk, and only then is the journal emptied, so that neither
-a kill nor a power loss finds a row in neither file. A row in both is told by its sequence number.
+of up to 1,024 are written to the segment and forced to the disk, and only then is the journal emptied, so
+that neither a kill nor a power loss finds a row in neither file. A row in both is told by its sequence
+number.
 
 A call stores all of its rows or, raising, none of them. Nothing here reads a segment.
 """
@@ -24,10 +25,16 @@ from qigcore.errors import HistoryError
 from qigcore.history.columns import encode_block, recode
 from qigcore.history.files import create_pair, in_place, journal_of, make_folder, segment_name, write_all
 from qigcore.history.journal import encode_names, encode_rows
-from qigcore.history.segment import LOWEST, PRECISION, Header, encode_header, rows_per_block
+from qigcore.history.segment import LEAST_ROWS, LOWEST, MOST_ROWS, Header, encode_header, rows_per_block
 from qigcore.rows import Array, FloatArray
 
-_GROUP = 1 << 26  # bytes of blocks gathered before they are written
+SEGMENT_BYTES = 1 << 26
+SEGMENT_SPAN_S = 86_400.0
+"""A segment of 64 MiB, or of a day's rows, is ended and a new one begun: what is too old or too much goes
+by whole segments, so that a store keeps at most a day more than it was asked to. Smaller ones would make
+files by the thousand: a busy service fills 64 MiB in half a million snapshots."""
+
+_GROUP = 1 << 24  # bytes of blocks gathered before they are written
 
 _REMEDIES = {
     errno.ENOSPC: "free space on the disk",
@@ -52,17 +59,27 @@ class Writer:
 
     After a fork the child leaves the parent's files alone and makes a segment of its own. When the
     files vanish, the rows pending in the journal move to new ones; those already sealed are gone.
+    A signal handler that interrupts a call in its own thread is refused, for it could only wait for ever.
     """
 
     def __init__(
-        self, folder: Path, *, dim: int, geometry: str, sync: bool, clock: Callable[[], float]
+        self,
+        folder: Path,
+        *,
+        dim: int,
+        geometry: str,
+        precision: str,
+        sync: bool,
+        clock: Callable[[], float],
     ) -> None:
         self._folder = folder
         self._dim = dim
         self._geometry = geometry
+        self._precision = precision
         self._sync = sync
         self._clock = clock
-        self._limit = rows_per_block(dim)
+        self._least = rows_per_block(dim, LEAST_ROWS)
+        self._most = rows_per_block(dim, MOST_ROWS)
         self._closed = False
         self._made = False
         with suppress(OSError):  # a disk may be full now and not later: append tries again, and says why
@@ -73,7 +90,8 @@ class Writer:
 
     def _begin(self) -> None:
         """The state of a writer without files: of a new one, and of every child after a fork."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._busy = False  # a call is under way; who holds the lock and finds it true interrupted that call
         self._parts: list[Part] = []  # pending rows
         self._pending = 0
         self._detach()
@@ -83,6 +101,7 @@ class Writer:
         self._segment = self._journal = -1
         self._path = Path()
         self._identity = 0
+        self._first = LOWEST
         self._segment_size = self._journal_size = 0
         self._sealed = 0  # rows in blocks; the sequence number of the first pending row
         self._floor = LOWEST  # greatest timestamp in blocks
@@ -93,7 +112,7 @@ class Writer:
         """Store rows, n at least 1. Raises HistoryError, and then none of them is stored."""
         with self._writing(f"{len(part.heads)} rows were not stored"):
             self._ready(part)
-            if self._pending + len(part.heads) < self._limit:
+            if self._pending + len(part.heads) < self._least:
                 self._log(part)
             else:
                 self._seal([*self._parts, part])
@@ -107,26 +126,26 @@ class Writer:
     def seal(self) -> None:
         """Seal the pending rows into a block, however few."""
         with self._writing(f"{self._pending} rows are {'in no file' if self._carried else 'not sealed'}"):
-            if self._parts:
-                self._ready(self._parts[0])
-                self._seal(self._parts)
+            self._seal_pending()
 
     def close(self) -> None:
-        """Seal what is pending, remove the empty journal, let go of the segment."""
+        """Seal what is pending, remove the empty journal, let go of the segment.
+
+        Raises HistoryError when rows are in no file, or a signal handler interrupted a call that writes;
+        then, in the latter case only, the history stays open.
+        """
         if self._closed:
             return
         try:
-            self.seal()
+            with self._writing(f"{self._pending} rows are in no file"):
+                try:
+                    self._seal_pending()
+                finally:
+                    self._let_go()
+                    self._closed = True
         except HistoryError:
-            if self._parts and self._carried:
+            if not self._closed or (self._parts and self._carried):
                 raise
-        finally:
-            with self._lock:
-                if self._journal >= 0 and not self._parts and self._journal_size == 0:
-                    with suppress(OSError):
-                        os.unlink(journal_of(self._path))
-                self.release()
-                self._closed = True
 
     def release(self) -> None:
         """Close the files as they are."""
@@ -150,6 +169,12 @@ class Writer:
         with self._lock:
             if self._closed:
                 raise HistoryError(f"history {self._folder} is closed: {loss}; open it again to write")
+            if self._busy:
+                raise HistoryError(
+                    f"{loss}: a signal handler interrupted a call that writes to {self._folder}, and cannot "
+                    "wait for it; have the handler set a flag, and write when the call has returned"
+                )
+            self._busy = True
             try:
                 yield
             except OSError as error:
@@ -157,17 +182,32 @@ class Writer:
                 raise HistoryError(
                     f"cannot write to {self._folder}: {error.strerror or error}; {loss}; {remedy}"
                 ) from error
+            finally:
+                self._busy = False
 
     def _ready(self, part: Part) -> None:
-        """Make the files where there are none, or where those there were are no longer in the folder."""
+        """Make the files where there are none, where they are no longer in the folder, or have had their day."""
+        start = float(part.heads["timestamp"][0])
         if self._segment >= 0:
             journal = journal_of(self._path)
-            if in_place(self._path, self._segment) and in_place(journal, self._journal):
+            if not (in_place(self._path, self._segment) and in_place(journal, self._journal)):
+                self.release()
+                self._detach()
+            elif self._segment_size < SEGMENT_BYTES and start - self._first < SEGMENT_SPAN_S:
                 return
-            self.release()
-            self._detach()
-        first = self._parts[0] if self._parts else part
-        self._create(float(first.heads["timestamp"][0]))
+            else:
+                if self._parts:
+                    self._seal(self._parts)
+                self._let_go()
+                self._detach()
+        self._create(float(self._parts[0].heads["timestamp"][0]) if self._parts else start)
+
+    def _let_go(self) -> None:
+        """Close the files, and remove the journal when nothing is in it."""
+        if self._journal >= 0 and not self._parts and self._journal_size == 0:
+            with suppress(OSError):
+                os.unlink(journal_of(self._path))
+        self.release()
 
     def _create(self, first: float) -> None:
         if not self._made:
@@ -178,10 +218,10 @@ class Writer:
         path = self._folder / segment_name(created, host, pid, random)
         identity = int.from_bytes(random, "little")
         data = encode_header(
-            Header(identity, self._dim, self._geometry, PRECISION, host, pid, created, first)
+            Header(identity, self._dim, self._geometry, self._precision, host, pid, created, first)
         )
         self._segment, self._journal = create_pair(path, data)
-        self._path, self._identity, self._segment_size = path, identity, len(data)
+        self._path, self._identity, self._segment_size, self._first = path, identity, len(data), first
 
     def _log(self, part: Part) -> None:
         known = dict(self._known)
@@ -204,13 +244,26 @@ class Writer:
         self._pending += len(part.heads)
         self._carried = False
 
+    def _seal_pending(self) -> None:
+        if self._parts:
+            self._ready(self._parts[0])
+        if self._parts:  # where the segment had had its day, they are sealed already
+            self._seal(self._parts)
+
     def _seal(self, parts: list[Part]) -> None:
         sequence, floor, size = self._sealed, self._floor, self._segment_size
         data = bytearray()
         try:
-            for heads, basins, names in _blocks(parts, self._limit):
+            for heads, basins, names in _blocks(parts, self._most):
                 data += encode_block(
-                    heads, basins, names, first=sequence, segment=self._identity, floor=floor
+                    heads,
+                    basins,
+                    names,
+                    first=sequence,
+                    segment=self._identity,
+                    floor=floor,
+                    precision=self._precision,
+                    geometry=self._geometry,
                 )
                 sequence += len(heads)
                 floor = max(floor, float(heads["timestamp"].max()))
@@ -243,9 +296,9 @@ class Writer:
 
 
 def _blocks(parts: Sequence[Part], limit: int) -> Iterator[tuple[Array, FloatArray, tuple[str, ...]]]:
-    """The rows of all parts, cut into pieces of `limit` to 2·limit - 1, each with just the names it uses."""
+    """The rows of all parts, cut into equal pieces of at most `limit`, each with just the names it uses."""
     total = sum(len(part.heads) for part in parts)
-    pieces = max(1, total // limit)
+    pieces = -(-total // limit)
     ends = [total * (piece + 1) // pieces for piece in range(pieces)]
     heads: list[Array] = []
     basins: list[FloatArray] = []

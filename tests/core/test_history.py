@@ -34,7 +34,7 @@ def test_what_is_appended_comes_back_bit_for_bit_sealed_or_not(path: Path) -> No
     heads, basins = rows(1000)
     heads["phi"][[3, 700, 999]] = np.array([0x7FF0000000000BAD, 2**63, 0x7FF8DEADBEEF0001], "<u8").view("<f8")
     whole = Batch.of_rows(heads, basins, NAMES)
-    with History(path, dim=3) as history:
+    with History(path, dim=3, precision="exact") as history:
         for start, end in ((0, 1), (1, 255), (255, 700), (700, 990), (990, 1000)):
             history.append_rows(heads[start:end], basins[start:end], NAMES)
             assert same(gather(history.scan()), whole.take(slice(0, end)))
@@ -85,7 +85,7 @@ def test_snapshots_of_a_recorder_are_stored_as_its_rows_are(path: Path) -> None:
         recorder.record(0.7, 64.0, [1.0, 2.0, step + 1.0], 0.01, 5.0, 100.0)
     recorder.capture(phi=math.nan, kappa_eff=64.0, basin_coords=[1.0, 1.0, 1.0], confidence=0.5)
     first, heads, basins = recorder.rows(0, 5)
-    with History(path, dim=3) as history:
+    with History(path, dim=3, precision="exact") as history:
         history.append([recorder.snapshot(index) for index in range(5)])
         assert first == 0
         assert same(history.last(5), Batch.of_rows(heads, basins, recorder.names))
@@ -110,9 +110,13 @@ def test_rows_that_do_not_fit_are_refused_whole(path: Path, wrong: Any, says: st
 
 
 def test_settings_are_checked_when_the_store_is_opened(path: Path) -> None:
-    with pytest.raises(HistoryError, match="only 'exact' is available in this version"):
-        History(path, precision="compact")
-    for wrong in ({"durability": "none"}, {"dim": 0}, {"dim": 64.0}, {"geometry": "plane"}):
+    for wrong in (
+        {"precision": "rough"},
+        {"durability": "none"},
+        {"dim": 0},
+        {"dim": 64.0},
+        {"geometry": "plane"},
+    ):
         with pytest.raises(HistoryError, match=next(iter(wrong))):
             History(path, **wrong)  # type: ignore[arg-type]
     assert not path.exists()
@@ -173,7 +177,7 @@ def test_segments_are_named_by_clock_host_and_process(path: Path) -> None:
         assert host
         assert (info.host, info.pid) == (os.uname().nodename, os.getpid())
         assert (info.rows, info.first, info.last, info.dim) == (305, 50, 354, 3)
-        assert (info.geometry, info.precision, info.problem) == ("simplex", "exact", "")
+        assert (info.geometry, info.precision, info.problem) == ("simplex", "compact", "")
         assert info.alive
         assert info.bytes == sum(file.stat().st_size for file in path.iterdir()) - len("*\n")
     assert not history.segments()[0].alive

@@ -40,7 +40,7 @@ def counted():
     return [int(phi) for batch in history.scan() for phi in batch.phi]
 
 path, total = sys.argv[1], 0
-history = History(path, dim=3, durability=(sys.argv[2:] or ["block"])[0])
+history = History(path, dim=3, precision="exact", durability=(sys.argv[2:] or ["block"])[0])
 """
 
 ENDLESS = """
@@ -117,7 +117,7 @@ def test_readers_beside_living_writers_miss_nothing_and_repeat_nothing(path: Pat
         total += count
         if turn % 50 == 49:
             history.close()
-            history = History(path, dim=3)
+            history = History(path, dim=3, precision="exact")
     history.close()
     say(total)
     """.replace("\n    ", "\n")

@@ -207,9 +207,9 @@ def test_seek_and_last_agree_with_a_walk() -> None:
 
 
 def test_long_basins_are_sealed_in_smaller_blocks() -> None:
-    assert rows_per_block(64) == 256
-    assert rows_per_block(65_536) == 15
-    assert rows_per_block(10_000_000) == 1
+    assert (rows_per_block(64, 256), rows_per_block(64, 1024)) == (256, 1024)
+    assert rows_per_block(65_536, 256) == 15
+    assert rows_per_block(10_000_000, 1024) == 1
 
 
 @given(st.binary(max_size=300), st.integers(0, 310))
