@@ -86,12 +86,12 @@ def test_a_ring_that_turns_over_loses_rows_and_counts_each(tmp_path: Path) -> No
 
 def test_flags_and_names_arrive(tmp_path: Path) -> None:
     with monitor(tmp_path, code_hash="c0ffee") as host:
-        host.record(0.7, 1.0, states(1)[0])
+        host.record(0.75, 1.0, states(1)[0])
         host.record(math.nan, 2.0, states(1)[0])
-        host.capture(phi=0.8, kappa_eff=3.0, basin_coords=states(1)[0], module_name="back", timestamp=2e9)
+        host.capture(phi=0.875, kappa_eff=3.0, basin_coords=states(1)[0], module_name="back", timestamp=2e9)
     batch = stored(tmp_path)
     assert batch.good("phi").tolist() == [True, False, True]
-    assert batch.phi.tolist() == [0.7, 0.7, 0.8]
+    assert batch.phi.tolist() == [0.75, 0.75, 0.875]
     assert set(batch.code_hash) == {"c0ffee"}
     assert batch.module_name.tolist() == ["", "", "back"]
 
