@@ -1,0 +1,79 @@
+"""A history as CSV (RFC 4180, UTF-8): a header, then one line a snapshot.
+
+Figures are written with as many digits as bring back the same float64; times are ISO 8601 in UTC; a
+basin is columns basin_00, basin_01 and so on; repaired fields are separated by semicolons. An empty
+cell is a figure that was not reported.
+
+Module names and code hashes are a service's text, and a spreadsheet takes a cell that begins with
+= + - or @ for a formula and computes it. Such a text gets one ' in front, which tells spreadsheets that
+it is text; so does a text that begins with ' itself, so that a reader who takes one leading ' off every
+text has what was stored.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from qigcore.history.fields import OPTIONAL, POINTERS, microseconds, numbered, repaired
+from qigcore.rows import REGIMES, Batch
+
+_RISKY = re.compile(r"\s*[=+\-@'＝＋－＠]|[\t\r\n]")
+
+
+def write(file: BinaryIO, batches: Iterable[Batch], columns: Iterable[str], dim: int) -> int:
+    """All rows of the batches, with the columns in this order; gives their number."""
+    chosen = tuple(columns)
+    text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+    try:
+        lines = csv.writer(text)
+        lines.writerow([cell for name in chosen for cell in _headings(name, dim)])
+        rows = 0
+        for batch in batches:
+            lines.writerows(zip(*(cells for name in chosen for cells in _cells(name, batch)), strict=True))
+            rows += len(batch)
+    finally:
+        text.detach()  # the file is its owner's to close
+    return rows
+
+
+def harmless(text: str) -> str:
+    """The text, with ' in front where a spreadsheet could take it for anything else; reversible."""
+    return f"'{text}" if _RISKY.match(text) else text
+
+
+def _headings(name: str, dim: int) -> list[str]:
+    if name != "basin_coords":
+        return [name]
+    width = max(2, len(str(dim - 1)))
+    return [f"basin_{number:0{width}}" for number in range(dim)]
+
+
+def _cells(name: str, batch: Batch) -> Iterator[list[Any]]:
+    """The columns of cells that a column of a batch is written as."""
+    if name == "timestamp":
+        moments, beyond = microseconds(batch.timestamp)
+        written = np.datetime_as_string(moments.view("M8[us]"), unit="us").tolist()
+        yield ["" if lost else f"{moment}Z" for moment, lost in zip(written, beyond, strict=True)]
+    elif name == "repaired":
+        counts, names = repaired(batch.repaired)
+        ends = np.cumsum(counts).tolist()
+        yield [";".join(names[end - count : end]) for count, end in zip(counts, ends, strict=True)]
+    elif name == "regime":
+        yield [REGIMES[number] for number in batch.regime]
+    elif name in POINTERS:
+        numbers, texts = numbered(batch, name)
+        safe = [harmless(text) for text in texts]
+        yield [safe[number] for number in numbers]
+    elif name == "basin_coords":
+        yield from batch.basin_coords.T.tolist()
+    elif name in OPTIONAL:
+        yield ["" if math.isnan(value) else value for value in batch.columns[name].tolist()]
+    else:
+        yield batch.columns[name].tolist()
