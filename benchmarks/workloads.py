@@ -1,0 +1,99 @@
+"""The work that is measured, defined once: `peers` times it beside others, `bench_*` follows it over commits.
+
+Each function prepares what one piece of work needs and returns a call that does it once. Data is
+drawn with fixed seeds and shared, so that all candidates work on the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from itertools import cycle, islice
+
+import numpy as np
+import numpy.typing as npt
+
+from qigcore import geometry
+from qigheal import GeometricHealthMonitor
+
+Work = Callable[[], object]
+Floats = npt.NDArray[np.float64]
+
+DIM = 64
+ROWS = 1000
+
+
+@cache
+def states() -> Floats:
+    """Unrelated basins, shape [1000, 64]."""
+    return np.random.default_rng(0).dirichlet(np.full(DIM, 2.0), ROWS)
+
+
+@cache
+def healthy() -> tuple[Floats, list[float], list[float]]:
+    """A steady service's basins, shape [1000, 64], Φ and κ."""
+    rng = np.random.default_rng(1)
+    basins = rng.dirichlet(np.full(DIM, 200.0), ROWS)
+    return basins, rng.normal(0.75, 0.01, ROWS).tolist(), rng.normal(64.0, 1.0, ROWS).tolist()
+
+
+def monitor(recorded: int = ROWS) -> GeometricHealthMonitor:
+    """One that has learned (if 300 are recorded) and is well."""
+    made = GeometricHealthMonitor(code_hash="")
+    basins, phi, kappa = healthy()
+    rows = cycle(zip(phi, kappa, list(basins), strict=True))
+    for integration, coupling, basin in islice(rows, recorded):
+        made.record(integration, coupling, basin, 0.0, 5.0, 100.0)
+    made.check_health()
+    return made
+
+
+def record() -> Work:
+    call, basin = monitor(0).record, states()[0]
+    return lambda: call(0.75, 64.0, basin, 0.0, 5.0, 100.0)
+
+
+def capture() -> Work:
+    call = monitor(0).capture
+    state = {"phi": 0.75, "kappa_eff": 64.0, "basin_coords": states()[0], "avg_latency_ms": 5.0}
+    return lambda: call(state)
+
+
+def record_and_check() -> Work:
+    """One more snapshot, and the verdict after it."""
+    made = monitor()
+    call, check, basins = made.record, made.check_health, cycle(list(healthy()[0]))
+
+    def work() -> object:
+        call(0.75, 64.0, next(basins), 0.0, 5.0, 100.0)
+        return check()
+
+    return work
+
+
+def distance() -> Work:
+    call, p, q = geometry.distance, states()[0], states()[1]
+    return lambda: call(p, q)
+
+
+def rows_to_one() -> Work:
+    call, rows, q = geometry.distances, states(), states()[0].copy()
+    return lambda: call(rows, q)
+
+
+def check_health(recorded: int = ROWS) -> Work:
+    check: Work = monitor(recorded).check_health
+    return check
+
+
+def check_health_critical() -> Work:
+    """The verdict on a service whose Φ is low since its last 200 snapshots: findings, their beginning, components."""
+    made = monitor()
+    for basin in healthy()[0][:200]:
+        made.record(0.5, 64.0, basin, 0.0, 5.0, 100.0)
+    return made.check_health
+
+
+def get_trend(metric: str = "basin_drift", window: int = 50) -> Work:
+    trend = monitor().get_trend
+    return lambda: trend(metric, window)
