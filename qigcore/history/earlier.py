@@ -27,6 +27,7 @@ from qigcore.baseline import Baseline
 from qigcore.constants import BASIN_DRIFT_MAX, PHI_MIN
 from qigcore.errors import HistoryError
 from qigcore.history.fields import FIGURES, OPTIONAL, encodable
+from qigcore.history.files import replacing
 from qigcore.jsontext import JsonText
 from qigcore.rows import REGIMES, REPAIRABLE, Array, Batch
 
@@ -163,6 +164,15 @@ class Earlier:
             f"{self.path}: expected the JSON of save_history(), an object with a list of snapshots, "
             f"got: {error}"
         )
+
+
+def save(path: str | os.PathLike[str], batches: Iterable[Batch], limits: Limits) -> None:
+    """The same into a file of that name, which is replaced in one step. Raises HistoryError."""
+    try:
+        with replacing(Path(path)) as file:
+            write(file, batches, limits)
+    except OSError as error:
+        raise HistoryError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write(file: BinaryIO, batches: Iterable[Batch], limits: Limits) -> int:

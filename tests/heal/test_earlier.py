@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from qigcore.baseline import Baseline
 from qigcore.errors import HistoryError
 from qigcore.history import History
+from qigcore.history.earlier import Earlier
 from qigheal import GeometricHealthMonitor
-from qigheal.monitor.earlier import read
 
 DIM = 64
 
@@ -171,7 +171,7 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "old.json"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(HistoryError, match="save_history"):
-        read(path)
+        Earlier(path)
 
 
 def test_files_that_cannot_be_reached(tmp_path: Path) -> None:

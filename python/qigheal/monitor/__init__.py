@@ -23,7 +23,6 @@ from qigcore.rows import Batch, FloatArray
 from qigcore.rules import LOOK_BACK
 from qigcore.trends import Trend
 from qigheal.health import assess, trend_of
-from qigheal.monitor import earlier
 from qigheal.monitor.codehash import code_hash as code_hash_of
 from qigheal.monitor.flusher import Flusher
 from qigheal.monitor.learning import Learner
@@ -216,17 +215,23 @@ class GeometricHealthMonitor:
         return learned
 
     def save_history(self, path: str | os.PathLike[str]) -> None:
-        """Write what the ring holds as the JSON of the earlier modules; see `qigheal.monitor.earlier`."""
+        """Write what the ring holds as the JSON of the earlier modules; see `qigcore.history.earlier`.
+
+        A file of that name is replaced in one step. Raises HistoryError.
+        """
+        from qigcore.history import earlier  # not for a process that only serves
+
         reference = self._recorder.reference
         if reference is not None and self.settings.geometry == "simplex":
             reference = reference * reference  # in the form that the snapshots' basins have
-        earlier.write(
-            path,
-            self.snapshots,
+        limits = earlier.Limits(
             phi_min=self.settings.phi_min,
             basin_drift_max=self.settings.basin_drift_max,
-            reference=reference,
+            baseline_basin=None if reference is None else reference.tolist(),
+            geometry=self.settings.geometry,
         )
+        _, heads, basins = self._recorder.rows(0, self._recorder.total)
+        earlier.save(path, [Batch.of_rows(heads, basins, self._recorder.names)], limits)
 
     def load_history(self, path: str | os.PathLike[str]) -> None:
         """Record the snapshots of such a file, with their times and code hashes, after those there are.
@@ -237,10 +242,12 @@ class GeometricHealthMonitor:
 
         Raises HistoryError; under on_invalid="raise" also InvalidSnapshot.
         """
-        file = earlier.read(path)
-        if file.baseline_basin is not None and self.baseline is None:
+        from qigcore.history import earlier
+
+        file = earlier.Earlier(path)
+        if file.limits.baseline_basin is not None and self.baseline is None:
             try:
-                self._recorder.set_reference(file.baseline_basin)
+                self._recorder.set_reference(file.limits.baseline_basin)
             except InvalidBasin as error:
                 self._learner.facts["loaded"] = f"{path}: its baseline_basin was not taken over: {error}"
         try:
