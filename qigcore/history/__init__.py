@@ -28,7 +28,8 @@ from qigcore.history.files import segments_in
 from qigcore.history.merge import merged, newest
 from qigcore.history.reader import Damage, Query, Source, Tally
 from qigcore.history.segment import PRECISIONS
-from qigcore.history.survey import SegmentInfo, dim_of, shape_of, survey
+from qigcore.history.standing import Standing
+from qigcore.history.survey import SegmentInfo, dim_of, shape_of, surveyed
 from qigcore.history.writer import Part, Writer
 from qigcore.rows import COLUMNS, DIM, HEAD, REGIMES, Array, Batch, FloatArray
 
@@ -123,7 +124,7 @@ class History:
         shape = self._find_shape()
         if shape is not None:
             return shape[0]
-        return next((dim for dim in map(dim_of, reversed(self._segments())) if dim), DIM)
+        return next((dim for dim in map(dim_of, reversed(list(self._segments()))) if dim), DIM)
 
     @property
     def geometry(self) -> str:
@@ -214,7 +215,8 @@ class History:
         """
         query = self._query(start, end, columns)
         self._tally = tally = Tally()
-        return self._read([Source(path) for path in self._segments()], query, tally)
+        sources = [Source(path, logged) for path, logged in self._segments().items()]
+        return self._read(self._standing(sources, Standing(), tally), query, tally)
 
     def last(self, n: int) -> Batch:
         """The last n snapshots of the order that `scan` gives; fewer where there are fewer."""
@@ -263,17 +265,21 @@ class History:
         return export(self, path, format=format, start=start, end=end, columns=columns)
 
     def segments(self) -> tuple[SegmentInfo, ...]:
-        """What each segment says of itself, by its beginning."""
-        return tuple(survey(path, self.dim) for path in self._segments())
+        """What each segment says of itself, by its beginning; without those that compaction has replaced."""
+        return tuple(found.info for found in surveyed(self._segments(), self.dim))
 
     def _follow(
         self, poll_s: float, stop: Callable[[], bool], start: float | None, tally: Tally
     ) -> Iterator[Batch]:
         sources: dict[Path, Source] = {}
+        standing = Standing()
         while True:
             stopping = stop()
-            sources = {path: sources.get(path) or Source(path) for path in self._segments()}
-            fresh = [source for source in sources.values() if source.peek()]
+            found = self._segments()
+            sources = {path: sources.get(path) or Source(path, logged) for path, logged in found.items()}
+            for source in sources.values():
+                source.logged = found[source.path]
+            fresh = [source for source in self._standing(sources.values(), standing, tally) if source.peek()]
             yield from self._read(fresh, self._query(start, None, None), tally)
             if stopping:
                 return
@@ -281,8 +287,18 @@ class History:
             while (left := until - time.monotonic()) > 0 and not stop():
                 time.sleep(min(left, _NAP_S))
 
+    def _standing(self, sources: Iterable[Source], standing: Standing, tally: Tally) -> list[Source]:
+        """Those to be read, their headers known."""
+        for source in sources:
+            source.begin(tally)
+        left = standing.left(source.header for source in sources if source.header is not None)
+        for source in sources:
+            if source.header is not None and source.header.segment in left:
+                source.done = True
+        return [source for source in sources if not source.done]
+
     def _read(self, sources: Sequence[Source], query: Query, tally: Tally) -> Iterator[Batch]:
-        segments = [(source.bound(tally), partial(source.chunks, query, tally)) for source in sources]
+        segments = [(source.bound, partial(source.chunks, query, tally)) for source in sources]
         return merged(segments, query.dim)
 
     def _query(self, start: float | None, end: float | None, columns: Iterable[str] | None) -> Query:
@@ -305,7 +321,7 @@ class History:
             raise HistoryError(f"{self.path} was opened for reading only; open History(path) to write to it")
         return self._writer
 
-    def _segments(self) -> list[Path]:
+    def _segments(self) -> dict[Path, bool]:
         try:
             return segments_in(self.path)
         except OSError as error:
@@ -320,6 +336,6 @@ class History:
     def _find_shape(self) -> tuple[int, str] | None:
         """Dimension and geometry, once known; else those of the newest segment that tells."""
         if self._shape is None:
-            shapes = map(shape_of, reversed(self._segments()))
+            shapes = map(shape_of, reversed(list(self._segments())))
             self._shape = next((shape for shape in shapes if shape is not None), None)
         return self._shape

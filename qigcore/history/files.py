@@ -18,6 +18,9 @@ from typing import BinaryIO
 SEGMENT_SUFFIX = ".qigh"
 JOURNAL_SUFFIX = ".journal"
 
+_STRIDE = 4096
+"""Bytes read at least: a header of a block, its table and its first columns."""
+
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 
 
@@ -39,14 +42,22 @@ def make_folder(folder: Path) -> None:
             _sync_folder(path.parent)
 
 
-def segments_in(folder: Path) -> list[Path]:
-    """The segments of a folder by name, which is by their beginning; foreign files are passed over."""
+def segments_in(folder: Path) -> dict[Path, bool]:
+    """The segments of a folder by name, which is by their beginning, and whether there is a journal beside them.
+
+    Foreign files are passed over. A journal that is not listed had no rows that were not sealed: it is made
+    before its first row, and removed after its last one is in the segment.
+    """
+    segments, journals = [], set()
     with os.scandir(folder) as entries:
-        return sorted(
-            Path(entry.path)
-            for entry in entries
-            if entry.name.endswith(SEGMENT_SUFFIX) and entry.is_file(follow_symlinks=False)
-        )
+        for entry in entries:
+            name = entry.name
+            if name.endswith(JOURNAL_SUFFIX):
+                journals.add(name.removesuffix(JOURNAL_SUFFIX))
+            elif name.endswith(SEGMENT_SUFFIX) and entry.is_file(follow_symlinks=False):
+                segments.append(name)
+    segments.sort()
+    return {folder / name: name.removesuffix(SEGMENT_SUFFIX) in journals for name in segments}
 
 
 def journal_of(segment: Path) -> Path:
@@ -106,7 +117,7 @@ def in_place(path: Path, descriptor: int) -> bool:
     """Whether the open file is still the one that the folder shows under this path."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -137,6 +148,37 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A descriptor to read a file by. A pipe of that name would block without O_NONBLOCK."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class Window:
+    """Reads a file by (length, offset), and keeps the last bytes that it read: what is small comes in one go."""
+
+    __slots__ = ("_data", "_descriptor", "_offset")
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._data, self._offset = b"", 0
+
+    def __call__(self, length: int, offset: int) -> bytes:
+        at = offset - self._offset
+        if at < 0 or at + length > len(self._data):
+            self.load(max(length, _STRIDE), offset)
+            at = 0
+        return self._data[at : at + length]
+
+    def load(self, length: int, offset: int) -> None:
+        """Read that much at once, for what will be asked of it."""
+        self._data, self._offset = os.pread(self._descriptor, length, offset), offset
 
 
 def _lock(descriptor: int) -> None:

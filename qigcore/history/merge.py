@@ -8,13 +8,13 @@ per segment is held, and a segment is opened only when its first row may be next
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from qigcore.history.reader import Chunk, Query, Source, Tally
-from qigcore.history.survey import SegmentInfo, survey
+from qigcore.history.survey import Surveyed, surveyed
 from qigcore.rows import Batch
 
 Ranked = tuple[int, Chunk]
@@ -68,16 +68,15 @@ def merged(segments: Sequence[Lazy], dim: int) -> Iterator[Batch]:
         yield ordered(parts, dim).batch
 
 
-def newest(paths: Sequence[Path], count: int, query: Query, tally: Tally) -> Batch:
+def newest(paths: Mapping[Path, bool], count: int, query: Query, tally: Tally) -> Batch:
     """The last `count` rows of the order that `merged` gives; `paths` in order of rank."""
-    infos = [(survey(path, query.dim), rank, path) for rank, path in enumerate(paths)]
     parts: list[Ranked] = []
     keys = np.empty(0)
     # Latest ends first: what ends before the count-th latest row found so far holds none of them.
-    for info, rank, path in sorted(infos, key=_end, reverse=True):
-        if count == 0 or (len(keys) >= count and info.last < keys[0]):
+    for rank, found in sorted(enumerate(surveyed(paths, query.dim)), key=_end, reverse=True):
+        if count == 0 or (len(keys) >= count and found.info.last < keys[0]):
             break
-        for chunk in _tail(path, info.rows, query._replace(newest=count), tally):
+        for chunk in _tail(found, query._replace(newest=count), tally):
             parts.append((rank, chunk))
             keys = np.sort(np.concatenate([keys, chunk.keys]))[-count:]
     if not parts:
@@ -85,18 +84,19 @@ def newest(paths: Sequence[Path], count: int, query: Query, tally: Tally) -> Bat
     return ordered(parts, query.dim).batch.take(slice(-count, None))
 
 
-def _end(item: tuple[SegmentInfo, int, Path]) -> float:
+def _end(item: tuple[int, Surveyed]) -> float:
     """A segment with a problem comes first, so that the problem is always told."""
-    return math.inf if item[0].problem else item[0].last if item[0].rows else -math.inf
+    info = item[1].info
+    return math.inf if info.problem else info.last if info.rows else -math.inf
 
 
-def _tail(path: Path, rows: int, query: Query, tally: Tally) -> list[Chunk]:
+def _tail(found: Surveyed, query: Query, tally: Tally) -> list[Chunk]:
     """Chunks with the last `query.newest` readable rows of a segment, or with all that it has."""
     wanted = least = query.newest or 0
     while True:
         seen = Tally()
-        chunks = list(Source(path).chunks(query._replace(newest=wanted), seen))
-        if wanted >= rows or sum(len(chunk.keys) for chunk in chunks) >= least:
+        chunks = list(Source(found.path, found.logged).chunks(query._replace(newest=wanted), seen))
+        if wanted >= found.info.rows or sum(len(chunk.keys) for chunk in chunks) >= least:
             tally.include(seen)
             return chunks
         wanted *= 8  # some of them are damaged

@@ -19,7 +19,7 @@ import numpy as np
 
 from qigcore.history import journal
 from qigcore.history.columns import decode_block
-from qigcore.history.files import held, journal_of
+from qigcore.history.files import Window, held, journal_of, opened
 from qigcore.history.segment import (
     LOWEST,
     Damaged,
@@ -34,6 +34,7 @@ from qigcore.history.segment import (
 from qigcore.rows import Batch, FloatArray
 
 _ATTEMPTS = 100
+_AT_ONCE = 1 << 24
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -100,11 +101,15 @@ class Chunk(NamedTuple):
 
 
 class Source:
-    """One segment as one reader sees it; remembers how far it was read, so that it can go on."""
+    """One segment as one reader sees it; remembers how far it was read, so that it can go on.
 
-    def __init__(self, path: Path) -> None:
+    logged: whether a journal lay beside it when the folder was listed.
+    """
+
+    def __init__(self, path: Path, logged: bool) -> None:
         self.path = path
-        self.done = False  # dead, and read to its end
+        self.logged = logged
+        self.done = False  # dead, and read to its end, or not to be read
         self.header: Header | None = None
         self._offset = 0
         self._sequence = 0
@@ -119,14 +124,19 @@ class Source:
         try:
             with opened(self.path) as descriptor:
                 alive, size = held(descriptor), os.fstat(descriptor).st_size
-            return self._seen != (alive, size, *journal_mark(self.path))
+            return self._seen != (alive, size, *(journal_mark(self.path) if self.logged else (0, b"")))
         except OSError:  # `chunks` will say which
             return True
 
-    def bound(self, tally: Tally) -> float:
-        """No row still to come sorts before this. Reads the header where that has not been done."""
-        with self._counting(tally), opened(self.path) as descriptor:
-            self._begin(reading(descriptor), tally)
+    def begin(self, tally: Tally) -> None:
+        """Read the header, where that has not been done."""
+        if not (self._offset or self.done):
+            with self._counting(tally), opened(self.path) as descriptor:
+                self._begin(Window(descriptor), tally)
+
+    @property
+    def bound(self) -> float:
+        """No row still to come sorts before this."""
         return max(self._key, LOWEST if self.header is None else self.header.first)
 
     def chunks(self, query: Query, tally: Tally) -> Iterator[Chunk]:
@@ -135,10 +145,13 @@ class Source:
             return
         with self._counting(tally), opened(self.path) as descriptor:
             alive = held(descriptor)
-            logged = read_journal(self.path)
-            size = os.fstat(descriptor).st_size
+            logged = self._logged(tally)
+            status = os.fstat(descriptor)
+            size = status.st_size
+            if status.st_nlink == 0:  # the journal may have gone with it
+                raise FileNotFoundError
             self._seen = alive, size, len(logged), logged[: journal.PREFIX_BYTES]
-            read = reading(descriptor)
+            read = Window(descriptor)
             self._begin(read, tally)
             if self.header is not None and self.header.dim != query.dim:
                 tally.unreadable[self.path.name] = (
@@ -157,6 +170,16 @@ class Source:
                 tally.add("torn_tails", 1 if rows.torn else 0)
                 tally.add("skipped_bytes", size - self._offset + rows.torn)
                 self.done = True
+
+    def _logged(self, tally: Tally) -> bytes:
+        """The journal. One that cannot be read is named, and the sealed blocks are read all the same."""
+        if not self.logged:
+            return b""
+        try:
+            return read_journal(self.path)
+        except OSError as error:
+            tally.unreadable[journal_of(self.path).name] = error.strerror or str(error)
+            return b""
 
     @contextmanager
     def _counting(self, tally: Tally) -> Iterator[None]:
@@ -202,8 +225,10 @@ class Source:
         return None if self.header is None else self.header.segment
 
     def _blocks(
-        self, read: Read, size: int, rows: journal.Rows, query: Query, tally: Tally
+        self, read: Window, size: int, rows: journal.Rows, query: Query, tally: Tally
     ) -> Iterator[Chunk]:
+        columns = query.columns if "timestamp" in query.columns else ("timestamp", *query.columns)
+        most = "basin_coords" in query.columns  # of a block's bytes are wanted
         while (block := find_block(read, self._offset, size, self._identity)) is not None:
             if block.offset > self._offset:
                 tally.add("bad_blocks" if self._offset else "bad_headers")
@@ -216,7 +241,9 @@ class Source:
             try:
                 batch = None
                 if wanted and block.dim == query.dim:
-                    batch = decode_block(read, block, {"timestamp", *query.columns})
+                    if most and block.end - block.offset <= _AT_ONCE:
+                        read.load(block.end - block.offset, block.offset)
+                    batch = decode_block(read, block, columns)
                 elif wanted:
                     tally.unreadable[self.path.name] = f"a block of {block.dim} components"
             except Damaged:
@@ -226,7 +253,8 @@ class Source:
             self._sequence = max(self._sequence, block.next_sequence)
             self._key = max(self._key, block.high)
             if batch is not None:
-                yield from _chosen(batch, known, floor, query)
+                inside = known <= 0 and query.start <= block.low and block.high < query.end
+                yield from _chosen(batch, None if inside else known, floor, query)
 
     def _rows(self, rows: journal.Rows, query: Query, tally: Tally) -> Iterator[Chunk]:
         if rows.bad > self._bad_rows:
@@ -254,30 +282,22 @@ class Source:
             yield from _chosen(batch, 0, floor, query)
 
 
-def _chosen(batch: Batch, known: int, floor: float, query: Query) -> Iterator[Chunk]:
-    """Of a batch without its first `known` rows, what the query asks for, if that is anything."""
-    times = batch.timestamp
+def _chosen(batch: Batch, known: int | None, floor: float, query: Query) -> Iterator[Chunk]:
+    """Of a batch without its first `known` rows, what the query asks for, if that is anything.
+
+    None: all of it is known to be asked for.
+    """
+    times = batch.columns["timestamp"]
     keys = np.fmax(np.fmax.accumulate(times), floor)
-    wanted = (times >= query.start) & (times < query.end)
-    wanted[:known] = False
-    if not wanted.all():
-        keys, batch = keys[wanted], batch.take(wanted)
+    if known is not None:
+        wanted = (times >= query.start) & (times < query.end)
+        wanted[: max(0, known)] = False
+        if not wanted.all():
+            keys, batch = keys[wanted], batch.take(wanted)
     if len(keys):
-        yield Chunk(keys, Batch({name: batch.columns[name] for name in query.columns}, batch.names))
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """A descriptor to read a file by. A pipe of that name would block without O_NONBLOCK."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def reading(descriptor: int) -> Read:
-    return lambda length, offset: os.pread(descriptor, length, offset)
+        if len(batch.columns) > len(query.columns):
+            batch = Batch({name: batch.columns[name] for name in query.columns}, batch.names)
+        yield Chunk(keys, batch)
 
 
 def journal_mark(segment: Path) -> tuple[int, bytes]:

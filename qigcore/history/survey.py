@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from qigcore.history import journal
-from qigcore.history.files import held
-from qigcore.history.reader import opened, read_journal, reading
-from qigcore.history.segment import Damaged, TooNew, decode_header, find_block, last_block
+from qigcore.history.files import Window, held, opened
+from qigcore.history.reader import read_journal
+from qigcore.history.segment import Damaged, Header, TooNew, decode_header, find_block, last_block
+from qigcore.history.standing import Standing
 
 
 class SegmentInfo(msgspec.Struct, frozen=True):
@@ -37,28 +40,49 @@ class SegmentInfo(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-def survey(path: Path, dim: int) -> SegmentInfo:
-    """Look at a segment's header, its last block and its journal. Never fails: see `problem`.
+class Surveyed(NamedTuple):
+    """A segment that was looked at; `logged`: a journal lay beside it."""
 
-    `dim` is assumed where the header is damaged and no block says otherwise.
+    path: Path
+    logged: bool
+    info: SegmentInfo
+    header: Header | None
+
+
+def surveyed(paths: Mapping[Path, bool], dim: int) -> list[Surveyed]:
+    """Look at the header, the last block and the journal of each segment that counts. Never fails: see `problem`.
+
+    `paths` as `files.segments_in` gives them. `dim` is assumed where a header is damaged and no block says
+    otherwise.
     """
+    found = [survey(path, logged, dim) for path, logged in paths.items()]
+    left = Standing().left(each.header for each in found if each.header is not None)
+    return [each for each in found if each.header is None or each.header.segment not in left]
+
+
+def survey(path: Path, logged: bool, dim: int) -> Surveyed:
+    """The same of one segment, whether it counts or not."""
     try:
         with opened(path) as descriptor:
-            return _survey(path, descriptor, dim)
+            info, header = _survey(path, descriptor, logged, dim)
     except OSError as error:
-        return SegmentInfo(path.name, problem=error.strerror or str(error))
+        info, header = SegmentInfo(path.name, problem=error.strerror or str(error)), None
+    return Surveyed(path, logged, info, header)
 
 
-def _survey(path: Path, descriptor: int, dim: int) -> SegmentInfo:
-    read = reading(descriptor)
+def _survey(path: Path, descriptor: int, logged: bool, dim: int) -> tuple[SegmentInfo, Header | None]:
+    read = Window(descriptor)
     alive = held(descriptor)
-    logged = read_journal(path)
+    header, offset, problem, data = None, 0, "", b""
+    try:
+        data = read_journal(path) if logged else b""
+    except OSError as error:
+        problem = f"journal: {error.strerror or error}"
     size = os.fstat(descriptor).st_size
-    header, offset, problem = None, 0, ""
     try:
         header, offset = decode_header(read)
     except TooNew as error:
-        return SegmentInfo(path.name, alive=alive, bytes=size + len(logged), problem=str(error))
+        return SegmentInfo(path.name, alive=alive, bytes=size + len(data), problem=str(error)), None
     except Damaged as error:
         problem = str(error)
     identity = None if header is None else header.segment
@@ -67,38 +91,42 @@ def _survey(path: Path, descriptor: int, dim: int) -> SegmentInfo:
     if block is not None:
         dim = block.dim
         rows, last = block.next_sequence, block.peak
-        earliest = find_block(read, offset, size, identity)
+        earliest = find_block(read, offset, size, identity) if header is None else None
         first = math.nan if earliest is None else earliest.low
     if header is not None:
         dim = header.dim
-    pending = journal.decode(logged, dim, rows)
+    pending = journal.decode(data, dim, rows)
     if len(pending.sequences):
         times = pending.batch.timestamp
         rows, last = int(pending.sequences[-1]) + 1, float(np.fmax(times.max(), last))
         first = float(times[0]) if math.isnan(first) else first
-    if header is not None and rows:
-        first = header.first
-    return SegmentInfo(
+    info = SegmentInfo(
         name=path.name,
-        host="" if header is None else header.host,
-        pid=0 if header is None else header.pid,
         alive=alive,
         rows=rows,
-        bytes=size + len(logged),
+        bytes=size + len(data),
         first=first,
         last=last,
         dim=dim,
-        geometry="" if header is None else header.geometry,
-        precision="" if header is None else header.precision,
         problem=problem,
     )
+    if header is not None:
+        info = msgspec.structs.replace(
+            info,
+            host=header.host,
+            pid=header.pid,
+            first=header.first if rows else first,
+            geometry=header.geometry,
+            precision=header.precision,
+        )
+    return info, header
 
 
 def shape_of(path: Path) -> tuple[int, str] | None:
     """The dimension and geometry of a segment's basins, if its header is whole."""
     try:
         with opened(path) as descriptor:
-            header, _ = decode_header(reading(descriptor))
+            header, _ = decode_header(Window(descriptor))
     except (OSError, Damaged, TooNew):
         return None
     return header.dim, header.geometry
@@ -108,7 +136,7 @@ def dim_of(path: Path) -> int | None:
     """The dimension by a segment's first intact block or row, where its header is lost."""
     try:
         with opened(path) as descriptor:
-            block = find_block(reading(descriptor), 0, os.fstat(descriptor).st_size, None)
+            block = find_block(Window(descriptor), 0, os.fstat(descriptor).st_size, None)
             return journal.dim_of(read_journal(path)) if block is None else block.dim
     except OSError:
         return None

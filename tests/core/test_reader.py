@@ -124,7 +124,7 @@ def test_a_segment_seen_before_it_is_locked_is_not_taken_for_dead(
 
     def late(descriptor: int, operation: int) -> None:
         if operation & files.LOCK_EX:
-            sources.append(Source(file_of(path, ".qigh")))
+            sources.append(Source(file_of(path, ".qigh"), True))
             assert list(sources[0].chunks(query, tally)) == []
         lock(descriptor, operation)
 
@@ -153,11 +153,16 @@ def test_scanning_holds_one_block_at_a_time(path: Path) -> None:
 
 
 @pytest.mark.parametrize("foreign", [Path.mkdir, os.mkfifo, lambda path: os.symlink(path, path)])
-def test_something_else_in_the_place_of_a_journal_stops_no_follower(path: Path, foreign: Any) -> None:
+def test_a_journal_that_cannot_be_read_hides_no_sealed_rows_and_is_named(path: Path, foreign: Any) -> None:
     with History(path, dim=3) as history:
         append(history, 300)
     foreign(file_of(path, ".qigh").with_suffix(".journal"))
     with History(path, dim=3) as history:
         append(history, 5)
-        assert counted(history.follow(poll_s=0, stop=lambda: True))[-5:] == list(range(5))
-        assert len(history.damage.unreadable) == 1
+        for read in (history.scan, lambda: history.follow(poll_s=0, stop=lambda: True)):
+            assert sorted(counted(read())) == sorted([*range(300), *range(5)])
+            assert len(history.damage.unreadable) == 1
+            assert ".journal: " in history.damage.unreadable[0]
+        assert len(history.last(400)) == 305
+        assert [info.rows for info in history.segments()] == [300, 5]
+        assert [info.problem[:8] for info in history.segments()] == ["journal:", ""]
