@@ -9,16 +9,18 @@ Prefix and body have a CRC-32 each: an intact prefix is believed about the lengt
 body costs one frame, and no bytes can make a reader look at them twice.
 
 Indices begin anew when the journal is emptied, so what a journal holds never needs anything outside of
-it. A name's `since` is the sequence number of the row after it, so that the first bytes of a journal are
-never the same again. Fields are appended to HEAD only at its end: a shorter head is completed with
+it. The `since` of every frame is the sequence number, modulo 2^32, of the first row after that: so the first
+bytes of a journal are never the same again, and a name is given only to rows of the same `since`, whatever
+of an earlier filling a power loss may have brought back. Fields are appended to HEAD only at its end: a shorter head is completed with
 defaults, the unknown end of a longer one is skipped.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +28,7 @@ import numpy.typing as npt
 
 from qigcore.history.columns import decode_text, encode_text
 from qigcore.history.segment import FORMAT
-from qigcore.rows import HEAD, Array, Batch, FloatArray
+from qigcore.rows import HEAD, REGIMES, Array, Batch, FloatArray
 
 MAX_JOURNAL = 1 << 26
 """Bytes of a journal that a reader looks at; a writer seals at an eighth of it at the latest."""
@@ -50,6 +52,8 @@ PREFIX_BYTES = _FRAME.size
 _CHECKED_FROM = 8
 _ROW, _NAME = 1, 2
 _MAX_INDEX = (1 << 16) - 1
+_TIME = struct.Struct("<d")  # the first field of HEAD
+_REGIME = int(HEAD.fields["regime"][1]) if HEAD.fields else 0
 
 
 def _default_head() -> bytes:
@@ -64,7 +68,7 @@ _DEFAULT_HEAD = _default_head()
 
 
 def encode_names(names: Sequence[str], first: int, since: int) -> bytes:
-    """Frames that give `names` the indices from `first` on; `since` is the next row's sequence number."""
+    """Frames that give `names` the indices from `first` on; `since`: the sequence number of the first row."""
     frames = bytearray()
     for index, name in enumerate(names, first):
         text = encode_text(name)
@@ -74,7 +78,7 @@ def encode_names(names: Sequence[str], first: int, since: int) -> bytes:
     return bytes(frames)
 
 
-def encode_rows(heads: Array, basins: FloatArray, first: int) -> bytes:
+def encode_rows(heads: Array, basins: FloatArray, first: int, since: int) -> bytes:
     """Frames of rows: heads [n] of HEAD, basins [n, dim]; `first` is the first one's sequence number."""
     rows, dim = basins.shape
     layout = np.dtype([("prefix", _PREFIX), ("head", HEAD), ("basin", "<f8", (dim,))])
@@ -85,6 +89,7 @@ def encode_rows(heads: Array, basins: FloatArray, first: int) -> bytes:
     prefix["format"] = FORMAT
     prefix["head_bytes"] = HEAD.itemsize
     prefix["length"] = HEAD.itemsize + 8 * dim
+    prefix["since"] = since % 2**32
     prefix["sequence"] = np.arange(first, first + rows, dtype="<u8")
     frames["head"] = heads
     frames["basin"] = basins
@@ -113,13 +118,14 @@ class Rows(NamedTuple):
 def decode(data: bytes, dim: int, after: int = 0) -> Rows:
     """The rows of a journal whose sequence number is at least `after`; never fails, whatever the bytes."""
     view = memoryview(data)
-    names: dict[int, str] = {}
+    names: dict[tuple[int, int], str] = {}
     sequences: list[int] = []
+    sinces: list[int] = []
     heads: list[bytes] = []
     basins: list[memoryview] = []
     bad = skipped = position = 0
     while (start := _next_frame(view, data, position)) >= 0:
-        _, _, body_crc, kind, version, head_bytes, length, _, number = _FRAME.unpack_from(data, start)
+        _, _, body_crc, kind, version, head_bytes, length, since, number = _FRAME.unpack_from(data, start)
         body = start + _FRAME.size
         end = body + length
         if start > position:
@@ -130,25 +136,41 @@ def decode(data: bytes, dim: int, after: int = 0) -> Rows:
             bad += 1
             skipped += end - start
         elif kind == _NAME and 0 < number <= _MAX_INDEX:
-            names[number] = decode_text(data[body:end])
+            names[since, number] = decode_text(data[body:end])
         elif kind == _ROW and length == head_bytes + 8 * dim and number < 1 << 62:
-            if number >= after:
+            head = data[body : body + min(head_bytes, HEAD.itemsize)]
+            head += _DEFAULT_HEAD[len(head) :]
+            if not math.isfinite(_TIME.unpack_from(head)[0]) or head[_REGIME] >= len(REGIMES):
+                bad += 1
+                skipped += end - start
+            elif number >= after:
                 after = number + 1
-                head = data[body : body + min(head_bytes, HEAD.itemsize)]
                 sequences.append(number)
-                heads.append(head + _DEFAULT_HEAD[len(head) :])
+                sinces.append(since)
+                heads.append(head)
                 basins.append(view[body + head_bytes : end])
         else:
             bad += 1
             skipped += end - start
-    table = [names.get(index, "") for index in range(max(names, default=0) + 1)]
     head_array = np.frombuffer(bytearray().join(heads), HEAD)
-    for pointer in ("code", "module"):  # a name lost to damage is unknown, not another name
-        head_array[pointer][head_array[pointer] >= len(table)] = 0
-    basin_array = np.frombuffer(bytearray().join(basins), "<f8").reshape(-1, dim)
+    table = _named(head_array, sinces, names)
+    basin_array = np.frombuffer(bytearray().join(basins), "<f8").reshape(len(basins), dim)
     batch = Batch.of_rows(head_array, basin_array, table)
     torn = len(data) - position
     return Rows(np.array(sequences, np.int64), batch, bad, skipped, torn)
+
+
+def _named(heads: Array, sinces: Sequence[int], names: Mapping[tuple[int, int], str]) -> tuple[str, ...]:
+    """Point `heads` into a table of the names that they have, and give it. A name lost to damage is unknown: ""."""
+    table = {"": 0}
+
+    def place(name: str) -> int:
+        return table.setdefault(name, len(table)) if len(table) <= _MAX_INDEX else table.get(name, 0)
+
+    for pointer in ("code", "module"):
+        indices = zip(sinces, heads[pointer].tolist(), strict=True)
+        heads[pointer] = [place(names.get(index, "")) for index in indices]
+    return tuple(table)
 
 
 def dim_of(data: bytes) -> int | None:

@@ -103,9 +103,11 @@ class Writer:
         self._identity = 0
         self._first = LOWEST
         self._segment_size = self._journal_size = 0
+        self._cut = False  # the segment was, and the disk may not know it yet
         self._sealed = 0  # rows in blocks; the sequence number of the first pending row
         self._floor = LOWEST  # greatest timestamp in blocks
         self._carried = True  # what is pending is not in this journal
+        self._astray = False  # the folder does not show these files
         self._known: dict[str, int] = {"": 0}  # names that the journal defines
 
     def append(self, part: Part) -> None:
@@ -120,12 +122,16 @@ class Writer:
     def flush(self) -> None:
         """Force what was appended to the disk."""
         with self._writing("rows may not survive a power loss"):
-            if self._journal >= 0:
-                os.fdatasync(self._journal)
+            if self._parts and not self._in_place():
+                self._seal_pending()
+            elif self._journal >= 0:
+                self._force()
 
     def seal(self) -> None:
         """Seal the pending rows into a block, however few."""
-        with self._writing(f"{self._pending} rows are {'in no file' if self._carried else 'not sealed'}"):
+        with self._writing(
+            f"{self._pending} rows are {'in no file' if self._carried or self._astray else 'not sealed'}"
+        ):
             self._seal_pending()
 
     def close(self) -> None:
@@ -144,7 +150,7 @@ class Writer:
                     self._let_go()
                     self._closed = True
         except HistoryError:
-            if not self._closed or (self._parts and self._carried):
+            if not self._closed or (self._parts and (self._carried or self._astray)):
                 raise
 
     def release(self) -> None:
@@ -187,20 +193,22 @@ class Writer:
 
     def _ready(self, part: Part) -> None:
         """Make the files where there are none, where they are no longer in the folder, or have had their day."""
-        start = float(part.heads["timestamp"][0])
+        if self._in_place():
+            span = float(part.heads["timestamp"][0]) - self._first
+            if self._segment_size < SEGMENT_BYTES and span < SEGMENT_SPAN_S:
+                return
+            if self._parts:
+                self._seal(self._parts)
+            self._let_go()
+            self._detach()
+        self._create(part)
+
+    def _in_place(self) -> bool:
+        """Whether there are files, and the folder shows them."""
         if self._segment >= 0:
             journal = journal_of(self._path)
-            if not (in_place(self._path, self._segment) and in_place(journal, self._journal)):
-                self.release()
-                self._detach()
-            elif self._segment_size < SEGMENT_BYTES and start - self._first < SEGMENT_SPAN_S:
-                return
-            else:
-                if self._parts:
-                    self._seal(self._parts)
-                self._let_go()
-                self._detach()
-        self._create(float(self._parts[0].heads["timestamp"][0]) if self._parts else start)
+            self._astray = not (in_place(self._path, self._segment) and in_place(journal, self._journal))
+        return self._segment >= 0 and not self._astray
 
     def _let_go(self) -> None:
         """Close the files, and remove the journal when nothing is in it."""
@@ -209,7 +217,9 @@ class Writer:
                 os.unlink(journal_of(self._path))
         self.release()
 
-    def _create(self, first: float) -> None:
+    def _create(self, *parts: Part) -> None:
+        """New files, for what is pending and for these rows. Where that fails, what there was stays as it is."""
+        first = float([*self._parts, *parts][0].heads["timestamp"][0])
         if not self._made:
             make_folder(self._folder)
             self._made = True
@@ -220,7 +230,10 @@ class Writer:
         data = encode_header(
             Header(identity, self._dim, self._geometry, self._precision, host, pid, created, first)
         )
-        self._segment, self._journal = create_pair(path, data)
+        pair = create_pair(path, data)
+        self.release()  # not before: until there are new files, the old ones may be put back
+        self._detach()
+        self._segment, self._journal = pair
         self._path, self._identity, self._segment_size, self._first = path, identity, len(data), first
 
     def _log(self, part: Part) -> None:
@@ -229,12 +242,12 @@ class Writer:
         heads = np.concatenate([recode(part.heads, part.names, known) for part in parts])
         basins = np.concatenate([part.basins for part in parts])
         sequence = self._sealed + (0 if self._carried else self._pending)
-        data = encode_names(list(known)[len(self._known) :], len(self._known), sequence)
-        data += encode_rows(heads, basins, sequence)
+        data = encode_names(list(known)[len(self._known) :], len(self._known), self._sealed)
+        data += encode_rows(heads, basins, sequence, self._sealed)
         try:
             write_all(self._journal, data)
             if self._sync:
-                os.fdatasync(self._journal)
+                self._force()
         except BaseException:
             self._take_back(self._journal, self._journal_size)
             raise
@@ -244,10 +257,17 @@ class Writer:
         self._pending += len(part.heads)
         self._carried = False
 
+    def _force(self) -> None:
+        """Force the journal to the disk; but first a cut of the segment, behind whose old end its rows would hide."""
+        if self._cut:
+            os.fdatasync(self._segment)
+            self._cut = False
+        os.fdatasync(self._journal)
+
     def _seal_pending(self) -> None:
         if self._parts:
-            self._ready(self._parts[0])
-        if self._parts:  # where the segment had had its day, they are sealed already
+            if not self._in_place():
+                self._create()
             self._seal(self._parts)
 
     def _seal(self, parts: list[Part]) -> None:
@@ -276,7 +296,7 @@ class Writer:
             self._take_back(self._segment, self._segment_size)
             raise
         self._sealed, self._floor, self._segment_size = sequence, floor, size
-        self._parts, self._pending, self._known = [], 0, {"": 0}
+        self._parts, self._pending, self._known, self._cut = [], 0, {"": 0}, False
         try:
             os.ftruncate(self._journal, 0)
             self._journal_size = 0
@@ -288,9 +308,12 @@ class Writer:
         """Cut off what a failed call left behind; where even that fails, write no more to these files."""
         try:
             os.ftruncate(descriptor, size)
+            self._cut = self._cut or descriptor == self._segment
         except OSError:
             if not self._carried:
                 self._parts, self._pending = [], 0
+                with suppress(OSError):  # for nobody will again
+                    os.fdatasync(self._journal)
             self.release()
             self._detach()
 

@@ -21,7 +21,7 @@ def journal(count: int, first: int = 0) -> bytes:
     heads, basins = rows(count, start=first, seed=first)
     names = {"": 0}
     heads = recode(heads, NAMES, names)
-    return encode_names(list(names)[1:], 1, first) + encode_rows(heads, basins, first)
+    return encode_names(list(names)[1:], 1, first) + encode_rows(heads, basins, first, first)
 
 
 def test_rows_come_back_bit_for_bit() -> None:
@@ -29,7 +29,7 @@ def test_rows_come_back_bit_for_bit() -> None:
     heads["phi"][:2] = np.array([0x7FF0000000000001, 0x8000000000000000], "<u8").view("<f8")
     names = {"": 0}
     recoded = recode(heads, NAMES, names)
-    found = decode(encode_names(list(names)[1:], 1, 7) + encode_rows(recoded, basins, 7), 3)
+    found = decode(encode_names(list(names)[1:], 1, 7) + encode_rows(recoded, basins, 7, 7), 3)
     assert found.sequences.tolist() == [7, 8, 9, 10, 11]
     assert same(found.batch, Batch.of_rows(heads, basins, NAMES))
     assert (found.bad, found.skipped, found.torn) == (0, 0, 0)
@@ -87,7 +87,7 @@ def test_heads_of_other_versions() -> None:
 
 
 def test_rows_of_another_dimension_are_counted() -> None:
-    found = decode(journal(2) + encode_rows(*rows(1, dim=4), 2) + journal(1, 3), 3)
+    found = decode(journal(2) + encode_rows(*rows(1, dim=4), 2, 0) + journal(1, 3), 3)
     assert found.sequences.tolist() == [0, 1, 3]
     assert found.bad == 1
 
@@ -113,3 +113,29 @@ def test_no_bytes_are_looked_at_twice() -> None:
     before = time.process_time()
     assert len(decode(data, 3).batch) == 0
     assert time.process_time() - before < 20
+
+
+def test_names_of_an_earlier_filling_are_not_those_of_later_rows() -> None:
+    # A power loss may leave a mixture of both, the journal having been emptied in between.
+    def filled(first: int, name: str) -> tuple[bytes, bytes]:
+        heads, basins = rows(2, start=first)
+        heads["code"], heads["module"] = 1, 0
+        return encode_names([name], 1, first), encode_rows(heads, basins, first, first)
+
+    (old, old_rows), (new, new_rows) = filled(0, "old"), filled(2, "new")
+    for data, names in (
+        (old + old_rows + new_rows, ["old", "old", "", ""]),
+        (new + new_rows + old, ["new", "new"]),
+        (old + new + old_rows + new_rows, ["old", "old", "new", "new"]),
+    ):
+        assert decode(data, 3).batch.code_hash.tolist() == names
+
+
+def test_rows_that_no_writer_takes_are_damage() -> None:
+    heads, basins = rows(4)
+    heads["code"] = heads["module"] = 0
+    heads["timestamp"][1] = np.nan
+    heads["regime"][2] = 3
+    found = decode(encode_rows(heads, basins, 0, 0), 3)
+    assert found.sequences.tolist() == [0, 3]
+    assert (found.bad, found.skipped) == (2, 2 * (PREFIX_BYTES + HEAD.itemsize + 24))

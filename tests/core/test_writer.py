@@ -287,3 +287,40 @@ def test_abandoned_histories_close_their_files(path: Path) -> None:
     del history
     assert not History.read_only(path).segments()[0].alive
     assert COLUMNS[0] == "timestamp"
+
+
+def test_a_folder_that_is_put_back_as_it_was_holds_every_row_once(path: Path) -> None:
+    history = History(path, dim=3)
+    append(history, 300)
+    append(history, 10, start=300)
+    moved = path.rename(path.with_name("moved"))
+    for attempt in (lambda: append(history, 1, start=310), history.flush, history.seal):
+        with pytest.raises(HistoryError, match="No such file"):
+            attempt()
+    moved.rename(path)
+    append(history, 2, start=310)
+    history.flush()
+    assert counted(history.scan()) == list(range(312))
+    assert len(history.segments()) == 1
+    history.close()
+
+
+def test_what_a_flush_returns_for_is_in_the_folder(path: Path) -> None:
+    history = History(path, dim=3)
+    append(history, 10)
+    path.rename(path.with_name("moved"))
+    path.mkdir()
+    history.flush()
+    assert counted(History.read_only(path).scan()) == list(range(10))
+    append(history, 3, start=10)
+    assert counted(history.scan()) == list(range(13))
+    history.close()
+
+
+def test_closing_tells_of_rows_whose_folder_became_a_file(path: Path) -> None:
+    history = History(path, dim=3)
+    append(history, 10)
+    path.rename(path.with_name("moved"))
+    path.write_text("a file")
+    with pytest.raises(HistoryError, match="Not a directory; 10 rows are in no file"):
+        history.close()
