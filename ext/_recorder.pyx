@@ -375,6 +375,15 @@ cdef class Recorder:
             self._alarm_at = INT64_MAX
             _went_well(callback)
 
+    def put_off(self, total):
+        """Lets the pending alarm ring later, at row number `total` − 1; never sooner, and never a new one.
+
+        Unlike `on_total` it is for other threads than those that record: an alarm that rings is left alone.
+        """
+        cdef int64_t later = total
+        if self._alarm is not None and later > self._alarm_at:
+            self._alarm_at = later
+
     @property
     def names(self):
         """The table that `code` and `module` of rows point into; names[0] is ""."""

@@ -65,6 +65,24 @@ def test_an_alarm_may_set_the_next():
     assert seen == [10, 20, 30]
 
 
+def test_an_alarm_is_put_off_but_never_made_and_never_hastened():
+    recorder, seen = Recorder(2), []
+    recorder.put_off(3)
+    for _ in range(4):
+        recorder.record(0.5, 1.0, [1, 1])
+    recorder.on_total(6, lambda: seen.append(recorder.total))
+    recorder.put_off(5)
+    recorder.put_off(9)
+    recorder.put_off(7)
+    for _ in range(8):
+        recorder.record(0.5, 1.0, [1, 1])
+    assert seen == [9]
+    recorder.put_off(14)
+    for _ in range(8):
+        recorder.record(0.5, 1.0, [1, 1])
+    assert seen == [9]
+
+
 def test_each_row_is_told_and_may_record_itself():
     recorder, seen = Recorder(2), []
 

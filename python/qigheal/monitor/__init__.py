@@ -109,6 +109,7 @@ class GeometricHealthMonitor:
         self.snapshots = RingView(recorder)
         self._learner = Learner(recorder, settings)
         self._flusher: Flusher | None = None
+        self._half = settings.history_size // 2
         self._flush_due = 1
         if history is not None:
             self._open(history)
@@ -128,7 +129,7 @@ class GeometricHealthMonitor:
                 f"monitor records them, got one of the {history.geometry} with {history.dim}"
             )
         self._flusher = Flusher(
-            self._recorder, history, owned=owned, every_s=settings.flush_every_s, chores=self._learner.settle
+            self._recorder, history, owned=owned, every_s=settings.flush_every_s, chores=self._flushed
         )
         if history.durability == "snapshot":
             self._recorder.each_row = self._flusher.flush
@@ -261,7 +262,7 @@ class GeometricHealthMonitor:
         """Write all snapshots so far to the history, if there is one. Never raises; see `check_health`."""
         if self._flusher is not None:
             self._flusher.flush()
-            self._learner.settle()
+            self._flushed()
 
     def close(self) -> None:
         """Write what is left and let go of the history. Recording and checking go on in memory."""
@@ -290,15 +291,19 @@ class GeometricHealthMonitor:
 
     # One alarm of the ring serves both the lesson and the flusher.
 
-    def _arm(self) -> None:
+    def _due(self) -> int | None:
         due = []
         lesson = self._learner.lesson
         if lesson is not None and not lesson.complete:
             due.append(lesson.due)
         if self._flusher is not None:
             due.append(self._flush_due)
-        if due:
-            self._recorder.on_total(min(due), self._on_alarm)
+        return min(due, default=None)
+
+    def _arm(self) -> None:
+        due = self._due()
+        if due is not None:
+            self._recorder.on_total(due, self._on_alarm)
 
     def _on_alarm(self) -> None:
         """Runs in the thread that records: it copies and wakes, and waits for nothing."""
@@ -308,9 +313,22 @@ class GeometricHealthMonitor:
             lesson.collect()
             complete = lesson.complete
         if self._flusher is not None and (complete or total >= self._flush_due):
-            self._flush_due = total + max(1, self._recorder.capacity // 2)
+            self._flush_due = total + self._half
             self._flusher.wake()
         self._arm()
+
+    def _flushed(self) -> None:
+        """Runs in the flusher's thread after each round.
+
+        An alarm costs the request that it rings in tens of microseconds: there is none as long as less
+        than half a ring is unwritten.
+        """
+        if self._flusher is not None:
+            self._flush_due = self._flusher.written + self._half
+            due = self._due()
+            if due is not None:
+                self._recorder.put_off(due)
+        self._learner.settle()
 
     def _after_fork(self) -> None:
         self._learner.after_fork()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -21,6 +22,9 @@ from qigcore.recorder import Recorder
 CHUNK = 4096
 """Rows copied out of the ring at a time: 2.4 MB at 64 components."""
 
+SHORTEST_S = 0.005
+"""Between two rounds, however fast the host records."""
+
 PATIENCE_S = 10.0
 """How long `close` waits for a disk that does not answer."""
 
@@ -28,11 +32,15 @@ PATIENCE_S = 10.0
 class Flusher:
     """Writes to `history` what `recorder` holds and the history does not.
 
+    The thread comes round at least every `every_s`, and sooner at the pace at which the ring fills, so
+    that the host need not wake it: that costs a request tens of microseconds.
+
     owned: whether `close` closes the history; it flushes it otherwise. chores: called in the thread
     after each round, and by `close`.
 
-    Attributes: losses (rows that left the ring unwritten), failures (writes that failed), failure (why
-    the last one did; "" when it went well).
+    Attributes: written (rows of the ring up to this number are written or lost), losses (rows that left
+    the ring unwritten), failures (writes that failed), failure (why the last one did; "" when it went
+    well).
     """
 
     def __init__(
@@ -60,7 +68,7 @@ class Flusher:
         self.losses = 0
         self.failures = 0
         self.failure = ""
-        self._written = self._recorder.total
+        self.written = self._recorder.total
         self._lock = threading.RLock()
         self._writing_in = 0  # the thread that writes now
         self._ending = False  # a call of `close` came from within that thread's writing
@@ -137,7 +145,7 @@ class Flusher:
             with self._counted():
                 self._chores()
             self._closed = True
-            self.losses += self._recorder.total - self._written
+            self.losses += self._recorder.total - self.written
             with self._counted():
                 if self._owned:
                     self.history.close()
@@ -147,25 +155,33 @@ class Flusher:
             self._lock.release()
 
     def _run(self) -> None:
-        calls, ended = self._calls, False
+        calls, ended, pause = self._calls, False, self._every_s
         while not ended:
+            since, before = time.monotonic(), self.written
             try:
-                ended = calls.get(timeout=self._every_s)
+                ended = calls.get(timeout=pause)
             except Empty:
                 ended = False
             self.flush()
             with self._counted():
                 self._chores()
+            pause = self._pause(self.written - before, time.monotonic() - since)
+
+    def _pause(self, rows: int, seconds: float) -> float:
+        """How long until a quarter of the ring is filled, at the pace of `rows` in `seconds`."""
+        if rows <= 0:
+            return self._every_s
+        return min(self._every_s, max(SHORTEST_S, seconds * self._recorder.capacity / (4 * rows)))
 
     def _write(self) -> None:
         recorder = self._recorder
-        while self._written < (total := recorder.total):
-            first, heads, basins = recorder.rows(self._written, min(total, self._written + CHUNK))
-            self.losses += first - self._written
-            self._written = first
+        while self.written < (total := recorder.total):
+            first, heads, basins = recorder.rows(self.written, min(total, self.written + CHUNK))
+            self.losses += first - self.written
+            self.written = first
             if len(heads):
                 self.history.append_rows(heads, basins, recorder.names)
-                self._written += len(heads)
+                self.written += len(heads)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

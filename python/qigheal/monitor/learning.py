@@ -48,9 +48,11 @@ class Lesson:
         due = self.due
         _, heads, basins = self._recorder.rows(self._next, due)
         good = heads["repaired"] == 0
-        self._parts.append((heads[good], basins[good]))
+        if not good.all():  # a request waits: no second copy without need
+            heads, basins = heads[good], basins[good]
+        self._parts.append((heads, basins))
         self._next = due
-        self._missing -= int(good.sum())
+        self._missing -= len(heads)
 
     def batch(self) -> Batch:
         heads, basins = zip(*self._parts, strict=True)
