@@ -39,7 +39,7 @@ def make_folder(folder: Path) -> None:
             ignore.write("*\n")
     for path in (folder, *new):
         with suppress(PermissionError):  # of a parent that may be written and not be read
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
 
 def segments_in(folder: Path) -> dict[Path, bool]:
@@ -90,7 +90,7 @@ def create_pair(segment: Path, header: bytes) -> tuple[int, int]:
         os.fdatasync(descriptors[0])
         descriptors.append(os.open(journal_of(segment), _CREATE, 0o600))
         made.append(journal_of(segment))
-        _sync_folder(segment.parent)
+        sync_folder(segment.parent)
     except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)
@@ -189,7 +189,8 @@ def _lock(descriptor: int) -> None:
             raise
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power loss. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
