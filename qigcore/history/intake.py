@@ -1,0 +1,148 @@
+"""Rows from elsewhere into a store: all of them or none, and none that it holds already.
+
+They go to segments in a folder of their own inside the store's, which readers do not look into, and
+these take their places among the others when they are whole. They are stored bit for bit, whatever the
+precision of the others, since what they came from may be thrown away afterwards.
+
+A row is there already when the store holds one of the same moment, figures (Φ, κ, errors, latency and
+memory, as closely as a compact segment keeps them), code hash and module name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from qigcore.errors import HistoryError
+from qigcore.history import History
+from qigcore.history.columns import rounded
+from qigcore.history.files import SEGMENT_SUFFIX, make_folder, sync_folder
+from qigcore.history.writer import Part
+from qigcore.rows import HEAD, Batch
+
+STAGE = ".import"
+
+_FIGURES = ("timestamp", "phi", "kappa_eff", "error_rate", "avg_latency_ms", "memory_mb")
+_ROUNDING_S = 1e-5
+_PATIENCE_S = 30.0
+
+
+class Taken(NamedTuple):
+    """Rows that were stored, and those that were there already."""
+
+    stored: int
+    known: int
+
+
+def take_in(folder: Path, parts: Iterable[Part], *, dim: int, geometry: str) -> Taken:
+    """Store the rows of all parts, none of them empty, in a store that may not exist yet.
+
+    A part costs a look at what the store holds of its range of time: rows in the order of time are best.
+
+    Raises HistoryError, and whatever `parts` raises; then the store is as it was.
+    """
+    made = not folder.exists()
+    try:
+        make_folder(folder)
+        try:
+            with _alone(folder):
+                return _take_in(folder, parts, dim, geometry)
+        except BaseException:
+            if made:
+                _unmake(folder)
+            raise
+    except OSError as error:
+        raise HistoryError(f"{folder}: nothing was stored: {error.strerror or error}") from error
+
+
+def _take_in(folder: Path, parts: Iterable[Part], dim: int, geometry: str) -> Taken:
+    stage = folder / STAGE
+    shutil.rmtree(stage, ignore_errors=True)  # of one that was killed
+    stored = known = 0
+    try:
+        with (
+            History.read_only(folder) as store,
+            History(stage, precision="exact", dim=dim, geometry=geometry) as staged,
+        ):
+            for part in parts:
+                new = ~_known(store, part)
+                staged.append_rows(part.heads[new], part.basins[new], part.names)
+                stored += int(new.sum())
+                known += int((~new).sum())
+        _move(sorted(stage.glob(f"*{SEGMENT_SUFFIX}")), folder)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return Taken(stored, known)
+
+
+def _known(store: History, part: Part) -> npt.NDArray[np.bool_]:
+    """Where the rows of a part are in the store."""
+    marks = _marks(Batch.of_rows(part.heads, part.basins, part.names))
+    wanted, there = set(marks), set()
+    times = part.heads["timestamp"]
+    # A little more than their range: what the store holds may have been rounded.
+    first, last = times.min() - _ROUNDING_S, times.max() + _ROUNDING_S
+    for batch in store.scan(first, last, (*_FIGURES, "code", "module")):
+        there.update(wanted.intersection(_marks(batch)))
+    return np.array([mark in there for mark in marks], dtype=np.bool_)
+
+
+def _marks(batch: Batch) -> list[tuple[bytes, str, str]]:
+    """What each row is known by."""
+    heads = np.zeros(len(batch), HEAD)
+    for name in _FIGURES:
+        heads[name] = batch.columns[name]
+    kept = rounded(heads)
+    figures = np.stack([kept[name] for name in _FIGURES], axis=1) + 0.0  # which makes -0.0 to 0.0
+    packed = [row.tobytes() for row in figures]
+    return list(zip(packed, batch.code_hash, batch.module_name, strict=True))
+
+
+def _move(segments: list[Path], folder: Path) -> None:
+    moved: list[Path] = []
+    try:
+        for segment in segments:
+            moved.append(segment.rename(folder / segment.name))
+        sync_folder(folder)
+    except BaseException:
+        for segment in moved:
+            segment.unlink(missing_ok=True)
+        raise
+
+
+def _unmake(folder: Path) -> None:
+    """Remove a store that was made for nothing, unless somebody began to use it."""
+    with suppress(OSError):
+        if [entry.name for entry in folder.iterdir()] == [".gitignore"]:
+            (folder / ".gitignore").unlink()
+            folder.rmdir()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No compaction and no other import while this lasts."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise HistoryError(
+                        f"{folder} is being compacted, or imported into, by another process; try again later"
+                    ) from None
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
