@@ -17,6 +17,7 @@ FLOORS = {
     "qigcore.rows": 1,
     "qigcore._jit": 1,
     "qigcore.geometry": 1,
+    "qigcore.jsontext": 1,
     "qigheal": 4,
     "qigheal.errors": 3,
     "qigheal.records": 3,

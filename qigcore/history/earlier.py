@@ -18,12 +18,11 @@ import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeVar
 
 import msgspec
 import numpy as np
 
-from qigcore.baseline import Baseline
 from qigcore.constants import BASIN_DRIFT_MAX, PHI_MIN
 from qigcore.errors import HistoryError
 from qigcore.history.fields import FIGURES, OPTIONAL, encodable
@@ -49,6 +48,8 @@ KEYS = (
 LIMITS_FILE = "monitor.json"
 BASELINE_FILE = "baseline.json"
 
+_Left = TypeVar("_Left")
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What stands in a file beside its snapshots.
@@ -65,25 +66,37 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def of_store(cls, folder: Path, dim: int, geometry: str) -> Self:
         """Of a history's folder: the limits and the baseline that the service left there, or the usual limits.
 
-        A baseline of another kind of basins than the history's is passed over. Raises BaselineError for
-        one that cannot be read, HistoryError for limits that cannot.
+        A baseline of another kind of basins than the history's is passed over. Raises HistoryError for files
+        that cannot be read.
         """
+        left = _left(folder / LIMITS_FILE, cls) or cls()
+        centre = _left(folder / BASELINE_FILE, _Centre)
         basin = None
-        if (folder / BASELINE_FILE).exists():
-            baseline = Baseline.load(folder / BASELINE_FILE)
-            if (baseline.dim, baseline.geometry) == (dim, geometry):
-                basin = [float(component) for component in baseline.point]
-        limits: dict[str, Any] = {"phi_min": PHI_MIN, "basin_drift_max": BASIN_DRIFT_MAX}
-        try:
-            left = msgspec.json.decode((folder / LIMITS_FILE).read_bytes(), type=cls)
-            limits |= {name: value for name in limits if (value := getattr(left, name)) is not None}
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, RecursionError) as error:
-            raise HistoryError(
-                f"{folder / LIMITS_FILE}: expected the settings that a monitor wrote, got: {error}"
-            ) from error
-        return cls(**limits, baseline_basin=basin, geometry=geometry)
+        if centre is not None and (len(centre.basin), centre.geometry) == (dim, geometry):
+            basin = [a * a for a in centre.basin] if geometry == "simplex" else centre.basin
+        return cls(
+            phi_min=PHI_MIN if left.phi_min is None else left.phi_min,
+            basin_drift_max=BASIN_DRIFT_MAX if left.basin_drift_max is None else left.basin_drift_max,
+            baseline_basin=basin,
+            geometry=geometry,
+        )
+
+
+class _Centre(msgspec.Struct):
+    """What a file of limits needs of a baseline: its amplitudes."""
+
+    geometry: str
+    basin: list[float]
+
+
+def _left(path: Path, kind: type[_Left]) -> _Left | None:
+    """A file that a service left beside its history, if there is one."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise HistoryError(f"{path}: expected what a monitor left there, got: {error}") from error
 
 
 class Earlier:

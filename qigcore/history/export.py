@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORMATS = ("parquet", "arrow", "feather", "csv", "json")
 """A format is the suffix of its files. Arrow and Feather are two names of one."""
 
-_OWN_NAMES = ("baseline.json", earlier.LIMITS_FILE, "ledger.db", "ledger.db-wal", "ledger.db-shm")
+_OWN_NAMES = (earlier.BASELINE_FILE, earlier.LIMITS_FILE, "ledger.db", "ledger.db-wal", "ledger.db-shm")
 
 
 def export(

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,86 +181,75 @@ def test_unusable_values_are_repaired_and_flagged(store: Path, tmp_path: Path) -
     assert np.isnan(batch.confidence[6])
 
 
-def broken(path: Path, kind: str) -> Path:
-    text = path.read_text()
-    snapshots = json.loads(text)["snapshots"]
-    if kind == "cut off":
-        path.write_text(text[: len(text) * 2 // 3])
-    elif kind == "flipped":
-        path.write_text(text[:40_000] + "}" + text[40_001:])
-    elif kind == "no text":
-        path.write_bytes(os.urandom(1000))
-    elif kind == "two in one":
-        path.write_text(text + text)
-    elif kind == "no snapshots":
-        path.write_text('{"phi_min": 0.65}')
-    elif kind == "twice":
-        path.write_text(text[:-1] + ', "snapshots": []}')
-    elif kind == "a number as a snapshot":
-        changed(path, snapshots=[*snapshots, 3])
-    elif kind == "no time":
-        del snapshots[20]["timestamp"]
-        changed(path, snapshots=snapshots)
-    elif kind == "strange time":
-        snapshots[30]["timestamp"] = "yesterday"
-        changed(path, snapshots=snapshots)
-    elif kind == "strange geometry":
-        changed(path, geometry="torus")
-    elif kind == "short basins":
-        changed(path, snapshots=[{**snapshot, "basin_coords": [0.6, 0.8]} for snapshot in snapshots])
-    elif kind == "no basins":
-        changed(path, snapshots=[{**snapshot, "basin_coords": "none"} for snapshot in snapshots])
-    elif kind == "strange repaired":
-        changed(path, repaired={"0": ["psi"]})
-    elif kind == "deep":
-        path.write_text('{"snapshots": ' + "[" * 100_000)
-    elif kind == "absent":
-        path.unlink()
-    return path
+def without(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key != name}
+
+
+def each(text: str, change: Callable[[int, dict[str, Any]], dict[str, Any]]) -> str:
+    data = json.loads(text)
+    return json.dumps(
+        {**data, "snapshots": [change(i, fields) for i, fields in enumerate(data["snapshots"])]}
+    )
+
+
+BROKEN: dict[str, tuple[Callable[[str], str], str]] = {
+    "cut off": (lambda text: text[: len(text) * 2 // 3], "at character"),
+    "flipped": (lambda text: text[:40_000] + "}" + text[40_001:], "at character"),
+    "no text": (lambda text: "\xff\0\x93" * 300, "save_history"),
+    "empty": (lambda text: "", "save_history"),
+    "two in one": (lambda text: text + text, "expected the end"),
+    "no snapshots": (lambda text: '{"phi_min": 0.65}', "no snapshots"),
+    "twice": (lambda text: text[:-1] + ', "snapshots": []}', "snapshots stands there twice"),
+    "a number": (lambda text: text[:-2] + ", 3]}", "snapshot 40 is no object"),
+    "no time": (
+        lambda text: each(text, lambda i, f: without(f, "timestamp") if i == 20 else f),
+        "snapshot 20",
+    ),
+    "strange time": (
+        lambda text: each(text, lambda i, f: f | ({"timestamp": "yesterday"} if i == 30 else {})),
+        "1 of those from 0 to 39",
+    ),
+    "geometry": (lambda text: text[:-1] + ', "geometry": "torus"}', "torus"),
+    "no basins": (lambda text: each(text, lambda i, f: f | {"basin_coords": "none"}), "basin"),
+    "repaired": (lambda text: text[:-1] + ', "repaired": {"0": ["psi"]}}', "repaired"),
+    "deep": (lambda text: '{"phi_min": ' + "[" * 100_000, "nested"),
+}
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["new store", "old store"])
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("cut off", "at character"),
-        ("flipped", "at character"),
-        ("no text", "save_history"),
-        ("two in one", "expected the end"),
-        ("no snapshots", "no snapshots"),
-        ("twice", "snapshots stands there twice"),
-        ("a number as a snapshot", "snapshot 40 is no object"),
-        ("no time", "snapshot 20 has no timestamp"),
-        ("strange time", "1 of those from 0 to 39"),
-        ("strange geometry", "torus"),
-        ("short basins", "2 components|64 components"),
-        ("no basins", "basin"),
-        ("strange repaired", "repaired"),
-        ("deep", "no object|nested"),
-        ("absent", "cannot be read"),
-    ],
-)
-def test_a_damaged_file_leaves_the_store_as_it_was(
-    store: Path, tmp_path: Path, file: Path, kind: str, said: str, there: bool
-) -> None:
-    there = there or kind == "short basins"  # a new store takes basins of any length
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_damaged_file_leaves_the_store_as_it_was(store: Path, file: Path, kind: str, there: bool) -> None:
     if there:
         import_file(file, store)
-    earlier_file(tmp_path / "bad.json")
     before = tree(store)
+    change, said = BROKEN[kind]
+    file.write_text(change(file.read_text()), "latin-1")
     with pytest.raises(HistoryError, match=said):
-        import_file(broken(tmp_path / "bad.json", kind), store)
+        import_file(file, store)
     assert store.exists() == there
     assert tree(store) == before
     if there:
         assert sorted(path.name for path in store.iterdir()) == sorted(before)
 
 
+def test_basins_of_another_length_and_files_that_are_not_there(store: Path, file: Path) -> None:
+    import_file(file, store)
+    before = tree(store)
+    file.write_text(each(file.read_text(), lambda i, fields: fields | {"basin_coords": [0.6, 0.8]}))
+    with pytest.raises(HistoryError, match="none of its basins has 64 components"):
+        import_file(file, store)
+    with pytest.raises(HistoryError, match="cannot be read: No such file"):
+        import_file(file.with_name("none.json"), store)
+    with pytest.raises(HistoryError, match="cannot be read: Is a directory"):
+        import_file(store, store)
+    assert tree(store) == before
+
+
 def test_signed_basins_are_not_repaired_away_on_the_simplex(store: Path, file: Path) -> None:
     with GeometricHealthMonitor(history=store, code_hash=""):
         pass
     before = tree(store)
-    with pytest.raises(HistoryError, match="signed vectors, and .* on the simplex; import into a store of"):
+    with pytest.raises(HistoryError, match=r"signed vectors, and .* on the simplex; import into a store of"):
         import_file(file, store)
     assert tree(store) == before
 
@@ -275,7 +264,7 @@ def test_weights_go_to_a_simplex_whatever_the_file_says_and_never_to_a_sphere(
     assert json.loads((tmp_path / "weights.json").read_text())["geometry"] == "simplex"
     with GeometricHealthMonitor(history=tmp_path / "sphere", geometry="sphere", dim=8, code_hash=""):
         pass
-    with pytest.raises(HistoryError, match="lie on the simplex, and .* on the sphere"):
+    with pytest.raises(HistoryError, match=r"lie on the simplex, and .* on the sphere"):
         import_file(tmp_path / "weights.json", tmp_path / "sphere")
     data = json.loads((tmp_path / "weights.json").read_text())
     del data["geometry"]
