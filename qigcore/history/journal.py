@@ -11,8 +11,8 @@ body costs one frame, and no bytes can make a reader look at them twice.
 Indices begin anew when the journal is emptied, so what a journal holds never needs anything outside of
 it. The `since` of every frame is the sequence number, modulo 2^32, of the first row after that: so the first
 bytes of a journal are never the same again, and a name is given only to rows of the same `since`, whatever
-of an earlier filling a power loss may have brought back. Fields are appended to HEAD only at its end: a shorter head is completed with
-defaults, the unknown end of a longer one is skipped.
+of an earlier filling a power loss may have brought back. Fields are appended to HEAD only at its end: a
+shorter head is completed with defaults, the unknown end of a longer one is skipped.
 """
 
 from __future__ import annotations

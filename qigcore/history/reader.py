@@ -145,7 +145,8 @@ class Source:
             return
         with self._counting(tally), opened(self.path) as descriptor:
             alive = held(descriptor)
-            logged = self._logged(tally)
+            # A journal that was not listed yet may have been made since, and its writer be dead by now.
+            logged = self._logged(tally) if self.logged or not alive else b""
             status = os.fstat(descriptor)
             size = status.st_size
             if status.st_nlink == 0:  # the journal may have gone with it
@@ -173,8 +174,6 @@ class Source:
 
     def _logged(self, tally: Tally) -> bytes:
         """The journal. One that cannot be read is named, and the sealed blocks are read all the same."""
-        if not self.logged:
-            return b""
         try:
             return read_journal(self.path)
         except OSError as error:

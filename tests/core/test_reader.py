@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from qigcore import history as history_module
 from qigcore.errors import HistoryError
 from qigcore.history import History, files, reader
 from qigcore.history.reader import Query, Source, Tally
@@ -166,3 +167,34 @@ def test_a_journal_that_cannot_be_read_hides_no_sealed_rows_and_is_named(path: P
         assert len(history.last(400)) == 305
         assert [info.rows for info in history.segments()] == [300, 5]
         assert [info.problem[:8] for info in history.segments()] == ["journal:", ""]
+
+
+def test_rows_of_a_writer_that_began_and_died_since_the_folder_was_listed_are_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = history_module.segments_in
+    store(path, (3,), 2)
+    monkeypatch.setattr(history_module, "segments_in", lambda folder: dict.fromkeys(listed(folder), False))
+    reader = History.read_only(path)
+    assert counted(reader.scan()) == counted(reader.follow(stop=lambda: True)) == list(range(5))
+
+
+def test_rows_of_a_block_that_was_half_written_come_from_the_journal(path: Path) -> None:
+    with History(path, dim=3) as history:
+        append(history, 4)
+        history.seal()
+        append(history, 6, start=4)
+        journal, rows_left = file_of(path, ".journal"), file_of(path, ".journal").read_bytes()
+        start = file_of(path, ".qigh").stat().st_size
+    # The power went while the six were being sealed: their block has its length, and not all of its bytes.
+    sealed = file_of(path, ".qigh")
+    data = sealed.read_bytes()
+    sealed.write_bytes(data[: start + 100] + bytes(len(data) - start - 100))
+    reader = History.read_only(path)
+    assert counted(reader.scan()) == list(range(4))
+    assert reader.damage.missing_rows == 6
+    journal.write_bytes(rows_left)
+    for read in (reader.scan, lambda: reader.follow(stop=lambda: True), lambda: [reader.last(10)]):
+        assert counted(read()) == list(range(10))
+        assert (reader.damage.bad_blocks, reader.damage.missing_rows) == (1, 0)
+    assert counted(reader.scan(start=6)) == list(range(6, 10))
