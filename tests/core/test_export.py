@@ -344,6 +344,30 @@ def test_without_pyarrow_the_extra_is_named(
     assert history.export(tmp_path / "history.csv") == 2100
 
 
+def test_json_has_the_limits_and_the_centre_that_lie_in_the_store(tmp_path: Path) -> None:
+    def head() -> dict[str, Any]:
+        with History.read_only(tmp_path / "store") as history:
+            history.export(tmp_path / "history.json")
+        found: dict[str, Any] = json.loads((tmp_path / "history.json").read_text())
+        return {key: value for key, value in found.items() if key not in ("snapshots", "repaired")}
+
+    heads, basins = rows(5, dim=4)
+    heads["repaired"] = 4, 4, 0, 0, 0  # the first two basins
+    with History(tmp_path / "store", dim=4, precision="exact") as history:
+        history.append_rows(heads, basins, NAMES)
+    usual = {"phi_min": 0.65, "basin_drift_max": 2.0, "geometry": "simplex"}
+    assert head() == usual | {"baseline_basin": basins[2].tolist()}
+    (tmp_path / "store" / "monitor.json").write_text('{"phi_min": 0.5, "dim": 4, "geometry": "simplex"}')
+    centre = {"version": 1, "dim": 4, "geometry": "simplex", "basin": [0.5] * 4}
+    (tmp_path / "store" / "baseline.json").write_text(json.dumps(centre))
+    assert head() == usual | {"phi_min": 0.5, "baseline_basin": [0.25] * 4}
+    (tmp_path / "store" / "baseline.json").write_text(json.dumps(centre | {"geometry": "sphere"}))
+    assert head()["baseline_basin"] == basins[2].tolist()
+    (tmp_path / "store" / "baseline.json").write_text("{")
+    with pytest.raises(HistoryError, match=r"baseline\.json: expected what a monitor left"):
+        head()
+
+
 def test_times_beyond_what_a_format_counts(tmp_path: Path) -> None:
     heads, basins = rows(4)
     heads["timestamp"] = -1.5, 253402300800.25, 1e13, 1e300
