@@ -45,9 +45,11 @@ def export(
     asked = [columns] if isinstance(columns, str) else None if columns is None else list(columns)
     if kind == "json" and asked is not None:
         raise HistoryError("columns: the JSON of the earlier modules has all of its own; leave them out")
+    chosen = EXPORTED if asked is None else tuple(dict.fromkeys(map(outside, asked)))
+    if not chosen or not set(chosen) <= set(EXPORTED):
+        raise HistoryError(f"columns: expected some of {', '.join(EXPORTED)}, got {asked}")
     limits = _limits(history, start, end) if kind == "json" else earlier.Limits()
     batches = history.scan(start, end, asked)
-    chosen = EXPORTED if asked is None else tuple(dict.fromkeys(map(outside, asked)))
     try:
         with replacing(target) as file:
             if kind == "json":

@@ -5,10 +5,12 @@ What is measured, decided or written is decided below; nothing here knows a form
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -30,6 +32,7 @@ app = typer.Typer(
 phase_app = typer.Typer(help="The four phases: what the healer may do by itself.", no_args_is_help=True)
 app.add_typer(phase_app, name="phase")
 
+Format = Literal["parquet", "arrow", "feather", "csv", "json"]
 Store = Annotated[
     Path | None,
     typer.Option("--store", help="Folder of the history; default $QIGHEAL_STORE, else .qigheal."),
@@ -39,6 +42,41 @@ Host = Annotated[Path, typer.Argument(help="The service's git repository, with i
 HostOption = Annotated[Path, typer.Option("--host", help="The service's git repository.")]
 
 RING = 1000
+
+
+def _moment(text: str) -> float:
+    """Unix seconds from what a person types: those, or ISO 8601, which is local time without an offset."""
+    try:
+        seconds = float(text)
+        if math.isfinite(seconds):
+            return seconds
+    except ValueError:
+        try:
+            return datetime.fromisoformat(text).timestamp()
+        except (ValueError, OverflowError, OSError):
+            pass
+    raise typer.BadParameter(
+        f"expected a time as 2026-01-31T12:00, with or without offset, or Unix seconds, got {text}"
+    )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        try:
+            from qigheal import __version__ as version
+        except ImportError:
+            version = "(run from its source, not installed)"
+        show.line(f"qigheal {version}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Nothing by itself: its option is served while it is read."""
 
 
 def _store(given: Path | None) -> Path:
@@ -121,6 +159,56 @@ def history(
             batch = remeasure(batch, baseline)
         show.history(batch, opened.segments(), opened.damage, json=json)
     return FINE if len(batch) else NOTHING_TO_SAY
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="The file to write; replaced in one step if it is there.")],
+    store: Store = None,
+    format: Annotated[
+        str | None, typer.Option(help="parquet, arrow, feather, csv or json; default: the file's suffix.")
+    ] = None,
+    start: Annotated[
+        float | None,
+        typer.Option(parser=_moment, metavar="TIME", help="From then on: ISO 8601 or Unix seconds."),
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option(parser=_moment, metavar="TIME", help="Until then, and not then itself.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these, in this order; default all.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Write the history to one file: Parquet, Arrow, CSV, or the JSON of the earlier modules. Exit 2 if empty.
+
+    Example: qigheal export january.parquet --start 2026-01-01 --end 2026-02-01
+    """
+    chosen = None if columns is None else [name.strip() for name in columns.split(",")]
+    with History.read_only(_store(store)) as opened:
+        kind = cast(Format | None, format)
+        rows = opened.export(file, format=kind, start=start, end=end, columns=chosen)
+        show.exported(file, rows, opened.damage, json=json)
+    return FINE if rows else NOTHING_TO_SAY
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="The JSON that save_history() or the earlier modules wrote.")],
+    store: Store = None,
+    json: Json = False,
+) -> int:
+    """Store the snapshots of a history file, but those that are there already. Exit 2 if it has none.
+
+    The times in such a file are local: import it where it was written. A store that does not exist is made.
+
+    Example: qigheal import monitor_history.json --store /var/lib/digits/.qigheal
+    """
+    from qigheal.importing import import_file
+
+    done = import_file(file, _store(store))
+    show.imported(file, done, json=json)
+    return FINE if done.snapshots else NOTHING_TO_SAY
 
 
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from qigcore.history import Damage, SegmentInfo
 from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
 from qigcore.trends import Trend
 from qigheal.healing.phases import Criterion
+from qigheal.importing import Imported
 from qigheal.records import Change, HealingPatch, HealResult, HealthReport, Verdict
 
 METRIC_NAMES = tuple(METRICS)
@@ -148,6 +150,10 @@ def history(batch: Batch, segments: Sequence[SegmentInfo], damage: Damage, *, js
     for segment in segments:
         state = "live" if segment.alive else "ended"
         line(f"{segment.rows} snapshots by process {segment.pid} on {segment.host} ({state})")
+    _damage(damage)
+
+
+def _damage(damage: Damage) -> None:
     lost = {name: count for name, count in msgspec.to_builtins(damage).items() if count}
     if lost:
         line("damage: " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in lost.items()))
@@ -169,6 +175,32 @@ def _snapshots(batch: Batch) -> list[dict[str, Any]]:
         }
         for i in range(len(batch))
     ]
+
+
+def exported(file: Path, rows: int, damage: Damage, *, json: bool) -> None:
+    if json:
+        document({"file": str(file), "snapshots": rows, "damage": damage})
+        return
+    line(f"{rows} snapshots in {file}")
+    _damage(damage)
+
+
+def imported(file: Path, done: Imported, *, json: bool) -> None:
+    if json:
+        document(done)
+        return
+    if not done.snapshots:
+        line(f"{file} has no snapshots")
+        return
+    line(
+        f"{done.stored} snapshots stored of {done.snapshots}, from {_when(done.first)} to {_when(done.last)}"
+    )
+    if done.known:
+        line(f"  {done.known} were there already")
+    if done.repaired:
+        line(f"  {done.repaired} have a value that was unusable, and is flagged")
+    for note in done.notes:
+        line(f"  note     {note}")
 
 
 def healed(result: HealResult, again: str, *, json: bool) -> None:

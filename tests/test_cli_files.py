@@ -1,0 +1,145 @@
+"""The commands that take a history out of its store, and into it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from qigcore.history import History
+from qigcore.rows import HEAD
+from tests.heal.test_earlier import earlier_file
+from tests.test_cli import qigheal
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """60 snapshots a minute apart, from 2023-11-14T22:13:20Z on."""
+    heads = np.zeros(60, HEAD)
+    heads["timestamp"] = 1.7e9 + 60 * np.arange(60)
+    heads["phi"], heads["module"] = np.arange(60) / 100, 1
+    with History(tmp_path / "store", dim=4, precision="exact") as history:
+        history.append_rows(heads, np.full((60, 4), 0.25), ("", "\033[2J=1+1"))
+    return tmp_path / "store"
+
+
+def test_export_by_suffix_and_by_format(store: Path, tmp_path: Path) -> None:
+    said = qigheal("export", "all.parquet", "--store", store, cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (0, "60 snapshots in all.parquet\n"), said.stderr
+    assert pyarrow.parquet.read_table(tmp_path / "all.parquet").num_rows == 60
+    said = qigheal("export", "all.txt", "--store", store, "--format", "csv", "--json", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    document = json.loads(said.stdout)
+    assert (document["file"], document["snapshots"], document["damage"]["bad_blocks"]) == ("all.txt", 60, 0)
+    with (tmp_path / "all.txt").open(newline="") as file:
+        assert {line["module_name"] for line in csv.DictReader(file)} == {"\033[2J=1+1"}
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("1700000600", "1700001200"),
+        ("2023-11-14T22:23:20Z", "2023-11-14T22:33:20+00:00"),
+        ("2023-11-14T17:23:20", "2023-11-14T23:33:20+01:00"),  # the first is the local time of New York
+    ],
+)
+def test_a_range_of_time_and_columns(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str, end: str
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    options = ("--store", store, "--start", start, "--end", end, "--columns", "phi, timestamp")
+    said = qigheal("export", "some.csv", *options, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    with (tmp_path / "some.csv").open(newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["phi", "timestamp"]
+    assert [float(phi) for phi, _ in lines] == [i / 100 for i in range(10, 20)]
+    assert datetime.fromisoformat(lines[0][1]) == datetime(2023, 11, 14, 22, 23, 20, tzinfo=UTC)
+
+
+def test_nothing_in_the_range_is_nothing_to_say(store: Path, tmp_path: Path) -> None:
+    said = qigheal("export", "none.csv", "--store", store, "--end", "5", cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (2, "0 snapshots in none.csv\n")
+    assert (tmp_path / "none.csv").exists()
+
+
+def test_damage_is_said(store: Path, tmp_path: Path) -> None:
+    (segment,) = store.glob("*.qigh")
+    data = bytearray(segment.read_bytes())
+    data[-40] ^= 1
+    segment.write_bytes(data)
+    said = qigheal("export", "all.csv", "--store", store, cwd=tmp_path)
+    assert said.returncode == 2
+    assert "damage: 1 bad blocks, 60 missing rows" in said.stdout
+
+
+def test_import_twice_and_out_again(tmp_path: Path) -> None:
+    data = earlier_file(tmp_path / "old.json")
+    said = qigheal("import", "old.json", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("40 snapshots stored of 40, from 2023-11-1")
+    assert (tmp_path / ".qigheal").is_dir()
+    again = qigheal("import", "old.json", "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    counts = json.loads(again.stdout)
+    assert (counts["stored"], counts["known"], counts["geometry"]) == (0, 40, "sphere")
+    assert "40 were there already" in qigheal("import", "old.json", cwd=tmp_path).stdout
+    assert qigheal("export", "new.json", cwd=tmp_path).returncode == 0
+    written = json.loads((tmp_path / "new.json").read_text())
+    assert [s["phi"] for s in written["snapshots"]] == [s["phi"] for s in data["snapshots"]]
+    assert qigheal("status", cwd=tmp_path).returncode == 0
+
+
+def test_a_file_without_snapshots_is_nothing_to_say(tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text('{"snapshots": []}')
+    said = qigheal("import", "none.json", cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (2, "none.json has no snapshots\n")
+    assert not (tmp_path / ".qigheal").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["export", "a.csv", "--store", "nowhere"], 69, "nowhere"),
+        (["export", "a.xlsx"], 69, ".parquet"),
+        (["export", "a.csv", "--format", "xlsx"], 69, "xlsx"),
+        (["export", "a.csv", "--start", "yesterday"], 64, "--start"),
+        (["export", "a.csv", "--end", "nan"], 64, "--end"),
+        (["export", "a.csv", "--columns", "phi,psi"], 69, "module_name"),
+        (["export", "store/a.qigh", "--format", "csv"], 69, "its own"),
+        (["export", "nowhere/a.csv"], 69, "cannot be written"),
+        (["export"], 64, "FILE"),
+        (["import", "nowhere"], 69, "cannot be read"),
+        (["import", "bad\033[2J.json"], 69, "bad\N{REPLACEMENT CHARACTER}[2J.json: expected the JSON"),
+    ],
+)
+def test_errors_are_one_line_with_a_remedy(
+    store: Path, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "bad\033[2J.json").write_text("{")
+    before = sorted(os.walk(tmp_path))
+    if "--store" not in arguments:
+        arguments = [*arguments, "--store", "store"]
+    done = qigheal(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("qigheal: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert said.lower() in done.stderr.lower()
+    assert done.stdout == ""
+    assert sorted(os.walk(tmp_path)) == before
+
+
+def test_the_version(tmp_path: Path) -> None:
+    said = qigheal("--version", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    try:
+        assert said.stdout == f"qigheal {version('qigheal')}\n"
+    except PackageNotFoundError:
+        assert "not installed" in said.stdout
