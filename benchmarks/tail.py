@@ -24,7 +24,6 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Gauge
 
 from benchmarks import workloads
 from qigheal import GeometricHealthMonitor
@@ -64,6 +63,8 @@ def at_once(due: int) -> None:
 
 def measured(monitor: GeometricHealthMonitor, requests: int, wait: Callable[[int], None]) -> Any:
     """Nanoseconds of each call: shape [3, requests], rows as in NAMES."""
+    from prometheus_client import CollectorRegistry, Gauge  # asv would take its methods for benchmarks
+
     gauge = Gauge("phi", "Integration", registry=CollectorRegistry())
     basins = cycle(list(workloads.healthy()[0]))
     record, figures = monitor.record, (0.75, 64.0)
