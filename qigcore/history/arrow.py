@@ -21,7 +21,7 @@ from qigcore.history.fields import OPTIONAL, POINTERS, microseconds, numbered, r
 from qigcore.history.segment import FORMAT
 from qigcore.rows import HEAD, REGIMES, Array, Batch
 
-_GROUP_BYTES = 32 << 20
+_GROUP_BYTES = 16 << 20
 """What a row group takes before it is packed: readers want tens of thousands of rows, writers hold them."""
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
