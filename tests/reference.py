@@ -6,6 +6,7 @@ Nothing here is shared with the package but its frozen records and its layout of
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -238,3 +239,74 @@ def holm_rejects(tails: list[float], level: float) -> set[int]:
             break
         rejected.add(i)
     return rejected
+
+
+def rounded(value: float) -> float:
+    """A float64 with 14 significant bits, ties to even; the spacing of denormals is fixed."""
+    if not math.isfinite(value) or value == 0.0:
+        return value
+    mantissa, exponent = math.frexp(value)
+    exponent = max(exponent, -1021)
+    mantissa = math.ldexp(value, -exponent)
+    try:
+        near = math.ldexp(float(round(mantissa * 2**14)), exponent - 14)
+    except OverflowError:
+        near = math.ldexp(float(math.trunc(mantissa * 2**14)), exponent - 14)
+    return math.copysign(near, value)
+
+
+def ordered(value: float) -> int:
+    """The bits of a float64 as a whole number of the same order: -1 is -0.0."""
+    (bits,) = struct.unpack("<Q", struct.pack("<d", value))
+    return int(bits) if bits < 1 << 63 else -1 - (int(bits) - (1 << 63))
+
+
+def unpacked(body: bytes, planes: bytes, rows: int, width: int) -> list[list[int]]:
+    """The whole numbers of a packed column, as docs/history-format.md says it, a bit string at a time."""
+
+    def taken(data: bytes, at: int, count: int, bits: int) -> tuple[list[int], int]:
+        end = at + (count * bits + 7) // 8
+        whole = int.from_bytes(data[at:end], "little")
+        return [(whole >> (i * bits)) % (1 << bits) for i in range(count)], end
+
+    def unzigzag(value: int) -> int:
+        return -(value + 1) // 2 if value % 2 else value // 2
+
+    kind, form = body[0] % 16, body[0] // 16
+    least, low_bits, base_shift, base_bits, pace_bits = body[1:6]
+    lows, at = taken(body, 6, width, low_bits)
+    bases, at = taken(body, at, width, base_bits)
+    paces, at = taken(body, at, width, pace_bits)
+    parts = []
+    for low in lows:
+        part, at = taken(body, at, rows, least + low)
+        parts.append(part)
+    if form == 9:
+        count = int.from_bytes(body[at : at + 4], "little")
+        places, end = taken(body, at + 5, count, (width * rows - 1).bit_length())
+        highs, _ = taken(body, end, count, body[at + 4])
+        for place, high in zip(places, highs, strict=True):
+            parts[place // rows][place % rows] += high << (least + lows[place // rows])
+    else:
+        for place, byte in enumerate(planes):
+            plane, rest = divmod(place, width * rows)
+            which, row = divmod(rest, rows)
+            parts[which][row] += byte << (least + lows[which] + 8 * plane)
+    numbers = []
+    for part, base, pace in zip(parts, bases, paces, strict=True):
+        start = unzigzag(base) << base_shift
+        column, before = [], start - unzigzag(pace)
+        for residual in part:
+            number = unzigzag(residual) + (before + unzigzag(pace) if kind == 1 else start)
+            before = (number + 2**63) % 2**64 - 2**63
+            column.append(before)
+        numbers.append(column)
+    return numbers
+
+
+def state(direction: list[int], geometry: str) -> list[float]:
+    """The state in the direction of whole numbers: weights that sum to 1, or a unit vector."""
+    total = sum(q * q for q in direction)
+    if geometry == "simplex":
+        return [q * q / total for q in direction]
+    return [q / math.sqrt(total) for q in direction]

@@ -1,40 +1,64 @@
 """The inside of a sealed block: columns to bytes and back. Where a block lies is `segment`'s affair.
 
-Each column is shuffled (first all lowest bytes, then all second ones, ...), compressed by itself with
-zstd and carries its own CRC-32, so that a scan reads and checks only the columns it was asked for, and
-a flipped bit in one leaves the others readable.
+A block has a MessagePack table with one `Column` for each column that is stored, and the columns' bytes
+behind it in the same order. Each is encoded by itself and carries its own CRC-32, so that a scan reads
+and checks only the columns it was asked for, and a flipped bit in one leaves the others readable. What a
+few bytes can say stands in the table. docs/history-format.md describes every encoding; the loops are in
+`qigcore._codec`, and the one entropy coder is zstd.
+
+The encodings say how a block is read, whatever its precision. "compact" rounds the figures before they
+are encoded and keeps of basins no more than their directions, each within 1e-4 rad.
+
+Nothing here trusts a size that it reads: rows × width bounds what is allocated.
 """
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import zstandard
 
+from qigcore import _codec
 from qigcore.history.segment import Block, Damaged, Read, pack_block
-from qigcore.rows import COLUMNS, HEAD, Array, Batch, FloatArray
+from qigcore.rows import COLUMNS, HEAD, REGIMES, Array, Batch, FloatArray
 
-_LEVEL = 3
+CONSTANT, TEXTS, FLOATS, MICROS, WHOLES, SIMPLEX, SPHERE = range(7)
+"""Encodings by their numbers in the table; never given to another."""
+
+NAMES = 1
+NUMBERS = {"basin_coords": 0, **{name: 2 + i for i, name in enumerate(HEAD.names or ())}}
+"""Columns by their numbers in the table. NAMES is that of the table of names; fields of HEAD follow."""
+
+_STATES = {SIMPLEX: "simplex", SPHERE: "sphere"}
+_LEVEL = 1  # higher ones find nothing more in planes of noise
 _MAX_NAME = 1024
-_MAX_TEXTS = 1 << 24
-_MAGNITUDE = (1 << 63) - 1
-_INFINITY = 0x7FF << 52
+_MAX_INLINE = 512
+_AHEAD = 1 << 14  # bytes read behind the table at once; the scalar columns of a thousand rows
 
 
 class Column(msgspec.Struct, frozen=True, array_like=True):
-    """Where one column lies in a block's payload. `width` is the number of values per row."""
+    """How one column is stored: `data` is its bytes or, of those behind the table, their number."""
 
-    name: str
-    dtype: str
-    width: int
-    offset: int
-    length: int
-    raw: int
-    crc: int
-    encoding: str
+    number: int
+    encoding: int
+    data: int | bytes
+    crc: int = 0
+
+
+class _Zstd(threading.local):
+    """A compressor and a decompressor for each thread: they keep their buffers, and are not thread-safe."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd = _Zstd()
 
 
 def recode(heads: Array, table: Sequence[str], names: dict[str, int]) -> Array:
@@ -71,21 +95,8 @@ def rounded(heads: Array) -> Array:
     Each float64 has 14 significant bits (13 explicit ones, ties to even), a timestamp is whole microseconds
     where |t| < 2^33 seconds. NaN, infinities and signed zeros are kept; no finite value becomes infinite.
     """
-    kept: Array = heads.copy()
-    for name in HEAD.names or ():
-        if HEAD[name].kind != "f":
-            continue
-        if name == "timestamp":
-            times = heads[name]
-            with np.errstate(over="ignore", invalid="ignore"):
-                kept[name] = np.where(np.abs(times) < 2.0**33, np.rint(times * 1e6) / 1e6, times)
-            continue
-        bits = np.ascontiguousarray(heads[name]).view("<u8")
-        near = (bits + ((1 << 38) - 1) + (bits >> 39 & 1)) >> 39 << 39
-        ordinary = bits & _MAGNITUDE < _INFINITY
-        overflows = ordinary & (near & _MAGNITUDE >= _INFINITY)
-        near = np.where(overflows, bits >> 39 << 39, near)
-        kept[name] = np.where(ordinary, near, bits).view("<f8")
+    kept: Array = np.array(heads, order="C")
+    _codec.round_heads(kept)
     return kept
 
 
@@ -102,31 +113,30 @@ def encode_block(
 ) -> bytes:
     """One sealed block: heads [n] of HEAD, basins [n, dim], n at least 1, `names` what heads point into.
 
-    precision, geometry: as in the segment's header.
+    precision, geometry: as in the segment's header. "compact" keeps what `rounded` keeps of the heads, and
+    all of the basins where one of them is no state of the geometry.
     """
     if precision == "compact":
         heads = rounded(heads)
-    columns: dict[str, Array] = {name: heads[name] for name in COLUMNS if name != "basin_coords"}
-    columns["basin_coords"] = basins
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    table: list[Column] = []
-    payload = bytearray()
+    table: list[tuple[int, int, int | bytes] | tuple[int, int, int | bytes, int]] = []
+    payload: list[bytes] = []
 
-    def put(name: str, dtype: str, width: int, raw: bytes, encoding: str) -> None:
-        packed = compressor.compress(raw)
-        where = len(payload)
-        payload.extend(packed)
-        table.append(Column(name, dtype, width, where, len(packed), len(raw), zlib.crc32(packed), encoding))
+    def put(number: int, encoding: int, data: bytes) -> None:
+        if encoding == CONSTANT or (encoding == TEXTS and len(data) <= _MAX_INLINE):
+            table.append((number, encoding, data))
+        else:
+            payload.append(data)
+            table.append((number, encoding, len(data), zlib.crc32(data)))
 
-    for name, column in columns.items():
-        # The bytes of floats compress only when those of one significance lie together.
-        octets = np.ascontiguousarray(column).view("u1").reshape(-1, column.dtype.itemsize)
-        put(name, column.dtype.str, column.size // len(heads), octets.T.tobytes(), "shuffle")
-    put("names", "text", 0, msgspec.msgpack.encode([encode_text(name) for name in names]), "list")
+    for name in COLUMNS:
+        if name != "basin_coords":
+            put(NUMBERS[name], *_encoded(heads[name], times=name == "timestamp"))
+    put(NAMES, TEXTS, msgspec.msgpack.encode([encode_text(name) for name in names]))
+    put(NUMBERS["basin_coords"], *_encoded_basins(basins, geometry if precision == "compact" else None))
     times = heads["timestamp"]
     return pack_block(
         msgspec.msgpack.encode(table),
-        bytes(payload),
+        b"".join(payload),
         rows=len(heads),
         dim=basins.shape[1],
         first=first,
@@ -136,60 +146,174 @@ def encode_block(
     )
 
 
+def _encoded(values: Array, times: bool) -> tuple[int, bytes]:
+    """One scalar column [n]: its encoding and its bytes."""
+    octets = values[:1].tobytes()
+    if values.dtype.kind != "f":
+        if (values == values[0]).all():
+            return CONSTANT, octets.lstrip(b"\0")
+        return WHOLES, _packed(values[None].astype(np.int64))
+    numbers, dropped, constant = _codec.ordered(values[:, None])
+    if constant:
+        return CONSTANT, octets.lstrip(b"\0")
+    whole = _codec.micros(values) if times else None
+    if whole is not None:
+        return MICROS, _packed(whole)
+    return FLOATS, dropped.to_bytes() + _packed(numbers)
+
+
+def _encoded_basins(basins: FloatArray, geometry: str | None) -> tuple[int, bytes]:
+    """Basins [n, dim], as directions in a geometry or, where that is None or impossible, exactly."""
+    directions = None if geometry is None else _codec.quantised(basins, geometry)
+    if directions is None:
+        numbers, dropped, _ = _codec.ordered(basins)
+        return FLOATS, dropped.to_bytes() + _packed(numbers)
+    return (SIMPLEX if geometry == "simplex" else SPHERE), _packed(directions)
+
+
+def _packed(numbers: Array) -> bytes:
+    body, planes = _codec.pack(numbers)
+    return body + _zstd.compressor.compress(planes) if planes else body
+
+
+class _Payload:
+    """The bytes behind a table: a first stretch of them at hand, the rest read when it is asked for."""
+
+    def __init__(self, read: Read, block: Block, ahead: int) -> None:
+        self.read = read
+        self.block = block
+        table, whole = block.table_length, block.table_length + min(ahead, block.payload_length)
+        data = read(whole, block.payload - table)
+        self.table = _intact(data[:table], table, block.table_crc, "table of columns")
+        self.near = memoryview(data)[table:]
+
+    def bytes_of(self, name: str, start: int, length: int, crc: int) -> bytes:
+        if not 0 <= start <= start + length <= self.block.payload_length:
+            raise Damaged(f"column {name} lies outside its block")
+        if start + length <= len(self.near):
+            data = bytes(self.near[start : start + length])
+        else:
+            data = self.read(length, self.block.payload + start)
+        return _intact(data, length, crc, f"column {name}")
+
+
+class _Place(NamedTuple):
+    """A column of the table, and where its bytes begin behind it."""
+
+    column: Column
+    start: int
+
+
 def decode_block(read: Read, block: Block, wanted: Collection[str]) -> Batch:
-    """The `wanted` columns of a block; only their bytes are read. Raises Damaged."""
-    packed = _checked(read, block.payload - block.table_length, block.table_length, block.table_crc)
-    try:
-        table = {column.name: column for column in msgspec.msgpack.decode(packed, type=list[Column])}
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise Damaged(f"table of columns: {error}") from None
-    columns: dict[str, Array] = {}
-    for name in wanted:
-        dtype, width = (np.dtype("<f8"), block.dim) if name == "basin_coords" else (HEAD[name], 1)
-        shape = (block.rows, width) if name == "basin_coords" else (block.rows,)
-        column = table.get(name)
-        if column is None:
-            columns[name] = np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
-            continue
-        if (column.dtype, column.width, column.encoding) != (dtype.str, width, "shuffle"):
-            raise Damaged(f"column {name}: {column.dtype} x {column.width}, {column.encoding}")
-        if column.raw != block.rows * width * dtype.itemsize:
-            raise Damaged(f"column {name}: {column.raw} bytes for {block.rows} rows")
-        planes = np.frombuffer(_unpacked(read, block, column), "u1").reshape(dtype.itemsize, -1)
-        columns[name] = np.array(planes.T, order="C").view(dtype).reshape(shape)
+    """The `wanted` columns of a block; hardly more than their bytes are read. Raises Damaged."""
+    payload = _Payload(read, block, block.payload_length if "basin_coords" in wanted else _AHEAD)
+    places = _places(payload.table)
+    columns = {name: _column(name, places.get(NUMBERS[name]), payload) for name in wanted}
     names: tuple[str, ...] = ("",)
-    if "names" in table and ("code" in columns or "module" in columns):
-        if table["names"].raw > _MAX_TEXTS:
-            raise Damaged(f"names: {table['names'].raw} bytes")
-        try:
-            texts = msgspec.msgpack.decode(_unpacked(read, block, table["names"]), type=list[bytes])
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise Damaged(f"names: {error}") from None
-        names = tuple(map(decode_text, texts))
-    for pointer in ("code", "module"):
-        if pointer in columns and columns[pointer].max(initial=0) >= len(names):
-            raise Damaged(f"column {pointer} points past the {len(names)} names")
+    pointers = [columns[pointer] for pointer in ("code", "module") if pointer in columns]
+    if pointers and NAMES in places:
+        names = _names(places[NAMES], payload)
+    if "timestamp" in columns:
+        times = columns["timestamp"]
+        if not (-np.inf < block.low == times.min() and times.max() == block.high < np.inf):
+            raise Damaged("column timestamp: other times than the block says")
+    if any(pointer.max() >= len(names) for pointer in pointers):
+        raise Damaged(f"columns code and module point past the {len(names)} names")
+    if "regime" in columns and columns["regime"].max() >= len(REGIMES):
+        raise Damaged(f"column regime: {columns['regime'].max()} is none of the {len(REGIMES)} regimes")
     return Batch(columns, names)
 
 
-def _checked(read: Read, offset: int, length: int, crc: int) -> bytes:
-    data = read(length, offset)
-    if len(data) != length or zlib.crc32(data) != crc:
-        raise Damaged(f"{length} bytes at offset {offset} fail their checksum")
-    return data
+def _places(table: bytes) -> dict[int, _Place]:
+    try:
+        columns = _TABLE.decode(table)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Damaged(f"table of columns: {error}") from None
+    places: dict[int, _Place] = {}
+    start = 0
+    for column in columns:
+        places[column.number] = _Place(column, start)
+        if not isinstance(column.data, bytes):
+            start += column.data
+    return places
 
 
-def _unpacked(read: Read, block: Block, column: Column) -> bytes:
-    if not (0 <= column.offset <= column.offset + column.length <= block.payload_length):
-        raise Damaged(f"column {column.name} lies outside its block")
-    packed = _checked(read, block.payload + column.offset, column.length, column.crc)
+_TABLE = msgspec.msgpack.Decoder(list[Column])
+
+
+def _column(name: str, place: _Place | None, payload: _Payload) -> Array:
+    """One column as an array [rows], basins as [rows, dim]; what is not stored is NaN, or 0."""
+    block = payload.block
+    wide = name == "basin_coords"
+    dtype = np.dtype("<f8") if wide else HEAD[name]
+    shape = (block.rows, block.dim) if wide else (block.rows,)
+    if place is None:
+        return np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
+    encoding = place.column.encoding
+    data = _data(name, place, payload)
+    if encoding == CONSTANT and len(data) <= dtype.itemsize:
+        return np.full(shape, np.frombuffer(data.rjust(dtype.itemsize, b"\0"), dtype)[0], dtype)
+    try:
+        if encoding == FLOATS and dtype.kind == "f" and data:
+            numbers = _unpacked(name, data[1:], block.rows, block.dim if wide else 1)
+            return _codec.unordered(numbers, data[0]).reshape(shape)
+        if encoding == MICROS and dtype.kind == "f" and not wide:
+            return _codec.seconds(_unpacked(name, data, block.rows, 1))
+        if encoding == WHOLES and dtype.kind == "u":
+            (numbers,) = _unpacked(name, data, block.rows, 1)
+            if numbers.min() >= 0 and numbers.max() <= np.iinfo(dtype).max:
+                wholes: Array = numbers.astype(dtype)
+                return wholes
+            raise ValueError(f"numbers that do not fit {dtype}")
+        if encoding in _STATES and wide:
+            return _codec.states(_unpacked(name, data, block.rows, block.dim), _STATES[encoding])
+    except ValueError as error:
+        raise Damaged(f"column {name}: {error}") from None
+    raise Damaged(
+        f"column {name}: encoding {encoding} of {len(data)} bytes is not known here; a later version may read it"
+    )
+
+
+def _data(name: str, place: _Place, payload: _Payload) -> bytes:
+    column = place.column
+    if isinstance(column.data, bytes):
+        return column.data
+    return payload.bytes_of(name, place.start, column.data, column.crc)
+
+
+def _unpacked(name: str, data: bytes, rows: int, width: int) -> Array:
+    """Whole numbers [width, rows] of a packed column. Raises Damaged, or another ValueError."""
+    end, size = _codec.layout(data, rows, width)
+    return _codec.unpack(data, _inflated(name, data[end:], size), rows, width)
+
+
+def _inflated(name: str, packed: bytes, size: int) -> bytes:
+    if not size and not packed:
+        return b""
     try:
         # The frame states the size that decompressing will allocate.
-        if zstandard.frame_content_size(packed) != column.raw:
-            raise Damaged(f"column {column.name} does not unpack to {column.raw} bytes")
-        raw = zstandard.ZstdDecompressor().decompress(packed)
+        if size and zstandard.frame_content_size(packed) == size:
+            planes = _zstd.decompressor.decompress(packed, allow_extra_data=False)
+            if len(planes) == size:
+                return planes
     except zstandard.ZstdError as error:
-        raise Damaged(f"column {column.name}: {error}") from None
-    if len(raw) != column.raw:
-        raise Damaged(f"column {column.name} does not unpack to {column.raw} bytes")
-    return raw
+        raise Damaged(f"column {name}: {error}") from None
+    raise Damaged(f"column {name} does not unpack to {size} bytes")
+
+
+def _names(place: _Place, payload: _Payload) -> tuple[str, ...]:
+    if place.column.encoding != TEXTS:
+        raise Damaged(
+            f"names: encoding {place.column.encoding} is not known here; a later version may read it"
+        )
+    try:
+        texts = msgspec.msgpack.decode(_data("names", place, payload), type=list[bytes])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Damaged(f"names: {error}") from None
+    return tuple(map(decode_text, texts))
+
+
+def _intact(data: bytes, length: int, crc: int, what: str) -> bytes:
+    if len(data) != length or zlib.crc32(data) != crc:
+        raise Damaged(f"{what}: {length} bytes fail their checksum")
+    return data

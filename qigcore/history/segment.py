@@ -12,13 +12,15 @@ next one is searched for, and an intact CRC of its 80 bytes says that it is one.
 
 Schema law: fields of `Header` and of the table, and columns of a block, are only ever appended, with
 defaults. A reader skips columns that it does not know and fills those that are not there (NaN, or 0
-for whole numbers). A change that an older reader would misread raises FORMAT.
+for whole numbers). A column it knows in an encoding it does not know makes the block unreadable to it,
+never wrong. A change that an older reader would misread raises FORMAT.
 
 Sizes read from a file are checked against the file and against fixed bounds before they are used.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -34,6 +36,7 @@ LEAST_ROWS = 256
 """Rows that are sealed by themselves; with fewer, the table of columns weighs too much per row."""
 MOST_ROWS = 1024
 """Rows of the longest blocks, into which many rows at once are cut: half a mebibyte unpacked."""
+MAX_DIM = 65_536
 LOWEST = float("-inf")
 
 Read = Callable[[int, int], bytes]
@@ -47,7 +50,7 @@ _CHECKED_FROM = 12  # magic and CRC come first; the CRC covers the rest
 
 _MAX_HEADER = 1 << 16
 _MAX_TABLE = 1 << 20
-_MAX_RAW = 1 << 28
+_MAX_RAW = 1 << 24  # unpacked bytes of a block, twice what a writer seals at most
 _WINDOW = 1 << 20
 
 
@@ -145,8 +148,10 @@ def decode_header(read: Read) -> tuple[Header, int]:
         raise TooNew(f"format {version}, and this version reads up to {FORMAT}; upgrade qigheal to read it")
     try:
         header = msgspec.msgpack.decode(data[_SEGMENT.size :], type=Header)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(f"segment header: {error}") from None
+    if not 0 < header.dim <= MAX_DIM or not math.isfinite(header.first):
+        raise Damaged(f"segment header: {header.dim} components, first row at {header.first}")
     if header.precision not in PRECISIONS:
         known = " and ".join(map(repr, PRECISIONS))
         raise TooNew(f"precision {header.precision!r}, and this version reads {known}; upgrade qigheal")
