@@ -6,19 +6,20 @@ import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-# Wheels run on any x86-64, hence no -march=native; errno of sqrt is never read,
-# and without it GCC may keep sqrt inline. -ffast-math stays out: NaN must be seen. No fused
-# multiply-add where the machine has one: a distance from a state to itself is exactly 0.
-FLAGS = ["-O3", "-fno-math-errno", "-ffp-contract=off"]
+# Wheels run on any x86-64, hence no -march=native: ext/sums.h chooses at run time. -ffast-math stays out:
+# NaN must be seen. errno of sqrt is never read, nor are the processor's exception flags; without them
+# GCC keeps sqrt inline and computes both sides of a choice at once. No fused multiply-add but where it
+# is written: a distance from a state to itself is exactly 0, on each machine.
+FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 
 extensions = [
     Extension(
         f"qigcore.{source.stem}",
         [f"ext/{source.name}"],
-        include_dirs=[numpy.get_include()],
+        include_dirs=["ext", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=FLAGS,
-        depends=[str(shared) for shared in sorted(Path("ext").glob("*.px[di]"))],
+        depends=[str(shared) for shared in sorted(Path("ext").iterdir()) if shared.suffix != ".pyx"],
     )
     for source in sorted(Path("ext").glob("*.pyx"))
 ]

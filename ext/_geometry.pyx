@@ -3,15 +3,17 @@
 Each function converts its arguments, runs C loops without the GIL where there are many rows, and
 returns new float64 arrays. No state, and nothing about monitoring.
 
-Precision policy. Angles come from chords (‖a − b‖ and ‖a + b‖), never from the arccos of a dot
-product; log maps are summed as weighted chords, so that near rows do not cancel.
+Precision policy. That of sums.h and states.h; log maps are summed as weighted chords, so that near rows
+do not cancel.
 """
 
 cimport numpy as cnp
 from libc.math cimport INFINITY, atan2, cos, isfinite, sin, sqrt
 from libc.stdlib cimport free, malloc
 
-from numeric cimport SIMPLEX, SPHERE, apart, gap, prepared, squares_of
+from numeric cimport (
+    BLOCK, GROUP, SIMPLEX, SPHERE, WIDE, apart, chords, measured_rows, prepared, squares_of,
+)
 
 import numpy as np
 
@@ -24,6 +26,8 @@ cdef enum:
     TURNS = 10_000  # slow only for states near the edge of a half sphere
 
 cdef double CLOSE = 1e-9  # radians of gradient at which a stalled mean counts as found
+
+INSTRUCTIONS = "avx2" if WIDE else "plain"
 
 
 cdef int _kind(object geometry) except -1:
@@ -80,6 +84,11 @@ cdef int _same_length(Py_ssize_t n, Py_ssize_t m, str names) except -1:
     if n != m:
         raise InvalidBasin(f"{names}: expected as many components in both, got {n} and {m}")
     return 0
+
+
+cdef Py_ssize_t _room(Py_ssize_t dim) noexcept:
+    """Doubles of scratch that `measured_rows` needs."""
+    return GROUP * dim if dim <= BLOCK else dim
 
 
 def unit(basin, str geometry, str name):
@@ -187,25 +196,17 @@ def distances(rows, q, str geometry="simplex"):
     cdef Py_ssize_t n = cnp.PyArray_DIM(states, 0)
     cdef Py_ssize_t dim = cnp.PyArray_DIM(states, 1)
     cdef cnp.ndarray result = np.empty(n)
-    cdef cnp.ndarray room = np.empty(dim)
+    cdef cnp.ndarray room = np.empty(_room(dim))
     cdef const double* source = <const double*>cnp.PyArray_DATA(states)
     cdef const double* target = <const double*>cnp.PyArray_DATA(b)
     cdef double* out = <double*>cnp.PyArray_DATA(result)
     cdef double* scratch = <double*>cnp.PyArray_DATA(room)
-    cdef const double* vector
-    cdef double scale = 0.0
-    cdef Py_ssize_t i
-    cdef Py_ssize_t refused = -1
+    cdef Py_ssize_t done
     _same_length(dim, cnp.PyArray_DIM(b, 0), "rows and q")
     with nogil:
-        for i in range(n):
-            vector = prepared(source + i * dim, scratch, dim, kind, &scale)
-            if vector == NULL:
-                refused = i
-                break
-            out[i] = apart(vector, scale, target, 1.0, dim, kind)
-    if refused >= 0:
-        raise _refusal(source + refused * dim, dim, kind, f"rows[{refused}]")
+        done = measured_rows(source, False, n, dim, target, kind, out, scratch)
+    if done < n:
+        raise _refusal(source + done * dim, dim, kind, f"rows[{done}]")
     return result
 
 
@@ -238,8 +239,9 @@ def distance_matrix(rows, str geometry="simplex"):
     cdef Py_ssize_t i, j
     with nogil:
         for i in range(n):
+            measured_rows(unit, True, i, dim, unit + i * dim, kind, out + i * n, NULL)
             for j in range(i):
-                out[i * n + j] = out[j * n + i] = apart(unit + i * dim, 1.0, unit + j * dim, 1.0, dim, kind)
+                out[j * n + i] = out[i * n + j]
     return result
 
 
@@ -297,8 +299,9 @@ cdef double _pull(
         if share[i] == 0.0:
             continue
         row = unit + i * dim
-        near = sqrt(gap(row, 1.0, mean, 1.0, 1.0, dim))
-        far = sqrt(gap(row, 1.0, mean, 1.0, -1.0, dim))
+        chords(row, mean, dim, &near, &far)
+        near = sqrt(near)
+        far = sqrt(far)
         if far < 1e-12:
             return -1.0
         # log = θ/sin θ · (row − cos θ · mean), with sin θ = near·far/2 and cos θ = 1 − near²/2

@@ -1,10 +1,12 @@
-from typing import Literal
+from typing import Final, Literal
 
 import numpy.typing as npt
 
 from qigcore.rows import FloatArray
 
 _Geometry = Literal["simplex", "sphere"]
+
+INSTRUCTIONS: Final[Literal["plain", "avx2"]]
 
 def distance(p: npt.ArrayLike, q: npt.ArrayLike, geometry: _Geometry = "simplex") -> float: ...
 def distances(rows: npt.ArrayLike, q: npt.ArrayLike, geometry: _Geometry = "simplex") -> FloatArray: ...
