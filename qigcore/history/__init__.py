@@ -27,7 +27,7 @@ from qigcore.history.columns import rounded
 from qigcore.history.files import segments_in
 from qigcore.history.merge import merged, newest
 from qigcore.history.reader import Damage, Query, Source, Tally
-from qigcore.history.segment import PRECISIONS
+from qigcore.history.segment import MAX_DIM, PRECISIONS
 from qigcore.history.standing import Standing
 from qigcore.history.survey import SegmentInfo, dim_of, shape_of, surveyed
 from qigcore.history.writer import Part, Writer
@@ -37,7 +37,6 @@ __all__ = ["Damage", "History", "SegmentInfo"]
 
 _ALIASES = {"code_hash": "code", "module_name": "module"}
 _NAP_S = 0.05
-_MAX_DIM = 65_536
 
 
 class History:
@@ -77,8 +76,8 @@ class History:
             raise HistoryError(f"durability: expected 'block' or 'snapshot', got {durability!r}")
         if geometry not in ("simplex", "sphere"):
             raise HistoryError(f"geometry: expected 'simplex' or 'sphere', got {geometry!r}")
-        if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= _MAX_DIM:
-            raise HistoryError(f"dim: expected a whole number from 1 to {_MAX_DIM}, got {dim!r}")
+        if isinstance(dim, bool) or not isinstance(dim, int) or not 1 <= dim <= MAX_DIM:
+            raise HistoryError(f"dim: expected a whole number from 1 to {MAX_DIM}, got {dim!r}")
         self.path = Path(path).absolute()
         self.precision: str | None = precision
         self.durability = durability
