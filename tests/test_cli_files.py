@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -25,8 +27,8 @@ def store(tmp_path: Path) -> Path:
     heads = np.zeros(60, HEAD)
     heads["timestamp"] = 1.7e9 + 60 * np.arange(60)
     heads["phi"], heads["module"] = np.arange(60) / 100, 1
-    with History(tmp_path / "store", dim=4, precision="exact") as history:
-        history.append_rows(heads, np.full((60, 4), 0.25), ("", "\033[2J=1+1"))
+    with History(tmp_path / "store", dim=8, precision="exact") as history:
+        history.append_rows(heads, np.full((60, 8), 2.0), ("", "\033[2J=1+1"))
     return tmp_path / "store"
 
 
@@ -40,6 +42,15 @@ def test_export_by_suffix_and_by_format(store: Path, tmp_path: Path) -> None:
     assert (document["file"], document["snapshots"], document["damage"]["bad_blocks"]) == ("all.txt", 60, 0)
     with (tmp_path / "all.txt").open(newline="") as file:
         assert {line["module_name"] for line in csv.DictReader(file)} == {"\033[2J=1+1"}
+
+
+def test_the_sql_of_the_readme(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (sql,) = re.findall(r'duckdb\.sql\("""(.*?)"""\)', readme, re.DOTALL)
+    assert qigheal("export", "history.parquet", "--store", store, cwd=tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    found = duckdb.sql(sql).project("snapshots, share_of_7").fetchall()
+    assert found == [(1, 0.125)] * 60
 
 
 @pytest.mark.parametrize(
