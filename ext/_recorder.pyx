@@ -11,6 +11,7 @@ Nothing here decides what is healthy, reads files or starts threads.
 
 cimport cython
 cimport numpy as cnp
+from cpython.buffer cimport PyObject_CheckBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport (
     PyErr_Clear, PyErr_ExceptionMatches, PyErr_Occurred, PyErr_SetObject, PyErr_WriteUnraisable,
@@ -26,25 +27,21 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from numeric cimport (
     AGENCY, BASIN, CONFIDENCE, ERRORS, KAPPA, LATENCY, MEMORY, PHI, SIMPLEX, SPHERE, SURPRISE,
-    Head, apart, prepared,
+    Head, apart, measured, prepared,
 )
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from itertools import islice
+import sys
 
 import numpy as np
 
 from qigcore.errors import InvalidBasin, InvalidLimit, InvalidSnapshot
+from qigcore import constants as _constants
 from qigcore import rows as _rows
 
 cnp.import_array()
-
-cdef extern from *:
-    """
-    /* The classes are public as qigcore.recorder's; pickles and reprs name that module. */
-    #define QIG_RENAME(type, name) (((PyTypeObject *)(type))->tp_name = (name))
-    """
-    void QIG_RENAME(object, const char*)
 
 cdef cnp.dtype HEAD_TYPE = _rows.HEAD
 if sizeof(Head) != HEAD_TYPE.itemsize:
@@ -53,15 +50,20 @@ cdef tuple REGIME_NAMES = _rows.REGIMES
 cdef tuple FIELD_NAMES = _rows.REPAIRABLE
 cdef enum:
     FIELDS = 9
+    ATTEMPTS = 0x3FFF  # the 14 that decide on health
+    LAST_NAME = 65535  # Head.code and Head.module are 16 bits wide
+    # A host that names a module per request (a mistake) may not fill memory with them.
+    LAST_MODULE = 4096
+    LONGEST_NAME = 256
 
 
 include "reported.pxi"
-include "ring.pxi"
 include "snapshot.pxi"
+include "ring.pxi"
 
 
 @cython.final
-cdef class Recorder:
+cdef class Recorder(_Ring):
     """A ring of the last `capacity` snapshots, written by `record()` and `capture()`.
 
     Parameters
@@ -90,18 +92,11 @@ cdef class Recorder:
         and it is switched off; the host's request goes on.
     """
 
-    cdef readonly Py_ssize_t dim
-    cdef readonly Py_ssize_t capacity
     cdef readonly str geometry
     cdef readonly str on_invalid
     cdef readonly double linear_below
     cdef readonly double breakdown_from
-    cdef readonly int64_t total
     cdef public object each_row
-    cdef Py_ssize_t _slots  # one more than capacity: a row under construction is never one of the live rows
-    cdef Py_ssize_t _slot
-    cdef Head* _heads
-    cdef double* _basins
     cdef double* _scratch
     cdef double* _reference
     cdef bint _referenced
@@ -113,12 +108,14 @@ cdef class Recorder:
     cdef int64_t[FIELDS + 2] _invalid  # by bit; then timestamp and module_name
     cdef int64_t _alarm_at
     cdef object _alarm
-    cdef _Names _names
-    cdef object _kept  # the arrays that the pointers lead into
+    cdef unsigned int _attempts  # the newest ones as bits, the last one lowest; 1: refused
+    cdef int64_t _refused
+    cdef int64_t _refusing_from
+    cdef double _refusing_since
 
     def __cinit__(
-        self, dim=64, capacity=1000, geometry="simplex", linear_below=0.30, breakdown_from=0.80,
-        on_invalid="repair", code_hash="", module_name="",
+        self, dim=_constants.BASIN_DIM, capacity=1000, geometry="simplex", linear_below=_constants.LINEAR_BELOW,
+        breakdown_from=_constants.BREAKDOWN_FROM, on_invalid="repair", code_hash="", module_name="",
     ):
         if geometry not in ("simplex", "sphere"):
             raise InvalidLimit(f"geometry: expected 'simplex' or 'sphere', got {geometry!r}")
@@ -150,8 +147,8 @@ cdef class Recorder:
         self._good.confidence = self._good.surprise = self._good.agency = NAN
         self._alarm_at = INT64_MAX
         self._names = _Names()
-        self._code = self._names.number(_text("code_hash", code_hash))
-        self._module = self._names.number(_text("module_name", module_name))
+        self._code = self._named("code_hash", code_hash)
+        self._module = self._named("module_name", module_name)
         self._kept = (heads, basins, room)
 
     def record(self, phi, kappa_eff, basin, error_rate=0.0, avg_latency_ms=0.0, memory_mb=0.0):
@@ -239,6 +236,7 @@ cdef class Recorder:
         if timestamp is not None and sample.timestamp != sample.timestamp:
             self._invalid[FIELDS] += 1
             if self._refuses:
+                self._refuse()
                 raise InvalidSnapshot("timestamp", TIMESTAMPS, _seen(timestamp))
         sample.module = self._module if module_name is None else self._module_number(module_name)
         components = basin if _plain(basin, self.dim) else _components(basin, self.dim)
@@ -292,6 +290,7 @@ cdef class Recorder:
             for i in range(FIELDS):
                 self._invalid[i] += flags >> i & 1
             if self._refuses:
+                self._refuse()
                 return flags
             if flags & BASIN:
                 amplitude = self._last_basin(components, &scale)
@@ -315,6 +314,7 @@ cdef class Recorder:
         row.module = sample.module
         sample.drift = row.basin_drift
         self.total += 1
+        self._attempts <<= 1
         self._slot += 1
         if self._slot == self._slots:
             self._slot = 0
@@ -342,14 +342,28 @@ cdef class Recorder:
             self._referenced = True
         return 0.0
 
+    cdef uint16_t _named(self, str field, object name) except? 0:
+        cdef int number = self._names.number(_text(field, name), LAST_NAME)
+        if number < 0:
+            raise InvalidLimit(f"{field}: expected at most {LONGEST_NAME} characters, got {len(name)}")
+        return number
+
     cdef uint16_t _module_number(self, object name) except? 0:
-        cdef int number = self._names.number(str.__str__(name)) if isinstance(name, str) else -1
+        cdef int number = self._names.number(str.__str__(name), LAST_MODULE) if isinstance(name, str) else -1
         if number >= 0:
             return number
         self._invalid[FIELDS + 1] += 1
         if self._refuses:
-            raise InvalidSnapshot("module_name", f"text, at most {LAST_NAME} different ones", _seen(name))
+            self._refuse()
+            raise InvalidSnapshot("module_name", MODULES, _seen(name))
         return self._module
+
+    cdef void _refuse(self) noexcept:
+        if not self._attempts & ATTEMPTS:
+            self._refusing_since = _now()
+            self._refusing_from = self.total + self._refused
+        self._attempts = self._attempts << 1 | 1
+        self._refused += 1
 
     cdef int _announce(self) except -1:
         if self.total >= self._alarm_at:
@@ -385,24 +399,36 @@ cdef class Recorder:
             self._alarm_at = later
 
     @property
-    def names(self):
-        """The table that `code` and `module` of rows point into; names[0] is ""."""
-        return tuple(self._names.table)
-
-    @property
     def code_hash(self):
         """The code hash that rows are stored with; may be set, for rows that other code produced."""
         return self._names.table[self._code]
 
     @code_hash.setter
     def code_hash(self, value):
-        self._code = max(self._names.number(_text("code_hash", value)), 0)
+        self._code = max(self._names.number(_text("code_hash", value), LAST_NAME), 0)
 
     @property
     def invalid(self):
         """How often each field was unusable, as a dict of those that ever were."""
         labels = (*FIELD_NAMES, "timestamp", "module_name")
         return {name: self._invalid[i] for i, name in enumerate(labels) if self._invalid[i]}
+
+    @property
+    def unflagged(self):
+        """How many timestamps and module names were unusable: rows have no flag for these two."""
+        return self._invalid[FIELDS] + self._invalid[FIELDS + 1]
+
+    @property
+    def refusals(self):
+        """What was refused under on_invalid="raise", which no row tells of; None where nothing was lately.
+
+        (the last 14 attempts to record as bits, the newest lowest, 1 for a refused one; attempts ever;
+        Unix seconds of the first refusal after 14 attempts without; attempts from it on)
+        """
+        cdef int64_t attempts = self.total + self._refused
+        if not self._attempts & ATTEMPTS:
+            return None
+        return self._attempts & ATTEMPTS, attempts, self._refusing_since, attempts - self._refusing_from
 
     @property
     def reference(self):
@@ -448,41 +474,6 @@ cdef class Recorder:
             self._heads[slot].basin_drift = self._drift(
                 amplitude, scale, not self._heads[slot].repaired & BASIN
             )
-
-    def heads(self, count):
-        """The newest rows without their basins: min(count, total, capacity) of them, oldest first, a copy."""
-        cdef Py_ssize_t n = min(<int64_t>max(count, 0), self.total, <int64_t>self.capacity)
-        return _heads_of(self._heads, self._slots, self.total - n, n)
-
-    def basins(self, count):
-        """The newest basins as reported: shape [min(count, total, capacity), dim], oldest first, a copy."""
-        cdef Py_ssize_t n = min(<int64_t>max(count, 0), self.total, <int64_t>self.capacity)
-        return _basins_of(self._basins, self.dim, self._slots, self.total - n, n)
-
-    def rows(self, first, last):
-        """Rows number `first` to `last` − 1, as far as the ring holds them.
-
-        Returns (number of the first row returned, heads [n], basins [n, dim]): copies of one moment.
-        """
-        cdef int64_t oldest = self.total - min(self.total, <int64_t>self.capacity)
-        cdef int64_t start = min(max(<int64_t>first, oldest), self.total)
-        cdef int64_t stop = max(min(<int64_t>last, self.total), start)
-        cdef Py_ssize_t n = stop - start
-        heads = _heads_of(self._heads, self._slots, start, n)
-        return start, heads, _basins_of(self._basins, self.dim, self._slots, start, n)
-
-    def snapshot(self, number):
-        """The snapshot in row `number`, counted from the first ever recorded.
-
-        Raises IndexError where the ring does not hold it (any more).
-        """
-        cdef int64_t oldest = self.total - min(self.total, <int64_t>self.capacity)
-        if not oldest <= number < self.total:
-            raise IndexError(f"row {number}: the ring holds rows {oldest} to {self.total - 1}")
-        return self._read(<int64_t>number % self._slots)
-
-    cdef GeometricSnapshot _read(self, Py_ssize_t slot):
-        return _snapshot_of(self._heads + slot, self._basins + slot * self.dim, self.dim, self._names.table)
 
 
 cdef bint _went_well(object callback) except -1:

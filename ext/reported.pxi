@@ -8,6 +8,7 @@ and the recorder decides what that means. Only BaseExceptions that are no Except
 cdef double EARLIEST = -62135596800.0 + 86400.0
 cdef double LATEST = 253402300799.0 - 86400.0
 cdef str TIMESTAMPS = "Unix seconds or ISO 8601, years 1 to 9999"
+cdef str MODULES = f"text of at most {LONGEST_NAME} characters, {LAST_MODULE} different ones at most"
 
 
 cdef struct Sample:
@@ -127,19 +128,50 @@ cdef object _components(object basin, Py_ssize_t dim):
     try:
         if hasattr(basin, "__len__") and len(basin) != dim:
             return None  # before anything is made of it: a range may claim more than memory holds
-        if isinstance(basin, np.ma.MaskedArray) and np.ma.getmaskarray(basin).any():
-            return None
-        array = np.asarray(basin)
-        if array.shape != (dim,):
-            return None
-        if array.dtype.kind == "O":
-            return np.array([_number(item) for item in array])
-        if array.dtype.kind not in "fiu":
+        array = _array(basin, dim)
+        if array is None or array.shape != (dim,) or array.dtype.kind not in "fiu":
             return None
         with np.errstate(all="ignore"):
-            return np.require(array, np.float64, ("C", "A"))
+            # Copied in one step, and looked at again: another thread may be resizing the host's array.
+            copied = np.array(array, np.float64, order="C")
+        return copied if copied.shape == (dim,) else None
     except Exception:
         return None
+
+
+cdef object _array(object basin, Py_ssize_t most):
+    """What the host reported as an array, numbers of other makes as float64; None for what is none.
+
+    `most`: components that are looked at. Memory that an object only claims to have, by
+    `__array_interface__` or `__array_struct__`, is not read: nobody checks the claim, and a wrong one
+    would end the process.
+    """
+    if isinstance(basin, np.ndarray):
+        array = basin
+    elif isinstance(basin, (str, bytes, bytearray)):
+        return None
+    elif isinstance(basin, (list, tuple)):
+        return _converted(basin, most)
+    elif PyObject_CheckBuffer(basin):
+        array = np.asarray(basin)
+    elif hasattr(basin, "__array__"):
+        array = basin.__array__()
+        if not isinstance(array, np.ndarray):
+            return None
+    elif isinstance(basin, Sequence):
+        return _converted(basin, most)
+    else:
+        return None
+    if array.dtype.kind == "O" and array.ndim == 1:
+        return _converted(array, most)
+    ma = sys.modules.get("numpy.ma")  # where nobody loaded it, there are no masks
+    if ma is not None and isinstance(array, ma.MaskedArray) and ma.getmaskarray(array).any():
+        return None
+    return array
+
+
+cdef object _converted(object items, Py_ssize_t most):
+    return np.array([_number(item) for item in islice(items, most + 1)], np.float64)
 
 
 cdef inline const double* _doubles(object components) noexcept:
@@ -151,24 +183,35 @@ cdef inline const double* _doubles(object components) noexcept:
 cdef str _seen(object value):
     """What came, in a few words, for an error message; never fails."""
     try:
-        if value is NOTHING:
-            return "nothing"
-        if value is None or isinstance(value, (int, float, str)):
-            text = repr(value)
-            return text if len(text) <= 60 else text[:57] + "..."
+        if value is None or value is NOTHING or isinstance(value, (int, float, str)):
+            return _brief(value)
         if not isinstance(value, np.ndarray) and len(value) > MOST:
             return f"{type(value).__name__} of {len(value)}"
-        array = np.asarray(value)
-        if array.ndim == 0:
+        array = _array(value, MOST)
+        if array is None or array.ndim == 0:
             return f"{type(value).__name__}"
         if array.ndim != 1 or array.dtype.kind not in "fiu":
             return f"an array of {array.dtype}, shape {list(array.shape)}"
-        for position, component in enumerate(array.tolist()):
+        listed = value if isinstance(value, (list, tuple)) else array.tolist()
+        for position, (component, item) in enumerate(zip(array.tolist(), listed)):
             if not -INFINITY < component < INFINITY or component < 0.0:
-                return f"{component!r} at position {position} of {len(array)}"
+                return f"{_brief(item)} at position {position} of {len(array)}"
         return f"{len(array)} components" + ("" if array.any() else ", all 0")
     except Exception:
         return type(value).__name__
+
+
+cdef str _brief(object value):
+    if value is NOTHING:
+        return "nothing"
+    if isinstance(value, str):
+        value = str.__str__(value)[:60]  # before it is written out: it may be a whole page
+    elif isinstance(value, float):
+        value = PyFloat_AS_DOUBLE(value)
+    elif value is not None and not isinstance(value, int):
+        return type(value).__name__
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 cdef double _within(str name, object value, double low, double high) except? -1.0:

@@ -1,5 +1,12 @@
 """`GeometricSnapshot`; included by `_recorder.pyx`, which fills it from a row without its constructor."""
 
+cdef extern from *:
+    """
+    /* The classes are public as qigcore.recorder's; pickles and reprs name that module. */
+    #define QIG_RENAME(type, name) (((PyTypeObject *)(type))->tp_name = (name))
+    """
+    void QIG_RENAME(object, const char*)
+
 cdef tuple SNAPSHOT_FIELDS = (
     "timestamp", "phi", "kappa_eff", "basin_coords", "basin_drift", "confidence", "surprise", "agency",
     "regime", "code_hash", "module_name", "error_rate", "avg_latency_ms", "memory_mb", "repaired",
@@ -29,7 +36,7 @@ cdef class GeometricSnapshot:
     confidence, surprise, agency : float or None
         NaN or None: not reported.
     regime : {"linear", "geometric", "breakdown"} or None
-        None: from Φ with the usual bounds 0.30 and 0.80.
+        None: from Φ, with the bounds that `qigcore.constants` names.
     code_hash, module_name : str
     error_rate : float
         Fraction of requests, 0 to 1.
@@ -82,7 +89,8 @@ cdef class GeometricSnapshot:
         self.avg_latency_ms = _within("avg_latency_ms", avg_latency_ms, 0.0, INFINITY)
         self.memory_mb = _within("memory_mb", memory_mb, 0.0, INFINITY)
         if regime is None:
-            regime = REGIME_NAMES[0 if self.phi < 0.30 else 1 if self.phi < 0.80 else 2]
+            linear_below, breakdown_from = _constants.LINEAR_BELOW, _constants.BREAKDOWN_FROM
+            regime = REGIME_NAMES[0 if self.phi < linear_below else 1 if self.phi < breakdown_from else 2]
         if not isinstance(regime, str) or regime not in REGIME_NAMES:
             raise InvalidSnapshot("regime", f"one of {', '.join(REGIME_NAMES)}", _seen(regime))
         self.regime = regime

@@ -1,3 +1,5 @@
 import numpy.typing as npt
 
-def least_squares(values: npt.ArrayLike, recent: int) -> tuple[float, float, float, float, int, int]: ...
+def least_squares(
+    values: npt.ArrayLike, recent: int, target: float | None = None
+) -> tuple[float, float, float, float, int, int]: ...

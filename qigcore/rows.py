@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qigcore.constants import BASIN_DIM
+
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 
-DIM = 64
+DIM = BASIN_DIM
 """Components of a basin unless the user says otherwise."""
 
 HEAD = np.dtype(

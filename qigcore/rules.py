@@ -26,8 +26,10 @@ from qigcore.errors import InvalidLimit
 from qigcore.rows import BIT, HEAD, METRICS, REGIMES, Array
 
 __all__ = [
+    "HOLD",
     "LOOK_BACK",
     "MIN_SNAPSHOTS",
+    "UNMEASURABLE",
     "Fired",
     "Rule",
     "RuleSet",
@@ -42,8 +44,14 @@ __all__ = [
 MIN_SNAPSHOTS = 10
 """Nothing fires before this many snapshots."""
 
-LOOK_BACK = 14
+HOLD = 5
+"""A rule counts as firing while it fires at any of so many positions."""
+
+LOOK_BACK = MIN_SNAPSHOTS + HOLD - 1
 """Snapshots that decide the present severity: five positions of ten snapshots each."""
+
+UNMEASURABLE = 3
+"""Of ten snapshots, how many may be unusable."""
 
 _FIELDS: Mapping[str, Any] = HEAD.fields or {}
 
@@ -181,7 +189,7 @@ _UNMEASURABLE = Rule(
     metric="measurement",
     column="repaired",
     statistic="repaired10",
-    count=3,
+    count=UNMEASURABLE,
     severity="critical",
 )
 
@@ -253,7 +261,8 @@ def learned_rules(
     rules.append(_rule("drift", "mean10", limit, "critical"))
     rules.append(_rule("drift", "last", drift_ceiling, "critical"))
     rules.append(_rule("drift", "count10", limit, "warning", count=3))
-    if errors := bands.get("errors"):
+    errors = bands.get("errors")
+    if errors and errors.high < 1.0:  # beyond 1 lies no rate of errors
         rules.append(_rule("errors", "mean10", max(errors.high, error_rate_max), "critical"))
         if errors.high < error_rate_max:
             rules.append(_rule("errors", "mean10", errors.high, "warning"))

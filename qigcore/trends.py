@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-import numpy as np
 import numpy.typing as npt
 
 from qigcore._streams import least_squares
@@ -78,14 +77,9 @@ def trend(
     """
     if better not in ("up", "down", "toward"):
         raise ValueError(f"better: expected 'up', 'down' or 'toward', got {better!r}")
-    if better == "toward":
-        if target is None:
-            raise ValueError("target: expected a number for better='toward', got None")
-        distance = np.abs(np.asarray(values, dtype=np.float64) - target)
-        found, error, _, _, count, _ = least_squares(distance, 0)
-        recent = least_squares(values, RECENT)[3]
-    else:
-        found, error, _, recent, count, _ = least_squares(values, RECENT)
+    if better == "toward" and target is None:
+        raise ValueError("target: expected a number for better='toward', got None")
+    found, error, _, recent, count, _ = least_squares(values, RECENT, target if better == "toward" else None)
     direction: Direction
     if count < ENOUGH:
         direction = "unknown"

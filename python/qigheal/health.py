@@ -6,6 +6,7 @@ they come to the same findings. No ring, no file and no clock enters here.
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -15,9 +16,11 @@ from qigcore.constants import KAPPA_STAR
 from qigcore.errors import BaselineError, InvalidBasin
 from qigcore.rows import BIT, METRICS, Array, Batch, FloatArray
 from qigcore.rules import (
+    HOLD,
     LOOK_BACK,
     MIN_SNAPSHOTS,
     SEVERITY,
+    UNMEASURABLE,
     Fired,
     RuleSet,
     absolute_rules,
@@ -35,6 +38,9 @@ COMPONENTS_NAMED = 5
 
 LAST_GOOD = 10
 """Basins whose mean is compared with the baseline to name them."""
+
+TEN = (1 << MIN_SNAPSHOTS) - 1
+"""The last ten attempts to record, as bits."""
 
 
 def rules_for(settings: MonitorSettings, baseline: Baseline | None) -> RuleSet:
@@ -121,6 +127,37 @@ def assess(
     )
 
 
+def unseen(report: HealthReport, refusals: tuple[int, int, float, int]) -> HealthReport:
+    """The report of a host whose newest snapshots were refused (on_invalid="raise"), of which no row tells.
+
+    refusals: those of `qigcore.recorder.Recorder.refusals`. As with repaired ones, more than 3 of 10 are
+    critical, until five in a row leave it at that; healthy before is not healthy now.
+    """
+    bits, attempts, since, lasted = refusals
+    counts = [(bits >> k & TEN).bit_count() for k in range(HOLD) if attempts - k >= MIN_SNAPSHOTS]
+    worst = next((count for count in counts if count > UNMEASURABLE), None)
+    if worst is None:
+        return report
+    message = f"unmeasurable, snapshots refused: {worst} > {UNMEASURABLE} of the last {MIN_SNAPSHOTS}"
+    finding = Finding(
+        kind="unmeasurable",
+        metric="measurement",
+        value=float(worst),
+        limit=float(UNMEASURABLE),
+        severity="critical",
+        message=message,
+        since=since,
+        snapshots=lasted,
+    )
+    return msgspec.structs.replace(
+        report,
+        healthy=False,
+        severity="critical",
+        issues=(message, *report.issues),
+        findings=(finding, *report.findings),
+    )
+
+
 def trend_of(batch: Batch, metric: str, baseline: Baseline | None = None) -> Trend:
     """Which way a metric (a key of `rows.METRICS`) has been going over a batch in time order.
 
@@ -128,14 +165,24 @@ def trend_of(batch: Batch, metric: str, baseline: Baseline | None = None) -> Tre
     κ is better the nearer it is to the centre of its healthy band, or to the source document's κ* before one
     is learned. Raises ValueError for another metric.
     """
-    if metric not in METRICS:
+    column = column_of(metric)
+    return direction_of(np.where(batch.good(column), batch.columns[column], np.nan), metric, baseline)
+
+
+def column_of(metric: str) -> str:
+    """The column that a metric is read from. Raises ValueError for what is no key of `rows.METRICS`."""
+    column = METRICS.get(metric) if isinstance(metric, str) else None
+    if column is None:
         raise ValueError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}")
-    column = METRICS[metric]
-    values = np.where(batch.good(column), batch.columns[column], np.nan)
-    if metric == "kappa":
-        band = baseline.bands.get("kappa") if baseline is not None else None
-        return trend(values, "toward", KAPPA_STAR if band is None else band.mean)
-    return trend(values, "up" if metric == "phi" else "down")
+    return column
+
+
+def direction_of(values: FloatArray, metric: str, baseline: Baseline | None) -> Trend:
+    """`trend_of` for values at hand, shape [n], NaN where they were repaired."""
+    if metric != "kappa":
+        return trend(values, "up" if metric == "phi" else "down")
+    band = baseline.bands.get("kappa") if baseline is not None else None
+    return trend(values, "toward", KAPPA_STAR if band is None else band.mean)
 
 
 def _learning(total: int) -> str:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from qigcore.errors import InvalidLimit, InvalidSnapshot
 from qigcore.recorder import GeometricSnapshot, Recorder
 from tests.core.odd import FULL, Hostile
 
@@ -150,19 +151,40 @@ def test_module_names_are_kept_once_each():
     assert recorder.invalid == {"module_name": 3}
 
 
-def test_a_full_table_of_names_costs_the_name_and_nothing_else():
+def test_a_module_per_request_fills_no_memory():
+    # A host that names a request instead of a module: the names are bounded, in number and in length.
     recorder = Recorder(1, module_name="default")
-    for i in range(65_534):
-        recorder.capture(phi=0.5, kappa_eff=1.0, basin_coords=[1.0], module_name=str(i))
-    assert len(recorder.names) == 65_536
-    assert (
-        recorder.capture(phi=0.5, kappa_eff=1.0, basin_coords=[1.0], module_name="one more").module_name
-        == "default"
-    )
-    assert (
-        recorder.capture(phi=0.5, kappa_eff=1.0, basin_coords=[1.0], module_name="65533").module_name
-        == "65533"
-    )
-    assert recorder.invalid == {"module_name": 1}
-    recorder.code_hash = "and another"
+    base = {"phi": 0.5, "kappa_eff": 1.0, "basin_coords": [1.0]}
+    for i in range(4095):
+        assert recorder.capture(base, module_name=str(i)).module_name == str(i)
+    assert len(recorder.names) == 4097
+    assert recorder.unflagged == 0
+    for name in ("one more", "x" * 1_000_000):
+        snapshot = recorder.capture(base, module_name=name)
+        assert (snapshot.module_name, snapshot.repaired) == ("default", ())
+    assert recorder.capture(base, module_name="4094").module_name == "4094"
+    assert recorder.invalid == {"module_name": 2}
+    assert recorder.unflagged == 2
+    assert len(recorder.names) == 4097
+    strict = Recorder(1, on_invalid="raise")
+    with pytest.raises(InvalidSnapshot, match=r"module_name: expected text of at most 256 .* got 'xxx"):
+        strict.capture(base, module_name="x" * 257)
+
+
+def test_code_hashes_have_room_beside_any_number_of_modules():
+    recorder = Recorder(1)
+    base = {"phi": 0.5, "kappa_eff": 1.0, "basin_coords": [1.0]}
+    for i in range(4096):
+        recorder.capture(base, module_name=f"m{i}")
+    for i in range(4096, 65_535):
+        recorder.code_hash = f"c{i}"
+        assert recorder.code_hash == f"c{i}"
+    recorder.code_hash = "one more than 16 bits can count"
     assert recorder.code_hash == ""
+    assert recorder.capture(base).code_hash == ""
+
+
+@pytest.mark.parametrize("field", ["code_hash", "module_name"])
+def test_a_name_of_the_settings_that_is_too_long_is_refused(field):
+    with pytest.raises(InvalidLimit, match=f"^{field}: expected at most 256 characters, got 257"):
+        Recorder(1, **{field: "x" * 257})

@@ -292,3 +292,34 @@ def test_a_snapshot_outside_the_ring_is_an_index_error():
     for number in (2, 8, -1):
         with pytest.raises(IndexError, match=f"row {number}: the ring holds rows 3 to 7"):
             recorder.snapshot(number)
+
+
+# --- series -----------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 7), st.lists(st.tuples(st.booleans(), st.booleans()), max_size=20), st.integers(-2, 30))
+def test_a_series_is_its_column_with_gaps_where_values_were_repaired(capacity, oks, count):
+    recorder = Recorder(2, capacity)
+    for i, (good_phi, good_basin) in enumerate(oks):
+        recorder.capture(
+            phi=i / 100 if good_phi else NAN,
+            kappa_eff=float(i),
+            basin_coords=[1.0, i] if good_basin else None,
+            surprise=0.5 if i % 3 else None,
+            timestamp=float(i),
+        )
+    heads = recorder.heads(count)
+    for column in ("timestamp", "phi", "kappa_eff", "basin_drift", "surprise", "memory_mb"):
+        expected = np.where(heads["repaired"] & BIT.get(column, 0), NAN, heads[column])
+        found = recorder.series(column, count)
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_has_no_series_is_named():
+    recorder = recorded(3)
+    for column in ("basin_coords", "regime", "mood", ""):
+        with pytest.raises(ValueError, match="^column: expected one of timestamp, phi, .*, got '" + column):
+            recorder.series(column, 3)
+    with pytest.raises(TypeError):
+        recorder.series(None, 3)

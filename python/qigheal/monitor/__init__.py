@@ -12,8 +12,6 @@ import weakref
 from pathlib import Path
 from typing import Literal, Self, TypedDict, Unpack
 
-import numpy as np
-
 from qigcore.baseline import Baseline
 from qigcore.constants import BASIN_DRIFT_MAX, PHI_MIN
 from qigcore.errors import InvalidBasin, InvalidLimit
@@ -22,13 +20,20 @@ from qigcore.recorder import Recorder
 from qigcore.rows import Batch, FloatArray
 from qigcore.rules import LOOK_BACK
 from qigcore.trends import Trend
-from qigheal.health import assess, trend_of
+from qigheal.health import assess, column_of, direction_of, unseen
 from qigheal.monitor.codehash import code_hash as code_hash_of
 from qigheal.monitor.flusher import Flusher
 from qigheal.monitor.learning import Learner
 from qigheal.monitor.ringview import RingView
 from qigheal.records import HealthReport
 from qigheal.settings import Geometry, MonitorSettings
+
+UNFLAGGED = {
+    "timestamp": "timestamp: {} were unusable; those snapshots have the time of their recording",
+    "module_name": "module_name: {} were no text, too long, or too many different ones (a module per request?); "
+    "those snapshots have the monitor's own",
+}
+"""What a row has no flag for, and what stands in its place."""
 
 
 class Limits(TypedDict, total=False):
@@ -182,7 +187,7 @@ class GeometricHealthMonitor:
         with learner.lock:
             total, rules, baseline = recorder.total, learner.rules, learner.baseline
             notes = baseline.notes if baseline is not None else ()
-            if learner.facts or self._flusher is not None:
+            if learner.facts or self._flusher is not None or recorder.unflagged:
                 notes = (*notes, *self._troubles())
             count = LOOK_BACK
             report = assess(recorder.heads(count), None, rules, baseline, total, notes)
@@ -194,16 +199,16 @@ class GeometricHealthMonitor:
                 longest = max((finding.snapshots for finding in report.findings), default=0)
                 if len(heads) < count or longest + LOOK_BACK <= len(heads):
                     break
-            return report
+        refusals = recorder.refusals
+        return report if refusals is None else unseen(report, refusals)
 
     def get_trend(self, metric: str, window: int = 50) -> Trend:
         """Which way a metric went over the last `window` snapshots; see `qigheal.health.trend_of`.
 
-        metric: phi, kappa, basin_drift, latency, errors or memory.
+        metric: phi, kappa, basin_drift, latency, errors or memory. Raises ValueError for another one.
         """
-        heads = self._recorder.heads(window)
-        batch = Batch.of_rows(heads, np.empty((len(heads), 0)), ("",))
-        return trend_of(batch, metric, self.baseline)
+        values = self._recorder.series(column_of(metric), window)
+        return direction_of(values, metric, self.baseline)
 
     def set_baseline(self) -> Baseline:
         """Declare what the ring holds now healthy: learn from it, and replace the file in the history's folder.
@@ -282,6 +287,7 @@ class GeometricHealthMonitor:
 
     def _troubles(self) -> list[str]:
         notes = list(self._learner.facts.values())
+        notes += [text.format(self.invalid[name]) for name, text in UNFLAGGED.items() if name in self.invalid]
         flusher = self._flusher
         if flusher is not None and flusher.failure:
             notes.append(f"history: {flusher.failures} writes failed, the last: {flusher.failure}")
