@@ -351,6 +351,10 @@ def _notes(
     if latency := bands.get("latency"):
         within = columns["latency"] <= limits["latency"]
         met(columns["latency"], within, f"latency ≤ {limits['latency']:g} ms", latency.mean, " ms")
+    if phi and phi.low <= 0.0:
+        notes.append("healthy Φ reaches 0: a low Φ is no finding here")
+    if errors and errors.high >= 1.0:
+        notes.append("healthy error rates reach 1: errors are no finding here")
     if breakdown_share > RARE_BREAKDOWN:
         notes.append(
             f"{breakdown_share:.0%} of healthy snapshots lie in the breakdown regime: it is no finding here"

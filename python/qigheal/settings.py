@@ -6,13 +6,21 @@ Bad values are refused when the settings are made, never when they are used.
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from qigcore.constants import BASIN_DRIFT_MAX, FITNESS_THRESHOLD, PHI_MIN
+from qigcore.constants import (
+    BASIN_DIM,
+    BASIN_DRIFT_MAX,
+    BREAKDOWN_FROM,
+    FITNESS_THRESHOLD,
+    LINEAR_BELOW,
+    PHI_MIN,
+)
 from qigcore.errors import HistoryError, InvalidLimit
 
 Geometry = Literal["simplex", "sphere"]
@@ -36,13 +44,42 @@ def operator() -> str:
         return f"uid {os.getuid()}"
 
 
-def _inside(name: str, value: float, low: float, high: float) -> None:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high):
+def _is(kind: type, value: object) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _inside(settings: msgspec.Struct, name: str, low: float, high: float, never: float | None = None) -> None:
+    """Refuse a field that is no number from `low` to `high`, or one that as a limit could `never` fire.
+
+    Numbers of another make, such as numpy's, are kept as plain ones, for the settings are stored as JSON.
+    """
+    value = getattr(settings, name)
+    if not _is(numbers.Real, value) or not low <= value <= high:
         raise InvalidLimit(f"{name}: expected a number from {low:g} to {high:g}, got {value!r}")
+    if value == never:
+        raise InvalidLimit(f"{name}: expected a limit that can fire, got {value!r}, which never could")
+    if type(value) not in (int, float):
+        msgspec.structs.force_setattr(settings, name, float(value))
+
+
+def _whole(settings: msgspec.Struct, name: str, low: int, high: int) -> None:
+    """The same for a whole number."""
+    value = getattr(settings, name)
+    if not _is(numbers.Integral, value) or not low <= value <= high:
+        raise InvalidLimit(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
+    if type(value) is not int:
+        msgspec.structs.force_setattr(settings, name, int(value))
+
+
+def _one_of(settings: msgspec.Struct, name: str, *choices: str) -> None:
+    value = getattr(settings, name)
+    if not isinstance(value, str) or value not in choices:
+        listed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+        raise InvalidLimit(f"{name}: expected {listed}, got {value!r}")
 
 
 class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits that apply until a baseline is learned, and how it is learned.
+    """Limits that apply until a baseline is learned, and how it is learned. A limit that can never fire is refused.
 
     phi_min: higher warns earlier and more often falsely.
     basin_drift_max: radians; higher sees only larger moves. Must lie below π, the largest distance.
@@ -55,10 +92,10 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
     basin_drift_max: float = BASIN_DRIFT_MAX
     history_size: int = 1000
     geometry: Geometry = "simplex"
-    dim: int = 64
+    dim: int = BASIN_DIM
     learn_after: int = 300
-    linear_below: float = 0.30
-    breakdown_from: float = 0.80
+    linear_below: float = LINEAR_BELOW
+    breakdown_from: float = BREAKDOWN_FROM
     kappa_tolerance: float = 10.0
     error_rate_max: float = 0.05
     latency_max_ms: float = 2000.0
@@ -67,26 +104,25 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
     flush_every_s: float = 5.0
 
     def __post_init__(self) -> None:
-        _inside("phi_min", self.phi_min, 0.0, 1.0)
-        if self.geometry not in ("simplex", "sphere"):
-            raise InvalidLimit(f"geometry: expected 'simplex' or 'sphere', got {self.geometry!r}")
-        if not 0.0 < self.basin_drift_max < math.pi:
+        _inside(self, "phi_min", 0.0, 1.0, never=0.0)
+        _one_of(self, "geometry", "simplex", "sphere")
+        if not _is(numbers.Real, self.basin_drift_max) or not 0.0 < self.basin_drift_max < math.pi:
             raise InvalidLimit(
                 f"basin_drift_max: expected radians above 0 and below π, the largest distance of the "
                 f"{self.geometry} (a limit there could never fire), got {self.basin_drift_max!r}"
             )
-        _inside("history_size", self.history_size, 20, 10_000_000)
-        _inside("dim", self.dim, 2, 65_536)
-        _inside("learn_after", self.learn_after, 30, 10_000_000)
-        _inside("linear_below", self.linear_below, 0.0, self.breakdown_from)
-        _inside("breakdown_from", self.breakdown_from, self.linear_below, 1.0)
-        _inside("kappa_tolerance", self.kappa_tolerance, 0.0, 1e12)
-        _inside("error_rate_max", self.error_rate_max, 0.0, 1.0)
-        _inside("latency_max_ms", self.latency_max_ms, 0.0, 1e12)
-        _inside("memory_growth_max_mb", self.memory_growth_max_mb, 0.0, 1e12)
-        _inside("flush_every_s", self.flush_every_s, 0.01, 5.0)
-        if self.on_invalid not in ("repair", "raise"):
-            raise InvalidLimit(f"on_invalid: expected 'repair' or 'raise', got {self.on_invalid!r}")
+        _inside(self, "basin_drift_max", 0.0, math.pi)
+        _whole(self, "history_size", 20, 10_000_000)
+        _whole(self, "dim", 2, 65_536)
+        _whole(self, "learn_after", 30, 10_000_000)
+        _inside(self, "breakdown_from", 0.0, 1.0)
+        _inside(self, "linear_below", 0.0, self.breakdown_from)
+        _inside(self, "kappa_tolerance", 0.0, 1e12)
+        _inside(self, "error_rate_max", 0.0, 1.0, never=1.0)
+        _inside(self, "latency_max_ms", 0.0, 1e12)
+        _inside(self, "memory_growth_max_mb", 0.0, 1e12)
+        _inside(self, "flush_every_s", 0.01, 5.0)
+        _one_of(self, "on_invalid", "repair", "raise")
 
     def save(self, store: Path) -> None:
         """Leave the settings in the store, so that whoever reads the history judges by the same limits."""
@@ -160,25 +196,32 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 20240229
 
     def __post_init__(self) -> None:
-        _inside("fitness_threshold", self.fitness_threshold, 0.55, 1.0)
-        _inside("min_pairs", self.min_pairs, 20, 10_000)
-        _inside("round_pairs", self.round_pairs, 2, 10_000)
-        _inside("max_pairs", self.max_pairs, max(self.min_pairs, ROUNDS_NEEDED * self.round_pairs), 100_000)
-        _inside("warmup", self.warmup, 0, 1000)
-        _inside("latency_margin", self.latency_margin, 0.0, 1.0)
-        _inside("error_margin", self.error_margin, 0.0, 1.0)
-        _inside("memory_margin", self.memory_margin, 0.0, 1.0)
-        _inside("watch_snapshots", self.watch_snapshots, 10, 1_000_000)
-        _inside("watch_deadline_s", self.watch_deadline_s, 0.0, 1e9)
-        _inside("search_evaluations", self.search_evaluations, 3, 1000)
-        _inside("search_batches", self.search_batches, 1, 1000)
-        _inside("diagnose_snapshots", self.diagnose_snapshots, 14, 100_000)
-        _inside("max_open_changes", self.max_open_changes, 1, 1000)
-        _inside("new_change_every_s", self.new_change_every_s, 0.0, 1e9)
-        _inside("breaker_rollbacks", self.breaker_rollbacks, 1, 1000)
-        _inside("breaker_window_s", self.breaker_window_s, 0.0, 1e9)
-        if self.sandbox not in ("auto", "namespaces", "none"):
-            raise InvalidLimit(f"sandbox: expected 'auto', 'namespaces' or 'none', got {self.sandbox!r}")
+        _inside(self, "fitness_threshold", 0.55, 1.0, never=1.0)
+        _whole(self, "min_pairs", 20, 10_000)
+        _whole(self, "round_pairs", 2, 10_000)
+        _whole(self, "max_pairs", max(self.min_pairs, ROUNDS_NEEDED * self.round_pairs), 100_000)
+        _whole(self, "warmup", 0, 1000)
+        _inside(self, "latency_margin", 0.0, 1.0)
+        _inside(self, "error_margin", 0.0, 1.0, never=1.0)
+        _inside(self, "memory_margin", 0.0, 1.0)
+        _whole(self, "watch_snapshots", 10, 1_000_000)
+        _inside(self, "watch_deadline_s", 0.0, 1e9)
+        _whole(self, "search_evaluations", 3, 1000)
+        _whole(self, "search_batches", 1, 1000)
+        _whole(self, "diagnose_snapshots", 14, 100_000)
+        _whole(self, "max_open_changes", 1, 1000)
+        _inside(self, "new_change_every_s", 0.0, 1e9)
+        _whole(self, "breaker_rollbacks", 1, 1000)
+        _inside(self, "breaker_window_s", 0.0, 1e9, never=0.0)
+        _one_of(self, "sandbox", "auto", "namespaces", "none")
+        if self.new_change_every_s > 0.0:
+            most = self.max_open_changes + 1 + self.breaker_window_s / self.new_change_every_s
+            if self.breaker_rollbacks > most:
+                raise InvalidLimit(
+                    f"breaker_rollbacks: expected a limit that can fire, got {self.breaker_rollbacks}: with "
+                    f"{self.max_open_changes} open changes and a new one every {self.new_change_every_s:g} s, at "
+                    f"most {math.floor(most)} can be taken back within {self.breaker_window_s:g} s"
+                )
 
     def pairs_needed(self, batches_needed: int) -> int:
         """Pairs before a trial may be judged: twice what the strategy needs, an even number."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from qigcore.constants import FITNESS_THRESHOLD
 from qigheal.healing.phases.evidence import figures, share
 from qigheal.records import Record
 
@@ -45,7 +46,8 @@ def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...
     found = figures(ledger)
     scores = sorted(found.scores)
     within = [
-        0.6 <= score <= ceiling for score, ceiling in zip(found.scores, found.score_ceilings, strict=True)
+        FITNESS_THRESHOLD <= score <= ceiling
+        for score, ceiling in zip(found.scores, found.score_ceilings, strict=True)
     ]
     tried = set(found.strategies)
     wanted = evidence.strategies
