@@ -58,7 +58,7 @@ class JsonText:
                     return value
             except json.JSONDecodeError as error:
                 if self._ended:
-                    raise self._error(error.msg, error.pos) from None
+                    raise self._error(error.msg.removesuffix(" at"), error.pos) from None
             except RecursionError:
                 raise self._error("nested beyond reason") from None
             if len(self._text) - self._at > self._limit:

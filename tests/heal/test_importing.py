@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -230,6 +231,25 @@ def test_a_damaged_file_leaves_the_store_as_it_was(store: Path, file: Path, kind
     assert tree(store) == before
     if there:
         assert sorted(path.name for path in store.iterdir()) == sorted(before)
+
+
+def test_any_damage_is_refused_or_flagged(store: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    earlier_file(tmp_path / "old.json", n=2)
+    whole = (tmp_path / "old.json").read_bytes()
+    refused = 0
+    for _ in range(150):
+        data = bytearray(whole[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.2 else whole)
+        for place in rng.integers(0, len(data), 2):
+            data[place] ^= 1 << int(rng.integers(8))
+        (tmp_path / "old.json").write_bytes(data)
+        try:
+            assert import_file(tmp_path / "old.json", store).stored == 2
+            shutil.rmtree(store)
+        except HistoryError:
+            refused += 1
+            assert not store.exists()
+    assert 20 < refused < 140
 
 
 def test_basins_of_another_length_and_files_that_are_not_there(store: Path, file: Path) -> None:
