@@ -27,7 +27,7 @@ from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from numeric cimport (
     AGENCY, BASIN, CONFIDENCE, ERRORS, KAPPA, LATENCY, MEMORY, PHI, SIMPLEX, SPHERE, SURPRISE,
-    Head, apart, measured, prepared,
+    GROUP, Head, apart, measured, measured_rows, prepared, taken,
 )
 
 from collections.abc import Mapping, Sequence
@@ -139,11 +139,11 @@ cdef class Recorder(_Ring):
         self._slots = self.capacity + 1
         heads = np.zeros(self._slots, HEAD_TYPE)
         basins = np.zeros((self._slots, self.dim))
-        room = np.zeros((2, self.dim))
+        room = np.zeros((GROUP + 1, self.dim))
         self._heads = <Head*>cnp.PyArray_DATA(heads)
         self._basins = <double*>cnp.PyArray_DATA(basins)
         self._scratch = <double*>cnp.PyArray_DATA(room)
-        self._reference = self._scratch + self.dim
+        self._reference = self._scratch + GROUP * self.dim
         self._good.confidence = self._good.surprise = self._good.agency = NAN
         self._alarm_at = INT64_MAX
         self._names = _Names()
@@ -264,8 +264,7 @@ cdef class Recorder(_Ring):
         cdef Py_ssize_t i
         # Copied before it is looked at: another thread may be changing the host's array.
         if basin != NULL:
-            memcpy(components, basin, self.dim * sizeof(double))
-            amplitude = prepared(components, self._scratch, self.dim, self._kind, &scale)
+            amplitude = taken(basin, components, self._scratch, self.dim, self._kind, &scale)
         if amplitude == NULL:
             flags |= BASIN
         if not 0.0 <= sample.phi <= 1.0:
@@ -450,8 +449,10 @@ cdef class Recorder(_Ring):
         cdef cnp.ndarray components
         cdef const double* amplitude = NULL
         cdef double scale = 0.0
-        cdef int64_t first, number
-        cdef Py_ssize_t slot, i
+        cdef double[GROUP] drifts
+        cdef double* held
+        cdef int64_t number
+        cdef Py_ssize_t slot, rows, i
         if basin is not None:
             converted = _components(basin, self.dim)
             if converted is not None:
@@ -467,13 +468,20 @@ cdef class Recorder(_Ring):
             for i in range(self.dim):
                 self._reference[i] = amplitude[i] * scale
         self._referenced = basin is not None
-        first = self.total - min(self.total, self.capacity)
-        for number in range(first, self.total):
+        number = self.total - min(self.total, self.capacity)
+        while number < self.total:
             slot = number % self._slots
-            amplitude = prepared(self._basins + slot * self.dim, self._scratch, self.dim, self._kind, &scale)
-            self._heads[slot].basin_drift = self._drift(
-                amplitude, scale, not self._heads[slot].repaired & BASIN
-            )
+            held = self._basins + slot * self.dim
+            if self._referenced:
+                rows = min(GROUP, self.total - number, self._slots - slot)
+                measured_rows(held, False, rows, self.dim, self._reference, self._kind, drifts, self._scratch)
+            else:
+                rows = 1
+                amplitude = prepared(held, self._scratch, self.dim, self._kind, &scale)
+                drifts[0] = self._drift(amplitude, scale, not self._heads[slot].repaired & BASIN)
+            for i in range(rows):
+                self._heads[slot + i].basin_drift = drifts[i]
+            number += rows
 
 
 cdef bint _went_well(object callback) except -1:

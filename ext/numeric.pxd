@@ -48,6 +48,9 @@ cdef extern from "states.h" nogil:
     const double* prepared "qig_prepared"(
         const double* basin, double* scratch, Py_ssize_t n, int geometry, double* scale
     ) noexcept
+    const double* taken "qig_taken"(
+        const double* basin, double* copy, double* scratch, Py_ssize_t n, int geometry, double* scale
+    ) noexcept
     double apart "qig_apart"(
         const double* a, double scale_a, const double* b, double scale_b, Py_ssize_t n, int geometry
     ) noexcept
