@@ -3,7 +3,7 @@
 A segment belongs to one writing process and is only ever appended to:
 
     segment   8 magic | 4 CRC-32 of all that follows | 1 format | 3 zero | 4 length | MessagePack `Header`
-    block     80 bytes of `_BLOCK` | MessagePack table of the columns | the columns, each zstd by itself
+    block     80 bytes of `_BLOCK` | MessagePack table of the columns | the columns, each by itself
     block     ...
 
 Every block stands alone. It repeats the format, the dimension and the segment's identity, and carries

@@ -173,3 +173,24 @@ def test_any_bytes_give_numbers_or_an_error(
         assert _codec.unpack(bytes(data), bytes(size), n, width).shape == (width, n)
     with contextlib.suppress(ValueError):
         assert _codec.unpack(bytes(data), planes, n, width).shape == (width, n)
+
+
+EXAMPLES = [
+    ("00 03 00 00 04 00 0e 43 08", "", [[5, 7, 6, 9]]),
+    ("01 04 00 00 0b 0b d0 07 da 07 40 03", "", [[1000, 2007, 3010]]),
+    ("90 02 00 00 08 00 c8 00 00 a0 aa 01 00 00 00 0c 09 92 09", "", [[100] * 9 + [5000] + [101] * 6]),
+    (
+        "10 00 03 00 0b 00 20 50 80 3e 87 87 f3 40",
+        "00 02 01 08 05 00 06 03 0c 0c 25 25 06 18 00 01",
+        [[40, 41, 39, 44, 37, 40, 43, 38], [900, 1100, 700, 1300, 950, 800, 1000, 1010]],
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "planes", "numbers"), EXAMPLES)
+def test_the_examples_of_the_format_are_read_as_it_says(
+    body: str, planes: str, numbers: list[list[int]]
+) -> None:
+    packed = bytes.fromhex(body), bytes.fromhex(planes)
+    assert _codec.unpack(*packed, len(numbers[0]), len(numbers)).tolist() == numbers
+    assert reference.unpacked(*packed, len(numbers[0]), len(numbers)) == numbers
