@@ -27,7 +27,7 @@ DAY = 1440
 """Snapshots of a day, one a minute."""
 
 NAN = math.nan
-NOTHING = {
+NOTHING: dict[str, Any] = {
     **dict.fromkeys(("phi", "kappa_eff", "error_rate", "avg_latency_ms", "memory_mb"), NAN),
     "basin_coords": np.full(DIM, NAN),
 }
@@ -295,7 +295,8 @@ def test_offsets_and_summer_time() -> None:
 def test_eight_threads_record_while_others_ask(tmp_path: Path, on_invalid: Any) -> None:
     rounds, workers = 400, 8
     host = monitor(history=tmp_path, history_size=20_000, learn_after=500, on_invalid=on_invalid)
-    basins, start, failures = states(rounds), threading.Barrier(workers + 2), []
+    basins, start = states(rounds), threading.Barrier(workers + 2)
+    failures: list[Exception] = []
     refused = [0] * workers
 
     def work(worker: int) -> None:
