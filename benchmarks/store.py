@@ -57,7 +57,9 @@ class Rows:
         for start in range(0, total, size):
             count, at = min(size, total - start), start % POOL
             heads = self._heads[at : at + count]
-            heads["timestamp"] = START + np.arange(start, start + count) / RATE + self._jitter[at : at + count]
+            heads["timestamp"] = (
+                START + np.arange(start, start + count) / RATE + self._jitter[at : at + count]
+            )
             yield heads, self._basins[at : at + count]
 
 
@@ -131,7 +133,9 @@ def parquet_written(path: Path, rows: int) -> dict[str, float]:
 
     spent, writer = 0.0, None
     for heads, basins in Rows().chunks(rows, GROUP):
-        columns = {name: np.ascontiguousarray(heads[name]) for name in heads.dtype.names if name != "reserved"}
+        columns = {
+            name: np.ascontiguousarray(heads[name]) for name in heads.dtype.names if name != "reserved"
+        }
         began = time.perf_counter()
         arrays = {name: pa.array(column) for name, column in columns.items()}
         arrays["basin"] = pa.FixedSizeListArray.from_arrays(pa.array(basins.reshape(-1)), DIM)
@@ -217,7 +221,9 @@ def told(found: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=10_000_000, help="200_000 gives an impression in seconds")
     parser.add_argument("--precision", choices=("compact", "exact"), default="compact")
     parser.add_argument("--segments", type=int, default=10_000)
