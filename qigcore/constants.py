@@ -33,8 +33,8 @@ _OWN = "this project"
 class Constant(msgspec.Struct, frozen=True):
     """One figure.
 
-    value: in `unit` ("1" for a plain number). uncertainty: one standard error, where one was reported.
-    source: who says so. note: what the figure is, and what is not known of it.
+    value: in `unit` ("1" for a plain number). uncertainty: the ± that was reported with it, if any; which kind
+    of error that is was not. source: who says so. note: what the figure is, and what is not known of it.
     """
 
     value: float
@@ -87,7 +87,7 @@ TABLE: Final[Mapping[str, Constant]] = MappingProxyType(
             "1",
             _CORRECTION,
             "preliminary",
-            "coupling κ₇ at lattice scale 7: rests on one seed; used nowhere",
+            "coupling κ₇: rests on one seed; used nowhere",
             uncertainty=4.26,
         ),
         "BETA_3_TO_4": Constant(
