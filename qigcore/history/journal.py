@@ -30,8 +30,8 @@ from qigcore.history.columns import decode_text, encode_text
 from qigcore.history.segment import FORMAT
 from qigcore.rows import HEAD, REGIMES, Array, Batch, FloatArray
 
-MAX_JOURNAL = 1 << 26
-"""Bytes of a journal that a reader looks at; a writer seals at an eighth of it at the latest."""
+MAX_JOURNAL = 1 << 24
+"""Bytes of a journal that a reader looks at; a writer's own hold 8 MiB of rows, and their names, at most."""
 
 _MAGIC = b"\x93QJ\n"
 _FRAME = struct.Struct("<4sIIBBHIIQ")
