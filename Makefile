@@ -9,12 +9,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # What a wheel of this package needs at run time, kept so that the wheel can be tried offline.
 RUNTIME := msgspec numpy prometheus-client zstandard
 
-.PHONY: demo test bench lint build clean help
+.PHONY: demo test bench bench-store asv lint build clean help
 
 help:
 	@echo "make demo   run the whole story on a real small service (a minute or two)"
 	@echo "make test   run every test, then the linter and the type checker"
-	@echo "make bench  measure against peers"
+	@echo "make bench  measure everything beside its peers, a few minutes; writes docs/performance.md"
+	@echo "make bench-store  the same with a history of ten million snapshots (takes 5 GB of disk)"
+	@echo "make asv    the asv suite on this checkout"
 	@echo "make clean  remove what these made"
 
 demo: build
@@ -32,7 +34,14 @@ lint: build
 	$(BIN)/python -m mypy tests/typing_surface.py
 
 bench: build $(VENV)/.bench
-	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python -m benchmarks.report
+
+bench-store: build $(VENV)/.bench
+	$(BIN)/python -m benchmarks.report --rows 10_000_000
+
+asv: build $(VENV)/.bench
+	$(BIN)/asv machine --yes
+	$(BIN)/asv --config benchmarks/asv.conf.json run --python=same --set-commit-hash $$(git rev-parse HEAD)
 
 build: $(VENV)/.installed $(VENV)/.compiled
 

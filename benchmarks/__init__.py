@@ -8,6 +8,7 @@
     footprint     import time and memory over numpy's
     instructions  instructions of one call, which noise cannot blur
     store         the history at size
+    limits        what of it was asked for
     report        all of it, as docs/performance.md
     bench_*       the asv suite: the same work over the commits
 

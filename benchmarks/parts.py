@@ -16,6 +16,8 @@ import json
 import os
 import runpy
 import statistics
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -39,16 +41,20 @@ PARTS = {
 }
 
 
-def built() -> Any:
-    """The module `parts`, compiled as setup.py compiles the recorder."""
-    from Cython.Build import cythonize
-    from setuptools import Distribution, Extension
-
+def described() -> Any:
+    """The recorder's extension as setup.py describes it to setuptools."""
     os.chdir(ROOT)
     with mock.patch("setuptools.setup") as setup:
         runpy.run_path("setup.py")
     modules = setup.call_args.kwargs["ext_modules"]
-    model = next(module for module in modules if module.name == "qigcore._recorder")
+    return next(module for module in modules if module.name == "qigcore._recorder")
+
+
+def built(model: Any) -> Any:
+    """The module `parts`, compiled as the extension `model` is."""
+    import Cython.Build
+    from setuptools import Distribution, Extension
+
     others = [source for source in model.sources if Path(source).stem != "_recorder"]
     extension = Extension(
         "parts",
@@ -58,7 +64,8 @@ def built() -> Any:
         extra_compile_args=model.extra_compile_args,
         depends=[*map(str, (ROOT / "ext").glob("*"))],
     )
-    compiled: Any = cythonize([extension], build_dir="build/cython", include_path=["ext"], quiet=True)
+    cythonize: Any = Cython.Build.cythonize
+    compiled = cythonize([extension], build_dir="build/cython", include_path=["ext"], quiet=True)
     distribution = Distribution({"name": "parts", "ext_modules": compiled})
     command = distribution.get_command_obj("build_ext")
     command.build_lib, command.build_temp = "build/bench", "build/bench"
@@ -74,7 +81,9 @@ def built() -> Any:
 
 def run(rounds: int) -> dict[str, Any]:
     """Nanoseconds of each part, of their sum and of the whole: medians over the rounds."""
-    module = built()
+    with redirect_stdout(sys.stderr):  # where the compiler may say what it does
+        model = described()
+        module = built(model)
     rows = np.random.default_rng(0).dirichlet(np.full(64, 2.0), 4)
     parts = module.Parts(rows)
     called, recorder = module.Hollow().record, module.Recorder()
@@ -83,7 +92,7 @@ def run(rounds: int) -> dict[str, Any]:
     again = (0.5, 65.0, rows[1].copy(), 0.01, 6.0, 101.0)
     taken: dict[str, list[float]] = {name: [] for name in (*PARTS, WHOLE)}
     for _ in range(rounds):
-        empty = turn(nothing, COUNT)
+        empty = min(turn(nothing, COUNT) for _ in range(3))
         figures = {
             "call": turn(lambda: called(0.75, 64.0, basin, 0.0, 5.0, 100.0), COUNT) - empty,
             "arguments": parts.arguments([given, again], COUNT),
@@ -105,6 +114,7 @@ def run(rounds: int) -> dict[str, Any]:
         ],
         "sum_ns": sum(medians.values()),
         "whole_ns": whole,
+        "flags": " ".join(model.extra_compile_args),
     }
 
 

@@ -87,7 +87,7 @@ def measured(monitor: GeometricHealthMonitor, requests: int, wait: Callable[[int
     return taken
 
 
-def scenario(name: str, requests: int, wait: Callable[[int], None]) -> dict[str, Any]:
+def scenario(name: str, what: str, requests: int, wait: Callable[[int], None]) -> dict[str, Any]:
     """One run in a store of its own, with the thread that asks beside it."""
     stop = threading.Event()
     checks = 0
@@ -123,6 +123,7 @@ def scenario(name: str, requests: int, wait: Callable[[int], None]) -> dict[str,
         rows.append({"call": call, **figures, "max": float(values.max() / 1e3)})
     return {
         "scenario": name,
+        "what": what,
         "requests": requests,
         "per_second": requests / seconds,
         "checks": checks,
@@ -138,9 +139,11 @@ def run(seconds: float) -> list[dict[str, Any]]:
     """All scenarios, about `seconds` each; figures in microseconds."""
     requests = int(seconds * 1e9 / PERIOD_NS)
     return [
-        scenario("paced", requests, serving()),
-        scenario("sleeping", requests, sleeping),
-        scenario("flat out", 20 * requests, at_once),
+        scenario("paced", "A small model's work between the calls", requests, serving()),
+        scenario(
+            "sleeping", "Sleep between the calls, which leaves the caches to others", requests, sleeping
+        ),
+        scenario("flat out", "Nothing between, faster than a disk takes it", 20 * requests, at_once),
     ]
 
 

@@ -17,13 +17,17 @@ TURN_S = 0.01
 
 
 class Group:
-    """One piece of work with its candidates; ratios are to `reference`. per: units of work in one call."""
+    """One piece of work with its candidates.
 
-    def __init__(self, name: str, unit: str, reference: str, per: int = 1) -> None:
+    Ratios are to `reference`. per: units of work in one call. note: what is compared, where it is not the same.
+    """
+
+    def __init__(self, name: str, unit: str, reference: str, per: int = 1, note: str = "") -> None:
         self.name = name
         self.unit = unit
         self.reference = reference
         self.per = per
+        self.note = note
         self.candidates: dict[str, Work] = {}
         self.absent: list[str] = []
 
@@ -56,7 +60,7 @@ def measure(group: Group, rounds: int) -> dict[str, Any]:
         counts[name] = max(3, int(TURN_S * 1e9 / max(turn(work, 20), 1.0)))
     turns: dict[str, list[float]] = {name: [] for name in group.candidates}
     for _ in range(rounds):
-        empty = turn(nothing, 20_000)
+        empty = min(turn(nothing, 20_000) for _ in range(3))
         for name, work in group.candidates.items():
             turns[name].append(max(0.0, turn(work, counts[name]) - empty) / group.per)
     reference = turns.get(group.reference)
@@ -76,6 +80,7 @@ def measure(group: Group, rounds: int) -> dict[str, Any]:
         "work": group.name,
         "unit": group.unit,
         "reference": group.reference,
+        "note": group.note,
         "absent": group.absent,
         "rows": sorted(rows, key=lambda row: row["ns"]),
     }
