@@ -49,14 +49,15 @@ def labels(
     """
     found: list[int] = []
     for part in batches:
-        if len(part):
-            found.extend(checked(part, precision, dim, unnamed=unnamed).tolist())
+        found.extend(checked(part, precision, dim, unnamed=unnamed).tolist())
     return found
 
 
 def checked(part: Batch, precision: str = "compact", dim: int = DIM, *, unnamed: bool = False) -> Labels:
     """The labels of a batch with all columns. AssertionError where a value is not the one that was stored."""
     assert set(part.columns) == set(COLUMNS)
+    if not len(part):  # of an empty store not even the dimension is known
+        return np.empty(0, np.int64)
     times = part.timestamp
     assert (times == np.rint(times)).all(), times
     assert (times >= 0).all(), times
