@@ -11,9 +11,7 @@ cimport numpy as cnp
 from libc.math cimport INFINITY, atan2, cos, isfinite, sin, sqrt
 from libc.stdlib cimport free, malloc
 
-from numeric cimport (
-    BLOCK, GROUP, SIMPLEX, SPHERE, WIDE, apart, chords, measured_rows, prepared, squares_of,
-)
+from numeric cimport GROUP, SIMPLEX, SPHERE, WIDE, apart, chords, measured_rows, prepared, squares_of
 
 import numpy as np
 
@@ -84,11 +82,6 @@ cdef int _same_length(Py_ssize_t n, Py_ssize_t m, str names) except -1:
     if n != m:
         raise InvalidBasin(f"{names}: expected as many components in both, got {n} and {m}")
     return 0
-
-
-cdef Py_ssize_t _room(Py_ssize_t dim) noexcept:
-    """Doubles of scratch that `measured_rows` needs."""
-    return GROUP * dim if dim <= BLOCK else dim
 
 
 def unit(basin, str geometry, str name):
@@ -196,7 +189,7 @@ def distances(rows, q, str geometry="simplex"):
     cdef Py_ssize_t n = cnp.PyArray_DIM(states, 0)
     cdef Py_ssize_t dim = cnp.PyArray_DIM(states, 1)
     cdef cnp.ndarray result = np.empty(n)
-    cdef cnp.ndarray room = np.empty(_room(dim))
+    cdef cnp.ndarray room = np.empty(GROUP * dim)
     cdef const double* source = <const double*>cnp.PyArray_DATA(states)
     cdef const double* target = <const double*>cnp.PyArray_DATA(b)
     cdef double* out = <double*>cnp.PyArray_DATA(result)

@@ -41,7 +41,6 @@ cdef extern from "states.h" nogil:
         SIMPLEX "QIG_SIMPLEX"
         SPHERE "QIG_SPHERE"
         LANES "QIG_LANES"
-        BLOCK "QIG_BLOCK"
         GROUP "QIG_GROUP"
     bint WIDE "qig_wide"  # whether AVX2 was found and not declined; settled before a module's own code runs
 

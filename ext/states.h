@@ -186,7 +186,7 @@ QIG_BODY ptrdiff_t qig_measured_body(const double *rows, int units, ptrdiff_t n,
     ptrdiff_t i = 0;
     while (i < n) {
         ptrdiff_t stop = n - i < QIG_GROUP ? n : i + QIG_GROUP;
-        if (dim <= QIG_BLOCK && stop - i == QIG_GROUP
+        if (stop - i == QIG_GROUP
             && qig_group(rows + i * dim, units, dim, target, geometry, out + i, scratch, wide)) {
             i = stop;
             continue;

@@ -4,7 +4,7 @@
    the two runs is settled when an extension is loaded. What AVX2 does in another way than the plain
    loop stands beside it, as `_wide`. No Python, no geometry, no state but that choice.
 
-   Precision policy. Every sum runs in eight accumulators, over blocks of 512 terms whose totals are
+   Precision policy. Every sum runs in eight accumulators, over blocks of 128 terms whose totals are
    added with compensation; the order of additions is thus fixed by the source, and the error of a sum
    does not grow with dim. Nothing is fused but inside `qig_newton_roots`, which gives the correctly
    rounded roots that the processor's own instruction gives. So each instruction set gives the same
@@ -29,7 +29,7 @@
 #define QIG_BODY static inline __attribute__((always_inline))
 #define QIG_ENTRY static __attribute__((noinline, unused))
 
-enum { QIG_LANES = 8, QIG_BLOCK = 512 };
+enum { QIG_LANES = 8, QIG_BLOCK = 128 };
 
 static int qig_wide = 0;
 #if QIG_HAS_WIDE
