@@ -92,6 +92,7 @@ def assess(
     baseline: Baseline | None,
     total: int,
     notes: tuple[str, ...] = (),
+    fired: tuple[Fired, ...] | None = None,
 ) -> HealthReport:
     """The state of the host after its last snapshots.
 
@@ -99,13 +100,15 @@ def assess(
         finding has lasted.
     basins: shape [m, dim], those of the last m heads; 14 suffice. None: no components are named.
     total: snapshots recorded so far, of which `heads` are the last.
+    fired: what `evaluate(heads, ruleset)` gave, where the caller knows it already.
 
     `metrics` are means over the last 10 snapshots, repaired values left out (NaN when nothing is
     usable), and the number of them in breakdown. Of several rules of one kind that fire, the most
     severe is reported. Worst findings come first.
     """
     phi, kappa, drift, errors, latency, memory, breakdowns = summary(heads)
-    fired = evaluate(heads, ruleset)
+    if fired is None:
+        fired = evaluate(heads, ruleset)
     findings = _findings(fired, heads, basins, baseline) if fired else ()
     return HealthReport(
         healthy=not findings,

@@ -18,7 +18,7 @@ from qigcore.errors import InvalidBasin, InvalidLimit
 from qigcore.history import History
 from qigcore.recorder import Recorder
 from qigcore.rows import Batch, FloatArray
-from qigcore.rules import LOOK_BACK
+from qigcore.rules import LOOK_BACK, evaluate
 from qigcore.trends import Trend
 from qigheal.health import assess, column_of, direction_of, unseen
 from qigheal.monitor.codehash import code_hash as code_hash_of
@@ -190,15 +190,17 @@ class GeometricHealthMonitor:
             if learner.facts or self._flusher is not None or recorder.unflagged:
                 notes = (*notes, *self._troubles())
             count = LOOK_BACK
-            report = assess(recorder.heads(count), None, rules, baseline, total, notes)
+            heads = recorder.heads(count)
+            fired = evaluate(heads, rules)
             # Only when something is wrong: how far back it began, in steps, for the ring may be large.
-            while not report.healthy and count < recorder.capacity:
+            while fired and count < recorder.capacity:
                 count *= 8
                 heads = recorder.heads(count)
-                report = assess(heads, recorder.basins(LOOK_BACK), rules, baseline, total, notes)
-                longest = max((finding.snapshots for finding in report.findings), default=0)
-                if len(heads) < count or longest + LOOK_BACK <= len(heads):
+                fired = evaluate(heads, rules)
+                if len(heads) < count or all(each.since_index >= LOOK_BACK for each in fired):
                     break
+            basins = recorder.basins(LOOK_BACK) if fired else None
+            report = assess(heads, basins, rules, baseline, total, notes, fired)
         refusals = recorder.refusals
         return report if refusals is None else unseen(report, refusals)
 
