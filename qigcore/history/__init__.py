@@ -15,6 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -29,11 +30,12 @@ from qigcore.history.merge import merged, newest
 from qigcore.history.reader import Damage, Query, Source, Tally
 from qigcore.history.segment import MAX_DIM, PRECISIONS
 from qigcore.history.standing import Standing
-from qigcore.history.survey import SegmentInfo, dim_of, shape_of, surveyed
+from qigcore.history.survey import SegmentInfo, counting, dim_of, shape_of, surveyed
+from qigcore.history.upkeep import GRACE_S, Compacted, Expired, compact, expire
 from qigcore.history.writer import Part, Writer
 from qigcore.rows import COLUMNS, DIM, HEAD, REGIMES, Array, Batch, FloatArray
 
-__all__ = ["Damage", "History", "SegmentInfo"]
+__all__ = ["Compacted", "Damage", "Expired", "History", "SegmentInfo"]
 
 _ALIASES = {"code_hash": "code", "module_name": "module"}
 _NAP_S = 0.05
@@ -81,6 +83,7 @@ class History:
         self.path = Path(path).absolute()
         self.precision: str | None = precision
         self.durability = durability
+        self._clock = clock
         self._tally = Tally()
         self._shape: tuple[int, str] | None = None
         if os.path.exists(self.path):
@@ -111,6 +114,7 @@ class History:
         history.path = Path(path).absolute()
         history.precision = None
         history.durability = "block"
+        history._clock = time.time
         history._tally = Tally()
         history._shape = None
         history._writer = None
@@ -265,7 +269,46 @@ class History:
 
     def segments(self) -> tuple[SegmentInfo, ...]:
         """What each segment says of itself, by its beginning; without those that compaction has replaced."""
-        return tuple(found.info for found in surveyed(self._segments(), self.dim))
+        return tuple(found.info for found in counting(surveyed(self._segments(), self.dim)))
+
+    def expire(self, *, keep_s: float | None = None, keep_bytes: float | None = None) -> Expired:
+        """Remove whole segments of dead writers, oldest first, and say what was removed.
+
+        keep_s: those whose last row is older than so many seconds. keep_bytes: the oldest while the store
+        is larger. A segment covers a day at most, so that much more may be kept. What living processes
+        write, and files that are not the store's, stay. A reader amid a removed segment finishes it.
+
+        Raises HistoryError.
+        """
+        for name, value in (("keep_s", keep_s), ("keep_bytes", keep_bytes)):
+            if value is not None and not (isinstance(value, Real) and value >= 0):
+                raise HistoryError(f"{name}: expected a number of at least 0, or None, got {value!r}")
+        with self._keeping():
+            return expire(self.path, keep_s=keep_s, keep_bytes=keep_bytes, now=self._clock(), dim=self.dim)
+
+    def compact(self, *, grace_s: float = GRACE_S) -> Compacted:
+        """Make few segments of many small ones of dead writers, with their journals, and say what was done.
+
+        Every reading gives the same rows in the same order before, meanwhile and after. No state is rounded
+        a second time. Segments that are large, damaged or alive stay as they are.
+
+        grace_s: the segments that another took over are removed by a call so many seconds later, for
+        readers that have begun with them; 0 removes them now.
+
+        Raises HistoryError, also while another process compacts the same store.
+        """
+        if not (isinstance(grace_s, Real) and grace_s >= 0):
+            raise HistoryError(f"grace_s: expected seconds of at least 0, got {grace_s!r}")
+        with self._keeping():
+            return compact(self.path, grace_s=grace_s, clock=self._clock, dim=self.dim)
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        self._writing()
+        try:
+            yield
+        except OSError as error:
+            raise HistoryError(f"cannot tidy {self.path}: {error.strerror or error}") from error
 
     def _follow(
         self, poll_s: float, stop: Callable[[], bool], start: float | None, tally: Tally
@@ -298,7 +341,15 @@ class History:
 
     def _read(self, sources: Sequence[Source], query: Query, tally: Tally) -> Iterator[Batch]:
         segments = [(source.bound, partial(source.chunks, query, tally)) for source in sources]
-        return merged(segments, query.dim)
+        yield from merged(segments, query.dim)
+        # What was removed in the meantime was too old to be kept, or its rows are in a segment not listed yet.
+        if gone := {source.header.segment: source for source in sources if source.gone and source.header}:
+            later = [Source(path, logged) for path, logged in self._segments().items()]
+            for source in later:
+                source.begin(Tally())
+            for identity in {other for each in later if each.header for other in each.header.replaces}:
+                if identity in gone:
+                    tally.unreadable[gone[identity].path.name] = "compacted while it was read; read again"
 
     def _query(self, start: float | None, end: float | None, columns: Iterable[str] | None) -> Query:
         for name, value in (("start", start), ("end", end)):

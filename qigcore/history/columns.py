@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -37,7 +37,9 @@ NUMBERS = {"basin_coords": 0, **{name: 2 + i for i, name in enumerate(HEAD.names
 _STATES = {SIMPLEX: "simplex", SPHERE: "sphere"}
 _LEVEL = 1  # higher ones find nothing more in planes of noise
 _MAX_NAME = 1024
+_MAX_TEXTS = 1 << 16  # what an index of 16 bits can tell apart
 _MAX_INLINE = 512
+_UNCERTAIN = 1 << 53  # not every whole number from here on is a float64
 _AHEAD = 1 << 14  # bytes read behind the table at once; the scalar columns of a thousand rows
 
 
@@ -110,11 +112,13 @@ def encode_block(
     floor: float,
     precision: str = "exact",
     geometry: str = "simplex",
+    directed: bool = False,
 ) -> bytes:
     """One sealed block: heads [n] of HEAD, basins [n, dim], n at least 1, `names` what heads point into.
 
     precision, geometry: as in the segment's header. "compact" keeps what `rounded` keeps of the heads, and
-    all of the basins where one of them is no state of the geometry.
+    all of the basins where one of them is no state of the geometry. directed: the basins are whole numbers
+    as `decode_block` gives directions, which a compact block keeps as they are.
     """
     if precision == "compact":
         heads = rounded(heads)
@@ -132,7 +136,11 @@ def encode_block(
         if name != "basin_coords":
             put(NUMBERS[name], *_encoded(heads[name], times=name == "timestamp"))
     put(NAMES, TEXTS, msgspec.msgpack.encode([encode_text(name) for name in names]))
-    put(NUMBERS["basin_coords"], *_encoded_basins(basins, geometry if precision == "compact" else None))
+    if directed:
+        whole = np.ascontiguousarray(basins.T, np.int64)
+        put(NUMBERS["basin_coords"], SIMPLEX if geometry == "simplex" else SPHERE, _packed(whole))
+    else:
+        put(NUMBERS["basin_coords"], *_encoded_basins(basins, geometry if precision == "compact" else None))
     times = heads["timestamp"]
     return pack_block(
         msgspec.msgpack.encode(table),
@@ -204,11 +212,18 @@ class _Place(NamedTuple):
     start: int
 
 
-def decode_block(read: Read, block: Block, wanted: Collection[str]) -> Batch:
-    """The `wanted` columns of a block; hardly more than their bytes are read. Raises Damaged."""
+def decode_block(read: Read, block: Block, wanted: Collection[str], directions: bool = False) -> Batch:
+    """The `wanted` columns of a block; hardly more than their bytes are read. Raises Damaged.
+
+    directions: basins that are stored as directions come as the whole numbers that stand in the block, to be
+    stored again as they are. A column "directed" says which rows those are.
+    """
     payload = _Payload(read, block, block.payload_length if "basin_coords" in wanted else _AHEAD)
     places = _places(payload.table)
-    columns = {name: _column(name, places.get(NUMBERS[name]), payload) for name in wanted}
+    columns = {name: _column(name, places.get(NUMBERS[name]), payload, directions) for name in wanted}
+    if directions:
+        basins = places.get(NUMBERS["basin_coords"])
+        columns["directed"] = np.full(block.rows, basins is not None and basins.column.encoding in _STATES)
     names: tuple[str, ...] = ("",)
     pointers = [columns[pointer] for pointer in ("code", "module") if pointer in columns]
     if pointers and NAMES in places:
@@ -239,9 +254,19 @@ def _places(table: bytes) -> dict[int, _Place]:
 
 
 _TABLE = msgspec.msgpack.Decoder(list[Column])
+_TEXTS = msgspec.msgpack.Decoder(Annotated[list[bytes], msgspec.Meta(max_length=_MAX_TEXTS)])
 
 
-def _column(name: str, place: _Place | None, payload: _Payload) -> Array:
+def directions_of(basins: FloatArray, geometry: str) -> FloatArray | None:
+    """Basins [n, dim] as whole numbers, each row in the direction of its amplitude, within 1e-4 rad of it.
+
+    None where a row is no state of the geometry.
+    """
+    whole = _codec.quantised(basins, geometry)
+    return None if whole is None else np.array(whole.T, np.float64, order="C")
+
+
+def _column(name: str, place: _Place | None, payload: _Payload, directions: bool) -> Array:
     """One column as an array [rows], basins as [rows, dim]; what is not stored is NaN, or 0."""
     block = payload.block
     wide = name == "basin_coords"
@@ -266,7 +291,12 @@ def _column(name: str, place: _Place | None, payload: _Payload) -> Array:
                 return wholes
             raise ValueError(f"numbers that do not fit {dtype}")
         if encoding in _STATES and wide:
-            return _codec.states(_unpacked(name, data, block.rows, block.dim), _STATES[encoding])
+            whole = _unpacked(name, data, block.rows, block.dim)
+            if not directions:
+                return _codec.states(whole, _STATES[encoding])
+            if max(whole.max(), -whole.min()) >= _UNCERTAIN:
+                raise ValueError("directions of more digits than a float64 has")
+            return np.array(whole.T, np.float64, order="C")
     except ValueError as error:
         raise Damaged(f"column {name}: {error}") from None
     raise Damaged(
@@ -307,7 +337,7 @@ def _names(place: _Place, payload: _Payload) -> tuple[str, ...]:
             f"names: encoding {place.column.encoding} is not known here; a later version may read it"
         )
     try:
-        texts = msgspec.msgpack.decode(_data("names", place, payload), type=list[bytes])
+        texts = _TEXTS.decode(_data("names", place, payload))
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Damaged(f"names: {error}") from None
     return tuple(map(decode_text, texts))

@@ -161,7 +161,7 @@ def opened(path: Path) -> Iterator[int]:
 
 
 class Window:
-    """Reads a file by (length, offset), and keeps the last bytes that it read: what is small comes in one go."""
+    """Reads a file by (length, offset), some kilobytes at least, and keeps those for what is asked of them."""
 
     __slots__ = ("_data", "_descriptor", "_offset")
 
@@ -172,13 +172,10 @@ class Window:
     def __call__(self, length: int, offset: int) -> bytes:
         at = offset - self._offset
         if at < 0 or at + length > len(self._data):
-            self.load(max(length, _STRIDE), offset)
-            at = 0
+            if length >= _STRIDE:
+                return os.pread(self._descriptor, length, offset)
+            self._data, self._offset, at = os.pread(self._descriptor, _STRIDE, offset), offset, 0
         return self._data[at : at + length]
-
-    def load(self, length: int, offset: int) -> None:
-        """Read that much at once, for what will be asked of it."""
-        self._data, self._offset = os.pread(self._descriptor, length, offset), offset
 
 
 def _lock(descriptor: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from qigcore.history.reader import Chunk, Query, Source, Tally
-from qigcore.history.survey import Surveyed, surveyed
+from qigcore.history.survey import Surveyed, counting, surveyed
 from qigcore.rows import Batch
 
 Ranked = tuple[int, Chunk]
@@ -73,7 +73,7 @@ def newest(paths: Mapping[Path, bool], count: int, query: Query, tally: Tally) -
     parts: list[Ranked] = []
     keys = np.empty(0)
     # Latest ends first: what ends before the count-th latest row found so far holds none of them.
-    for rank, found in sorted(enumerate(surveyed(paths, query.dim)), key=_end, reverse=True):
+    for rank, found in sorted(enumerate(counting(surveyed(paths, query.dim))), key=_end, reverse=True):
         if count == 0 or (len(keys) >= count and found.info.last < keys[0]):
             break
         for chunk in _tail(found, query._replace(newest=count), tally):

@@ -34,7 +34,6 @@ from qigcore.history.segment import (
 from qigcore.rows import Batch, FloatArray
 
 _ATTEMPTS = 100
-_AT_ONCE = 1 << 24
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -103,13 +102,15 @@ class Chunk(NamedTuple):
 class Source:
     """One segment as one reader sees it; remembers how far it was read, so that it can go on.
 
-    logged: whether a journal lay beside it when the folder was listed.
+    logged: whether a journal lay beside it when the folder was listed. directions: as `decode_block` takes it.
     """
 
-    def __init__(self, path: Path, logged: bool) -> None:
+    def __init__(self, path: Path, logged: bool, *, directions: bool = False) -> None:
         self.path = path
         self.logged = logged
+        self._directions = directions
         self.done = False  # dead, and read to its end, or not to be read
+        self.gone = False  # removed before it was read to its end
         self.header: Header | None = None
         self._offset = 0
         self._sequence = 0
@@ -185,7 +186,7 @@ class Source:
         try:
             yield
         except FileNotFoundError:  # somebody removed the segment
-            self.done = True
+            self.done = self.gone = True
         except OSError as error:
             tally.unreadable[self.path.name] = error.strerror or str(error)
 
@@ -224,10 +225,9 @@ class Source:
         return None if self.header is None else self.header.segment
 
     def _blocks(
-        self, read: Window, size: int, rows: journal.Rows, query: Query, tally: Tally
+        self, read: Read, size: int, rows: journal.Rows, query: Query, tally: Tally
     ) -> Iterator[Chunk]:
         columns = query.columns if "timestamp" in query.columns else ("timestamp", *query.columns)
-        most = "basin_coords" in query.columns  # of a block's bytes are wanted
         while (block := find_block(read, self._offset, size, self._identity)) is not None:
             if block.offset > self._offset:
                 tally.add("bad_blocks" if self._offset else "bad_headers")
@@ -240,9 +240,7 @@ class Source:
             try:
                 batch = None
                 if wanted and block.dim == query.dim:
-                    if most and block.end - block.offset <= _AT_ONCE:
-                        read.load(block.end - block.offset, block.offset)
-                    batch = decode_block(read, block, columns)
+                    batch = decode_block(read, block, columns, self._directions)
                 elif wanted:
                     tally.unreadable[self.path.name] = f"a block of {block.dim} components"
             except Damaged:
@@ -276,7 +274,9 @@ class Source:
         self._sequence = end
         if new.any():
             floor = self._key
-            batch = rows.batch.take(new)
+            wanted = {"timestamp", *query.columns}
+            columns = {name: column[new] for name, column in rows.batch.columns.items() if name in wanted}
+            batch = Batch(columns, rows.batch.names)
             self._key = max(floor, float(np.fmax.reduce(batch.timestamp)))
             yield from _chosen(batch, 0, floor, query)
 
@@ -294,8 +294,9 @@ def _chosen(batch: Batch, known: int | None, floor: float, query: Query) -> Iter
         if not wanted.all():
             keys, batch = keys[wanted], batch.take(wanted)
     if len(keys):
-        if len(batch.columns) > len(query.columns):
-            batch = Batch({name: batch.columns[name] for name in query.columns}, batch.names)
+        if "timestamp" not in query.columns:
+            columns = {name: column for name, column in batch.columns.items() if name != "timestamp"}
+            batch = Batch(columns, batch.names)
         yield Chunk(keys, batch)
 
 

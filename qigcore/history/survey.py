@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,18 +50,22 @@ class Surveyed(NamedTuple):
 
 
 def surveyed(paths: Mapping[Path, bool], dim: int) -> list[Surveyed]:
-    """Look at the header, the last block and the journal of each segment that counts. Never fails: see `problem`.
+    """Look at the header, the last block and the journal of each segment. Never fails: see `problem`.
 
     `paths` as `files.segments_in` gives them. `dim` is assumed where a header is damaged and no block says
     otherwise.
     """
-    found = [survey(path, logged, dim) for path, logged in paths.items()]
+    return [_surveyed(path, logged, dim) for path, logged in paths.items()]
+
+
+def counting(found: Iterable[Surveyed]) -> list[Surveyed]:
+    """Those that count: without the ones that another stands for."""
+    found = list(found)
     left = Standing().left(each.header for each in found if each.header is not None)
     return [each for each in found if each.header is None or each.header.segment not in left]
 
 
-def survey(path: Path, logged: bool, dim: int) -> Surveyed:
-    """The same of one segment, whether it counts or not."""
+def _surveyed(path: Path, logged: bool, dim: int) -> Surveyed:
     try:
         with opened(path) as descriptor:
             info, header = _survey(path, descriptor, logged, dim)
