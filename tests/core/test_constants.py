@@ -180,9 +180,9 @@ NEAR = 220
 
 CLAIMS = {
     r"\bE_?8(?!\d)\w*|E₈": r"hypothesis",
-    r"κ₇|kappa_?7\b|53\.08": r"preliminary",
+    r"κ₇|kappa_?7\b|53\.08 ?±": r"preliminary",
     r"fixed[- ]point": r"hypothesis",
-    r"running[_ ]coupling|\bβ\b|0\.44": r"preliminary",
+    r"running[_ ]coupling|\bβ\b": r"preliminary",
     r"\bvalidated\b": r"no entry has this standing|hypothesis|preliminary",
     r"conscious\w*|sentien\w*": r"no claim",
 }
