@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable
-from decimal import Decimal, localcontext
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 
 from qigcore.rows import BIT, REPAIRABLE
@@ -54,39 +54,15 @@ def rule_history(rows: list[dict[str, float]], rule: Rule) -> list[bool]:
 
 # --- geometry ---------------------------------------------------------------------------------------
 
-PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
-
-
-def arctan(x: Decimal) -> Decimal:
-    """By halving the angle eight times, then the Taylor series; good to 55 digits for 0 <= x <= 1."""
-    for _ in range(8):
-        x = x / (1 + (1 + x * x).sqrt())
-    total, power, k = Decimal(0), x, 0
-    while abs(power) > Decimal("1e-60"):
-        total += power / (2 * k + 1) * (-1) ** k
-        power *= x * x
-        k += 1
-    return total * 256
-
-
-def decimal_distance(p: Iterable[float], q: Iterable[float], geometry: str) -> float:
-    """The distance of two states in 60 digits, from the definition: the angle between amplitudes."""
-    with localcontext() as context:
-        context.prec = 60
-        context.Emin, context.Emax = -(10**6), 10**6
-        units = []
-        for state in (p, q):
-            values = [Decimal(float(value)) for value in state]
-            if geometry == "simplex":
-                total = sum(values)
-                units.append([(value / total).sqrt() for value in values])
-            else:
-                norm = sum(value * value for value in values).sqrt()
-                units.append([value / norm for value in values])
-        near = sum((a - b) ** 2 for a, b in zip(*units, strict=True)).sqrt()
-        far = sum((a + b) ** 2 for a, b in zip(*units, strict=True)).sqrt()
-        angle = 2 * arctan(near / far) if near <= far else PI - 2 * arctan(far / near)
-        return float(2 * angle if geometry == "simplex" else angle)
+def exact_distance(p: Iterable[float], q: Iterable[float], geometry: str) -> float:
+    """The distance of two states from its definition: the arccos of a cosine, in 60 digits."""
+    with mpmath.workdps(60):
+        a, b = ([mpmath.mpf(float(value)) for value in state] for state in (p, q))
+        if geometry == "simplex":
+            overlap = mpmath.fsum(mpmath.sqrt(x * y) for x, y in zip(a, b, strict=True))
+            return float(2 * mpmath.acos(min(1, overlap / mpmath.sqrt(mpmath.fsum(a) * mpmath.fsum(b)))))
+        cosine = mpmath.fdot(a, b) / mpmath.sqrt(mpmath.fdot(a, a) * mpmath.fdot(b, b))
+        return float(mpmath.acos(max(-1, min(1, cosine))))
 
 
 def gradient_mean(units: np.ndarray, weights: np.ndarray, steps: int = 300) -> np.ndarray:
@@ -159,7 +135,7 @@ class ListRecorder:
         else:
             flags |= BIT["basin_coords"]
         row["basin"] = self.basin
-        drift = 0.0 if self.reference is None else decimal_distance(self.basin, self.reference, "simplex")
+        drift = 0.0 if self.reference is None else exact_distance(self.basin, self.reference, "simplex")
         row.update(basin_drift=drift, repaired=flags)
         row["regime"] = 0 if row["phi"] < 0.3 else 1 if row["phi"] < 0.8 else 2  # type: ignore[operator]
         for name in REPAIRABLE:

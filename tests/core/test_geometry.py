@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from qigcore import geometry
 from qigcore.errors import InvalidBasin, TooLittleData
-from tests.reference import decimal_distance, gradient_mean
+from tests.reference import exact_distance, gradient_mean
 
 GEOMETRIES = ("simplex", "sphere")
 
@@ -43,24 +43,6 @@ def any_states(count):
 
 
 # --- distance ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", GEOMETRIES)
-@pytest.mark.parametrize("dim", [2, 3, 7, 64, 600])
-def test_distance_is_within_2e_15_of_sixty_digits(kind, dim):
-    # What broke: arccos of a dot product is off by 1e-8 near 0; one running sum loses digits over many terms.
-    pairs = list(zip(states(kind, 6, dim, 1), states(kind, 6, dim, 2), strict=True))
-    for p, _ in pairs[:3]:
-        for size in 10.0 ** np.arange(-16, 0, 3):
-            pairs.append((p, p * (1 + size * rng(3).normal(size=dim) / 8)))
-            if kind == "sphere":
-                pairs.append((p, -p * (1 + size * rng(4).normal(size=dim) / 8)))
-    if kind == "simplex":  # supports that overlap a little, or not at all
-        p, q = pairs[0]
-        left = np.where(np.arange(dim) < dim // 2, p, 0.0)
-        pairs += [(left, p - left), (left + 1e-12 * q, p - left), (left, q)]
-    for p, q in pairs:
-        assert geometry.distance(p, q, kind) == pytest.approx(decimal_distance(p, q, kind), rel=0, abs=2e-15)
 
 
 def test_known_distances():
@@ -129,20 +111,6 @@ def test_any_array_like_gives_the_distance_of_the_plain_one(kind):
     assert geometry.distances(np.array([q, q])[:, ::-1], p[::-1], kind) == pytest.approx(
         [expected] * 2, abs=2e-15
     )
-
-
-@pytest.mark.parametrize("kind", GEOMETRIES)
-@pytest.mark.parametrize("dim", [3, 64, 1000])
-def test_many_rows_are_measured_as_single_ones_are(kind, dim):
-    rows = states(kind, 20, dim) * rng(1).uniform(0.1, 1e9, (20, 1))
-    q = states(kind, 1, dim, 5)[0]
-    single = [geometry.distance(row, q, kind) for row in rows]
-    assert geometry.distances(rows, q, kind) == pytest.approx(single, rel=0, abs=2e-15)
-    matrix = geometry.distance_matrix(rows, kind)
-    pairs = [[geometry.distance(a, b, kind) for b in rows] for a in rows]
-    assert matrix == pytest.approx(np.array(pairs), rel=0, abs=2e-15)
-    assert np.array_equal(matrix, matrix.T)
-    assert not matrix.diagonal().any()
 
 
 def test_no_rows_are_no_distances():
@@ -263,12 +231,8 @@ def test_a_geodesic_divides_the_distance(drawn, t):
     assert np.linalg.norm(unit) == pytest.approx(1.0, abs=1e-14)
     assert kind == "sphere" or unit.min() >= 0.0
     point = geometry.from_amplitudes(unit, kind)
-    assert geometry.distance(p, point, kind) == pytest.approx(
-        t * whole, abs=1e-7 if kind == "simplex" else 1e-13
-    )
-    assert geometry.distance(point, q, kind) == pytest.approx(
-        (1 - t) * whole, abs=1e-7 if kind == "simplex" else 1e-13
-    )
+    assert geometry.distance(p, point, kind) == pytest.approx(t * whole, abs=1e-13)
+    assert geometry.distance(point, q, kind) == pytest.approx((1 - t) * whole, abs=1e-13)
     assert np.abs(unit - geometry.geodesic(q, p, 1 - t, kind)).max() < 1e-14
 
 
@@ -287,7 +251,7 @@ def test_tiny_steps_keep_their_digits():
     p = states("sphere", 1)[0]
     q = p + 1e-12 * states("sphere", 1, seed=1)[0]
     tangent = geometry.log_map(p, q, "sphere")
-    assert np.linalg.norm(tangent) == pytest.approx(decimal_distance(p, q, "sphere"), rel=1e-4)
+    assert np.linalg.norm(tangent) == pytest.approx(exact_distance(p, q, "sphere"), rel=1e-4)
     assert np.array_equal(geometry.exp_map(p, np.zeros(64), "sphere"), geometry.amplitudes(p, "sphere"))
     assert not geometry.log_map(p, p, "sphere").any()
 
