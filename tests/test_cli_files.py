@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -127,6 +128,8 @@ def test_a_file_without_snapshots_is_nothing_to_say(tmp_path: Path) -> None:
         (["export", "store/a.qigh", "--format", "csv"], 69, "its own"),
         (["export", "nowhere/a.csv"], 69, "cannot be written"),
         (["export"], 64, "FILE"),
+        (["compact", "--store", "nowhere"], 69, "nowhere: no store here"),
+        (["compact", "--keep-days", "-1"], 64, "--keep-days"),
         (["import", "nowhere"], 69, "cannot be read"),
         (["import", "bad\033[2J.json"], 69, "bad\N{REPLACEMENT CHARACTER}[2J.json: expected the JSON"),
     ],
@@ -145,6 +148,50 @@ def test_errors_are_one_line_with_a_remedy(
     assert said.lower() in done.stderr.lower()
     assert done.stdout == ""
     assert sorted(os.walk(tmp_path)) == before
+
+
+def dated(folder: Path, ages: list[float]) -> Path:
+    """A store with one ended segment of 20 snapshots for each age, in days."""
+    for age in ages:
+        heads = np.zeros(20, HEAD)
+        heads["timestamp"] = time.time() - 86_400 * age + np.arange(20)
+        with History(folder, dim=8, geometry="sphere") as history:
+            history.append_rows(heads, np.full((20, 8), -0.5), ("",))
+    return folder
+
+
+def scanned(folder: Path) -> list[float]:
+    with History.read_only(folder) as history:
+        return [moment for batch in history.scan() for moment in batch.timestamp.tolist()]
+
+
+def test_compact_makes_few_of_many(tmp_path: Path) -> None:
+    folder = dated(tmp_path / "store", [3.1, 3.08, 3.06, 3.04])
+    before = scanned(folder)
+    said = qigheal("compact", "--store", folder, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("4 files of ")
+    assert said.stdout.endswith("with 80 snapshots\n")
+    assert scanned(folder) == before
+    again = qigheal("compact", "--store", folder, "--json", cwd=tmp_path)
+    document = json.loads(again.stdout)
+    assert (document["compacted"]["segments"], document["expired"]["rows"]) == (0, 0)
+    assert "no files were small" in qigheal("compact", "--store", folder, cwd=tmp_path).stdout
+    assert scanned(folder) == before
+
+
+def test_compact_removes_only_what_is_asked(tmp_path: Path) -> None:
+    folder = dated(tmp_path / "store", [40.0, 20.0, 1.0])
+    said = qigheal("compact", "--store", folder, "--keep-days", "30", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("20 snapshots removed, in 1 file of ")
+    assert len(scanned(folder)) == 40
+    kept = qigheal(
+        "compact", "--store", folder, "--keep-days", "30", "--keep-mb", "10", "--json", cwd=tmp_path
+    )
+    assert json.loads(kept.stdout)["expired"]["segments"] == 0
+    assert qigheal("compact", "--store", folder, "--keep-mb", "0", cwd=tmp_path).returncode == 0
+    assert scanned(folder) == []
 
 
 def test_the_version(tmp_path: Path) -> None:

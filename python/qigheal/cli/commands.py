@@ -212,6 +212,36 @@ def import_(
 
 
 @app.command()
+def compact(
+    store: Store = None,
+    keep_days: Annotated[
+        float | None, typer.Option(metavar="N", min=0, help="First remove what is older than N days.")
+    ] = None,
+    keep_mb: Annotated[
+        float | None, typer.Option(metavar="N", min=0, help="First remove the oldest beyond N megabytes.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Make few files of many small ones that services left; the history stays the same, and may be in use.
+
+    Without --keep-days and --keep-mb nothing is removed from it. Files that were replaced go with the next
+    call after ten minutes, since somebody may be reading them.
+
+    Example: qigheal compact --keep-days 90
+    """
+    place = _existing(store)
+    with History.read_only(place) as found:
+        dim, geometry = found.dim, found.geometry
+    with History(place, dim=dim, geometry=geometry) as opened:
+        expired = opened.expire(
+            keep_s=None if keep_days is None else keep_days * 86_400,
+            keep_bytes=None if keep_mb is None else keep_mb * 1e6,
+        )
+        show.compacted(expired, opened.compact(), json=json)
+    return FINE
+
+
+@app.command()
 def heal(
     host: Host = Path(),
     store: Store = None,

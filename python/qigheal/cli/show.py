@@ -16,7 +16,7 @@ from rich import markup
 from rich.console import Console
 from rich.table import Table
 
-from qigcore.history import Damage, SegmentInfo
+from qigcore.history import Compacted, Damage, Expired, SegmentInfo
 from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
 from qigcore.trends import Trend
 from qigheal.healing.phases import Criterion
@@ -183,6 +183,28 @@ def exported(file: Path, rows: int, damage: Damage, *, json: bool) -> None:
         return
     line(f"{rows} snapshots in {file}")
     _damage(damage)
+
+
+def compacted(expired: Expired, done: Compacted, *, json: bool) -> None:
+    if json:
+        document({"expired": expired, "compacted": done})
+        return
+    if expired.segments:
+        line(f"{expired.rows} snapshots removed, in {_files(expired.segments, expired.bytes)}")
+    if done.segments:
+        line(
+            f"{_files(done.segments, done.bytes_before)} became {_files(done.made, done.bytes_after)}, "
+            f"with {done.rows} snapshots"
+        )
+    else:
+        line("no files were small and dead enough to become one")
+    for reason in done.left:
+        line(f"  left     {reason}")
+
+
+def _files(number: int, size: int) -> str:
+    held = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+    return f"{number} file{'' if number == 1 else 's'} of {held}"
 
 
 def imported(file: Path, done: Imported, *, json: bool) -> None:
