@@ -86,6 +86,9 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
     history_size: snapshots held in memory, 600 bytes each.
     learn_after: good snapshots the baseline is learned from, 30 at least; more gives tighter limits, later.
     kappa_tolerance, error_rate_max, latency_max_ms, memory_growth_max_mb: the absolute limits.
+    keep_days, keep_mb: how old, in days, and how large, in mebibytes, a history may grow before the oldest
+        whole segments of processes that have ended are removed; None: without end. More shows more of the
+        past, and takes the disk for it; a mebibyte holds about ten thousand snapshots.
     """
 
     phi_min: float = PHI_MIN
@@ -102,6 +105,8 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
     memory_growth_max_mb: float = 10.0
     on_invalid: Literal["repair", "raise"] = "repair"
     flush_every_s: float = 5.0
+    keep_days: float | None = None
+    keep_mb: float | None = 1024.0
 
     def __post_init__(self) -> None:
         _inside(self, "phi_min", 0.0, 1.0, never=0.0)
@@ -122,6 +127,9 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
         _inside(self, "latency_max_ms", 0.0, 1e12)
         _inside(self, "memory_growth_max_mb", 0.0, 1e12)
         _inside(self, "flush_every_s", 0.01, 5.0)
+        for name in ("keep_days", "keep_mb"):
+            if getattr(self, name) is not None:
+                _inside(self, name, 0.0, 1e9)
         _one_of(self, "on_invalid", "repair", "raise")
 
     def save(self, store: Path) -> None:

@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -344,7 +344,9 @@ class History:
         yield from merged(segments, query.dim)
         # What was removed in the meantime was too old to be kept, or its rows are in a segment not listed yet.
         if gone := {source.header.segment: source for source in sources if source.gone and source.header}:
-            later = [Source(path, logged) for path, logged in self._segments().items()]
+            later: list[Source] = []
+            with suppress(HistoryError):  # the folder itself may be gone
+                later = [Source(path, logged) for path, logged in self._segments().items()]
             for source in later:
                 source.begin(Tally())
             for identity in {other for each in later if each.header for other in each.header.replaces}:

@@ -42,6 +42,9 @@ from qigheal.settings import HealSettings, MonitorSettings, default_store
         {"history_size": 1000.0},
         {"learn_after": 300.5},
         {"dim": True},
+        {"keep_days": -1.0},
+        {"keep_mb": "all"},
+        {"keep_mb": math.nan},
     ],
 )
 def test_monitor_settings_refuse(wrong: dict[str, object]) -> None:

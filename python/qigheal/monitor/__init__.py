@@ -23,6 +23,7 @@ from qigcore.trends import Trend
 from qigheal.health import assess, column_of, direction_of, unseen
 from qigheal.monitor.codehash import code_hash as code_hash_of
 from qigheal.monitor.flusher import Flusher
+from qigheal.monitor.keeping import Keeper
 from qigheal.monitor.learning import Learner
 from qigheal.monitor.ringview import RingView
 from qigheal.records import HealthReport
@@ -49,6 +50,8 @@ class Limits(TypedDict, total=False):
     memory_growth_max_mb: float
     on_invalid: Literal["repair", "raise"]
     flush_every_s: float
+    keep_days: float | None
+    keep_mb: float | None
 
 
 class GeometricHealthMonitor:
@@ -59,7 +62,8 @@ class GeometricHealthMonitor:
     history: a folder, which the monitor opens and closes, or a `History`, which the caller closes.
         A thread of the monitor writes the rows at least every `flush_every_s`; under the history's
         durability="snapshot" they are on the disk before `record` returns. A disk that fails never
-        reaches the host: see `losses`, and the notes of `check_health`.
+        reaches the host: see `losses`, and the notes of `check_health`. Hourly that thread removes what
+        `keep_days` and `keep_mb` do not allow, of either kind of history.
     baseline: what healthy is, when that is known already; it is left in the history's folder. Without it
         the one that lies there is used, or one is learned from the first `learn_after` snapshots in which
         nothing was repaired, and left there if there is none.
@@ -114,6 +118,7 @@ class GeometricHealthMonitor:
         self.snapshots = RingView(recorder)
         self._learner = Learner(recorder, settings)
         self._flusher: Flusher | None = None
+        self._keeper: Keeper | None = None
         self._half = settings.history_size // 2
         self._flush_due = 1
         if history is not None:
@@ -134,8 +139,9 @@ class GeometricHealthMonitor:
                 f"monitor records them, got one of the {history.geometry} with {history.dim}"
             )
         self._flusher = Flusher(
-            self._recorder, history, owned=owned, every_s=settings.flush_every_s, chores=self._flushed
+            self._recorder, history, owned=owned, every_s=settings.flush_every_s, chores=self._chores
         )
+        self._keeper = Keeper(history, settings)
         if history.durability == "snapshot":
             self._recorder.each_row = self._flusher.flush
         folder = Path(history.path)
@@ -295,6 +301,12 @@ class GeometricHealthMonitor:
             notes.append(f"history: {flusher.failures} writes failed, the last: {flusher.failure}")
         if flusher is not None and flusher.losses:
             notes.append(f"history: {flusher.losses} snapshots left the ring before they could be written")
+        keeper = self._keeper
+        if keeper is not None and keeper.failure:
+            notes.append(
+                f"history: what is too old or too much was not removed {keeper.failures} times, the last: "
+                f"{keeper.failure}"
+            )
         return notes
 
     # One alarm of the ring serves both the lesson and the flusher.
@@ -325,8 +337,14 @@ class GeometricHealthMonitor:
             self._flusher.wake()
         self._arm()
 
+    def _chores(self) -> None:
+        """Runs in the flusher's thread after each round."""
+        self._flushed()
+        if self._keeper is not None:
+            self._keeper()
+
     def _flushed(self) -> None:
-        """Runs in the flusher's thread after each round.
+        """Settle what follows from a round of writing.
 
         An alarm costs the request that it rings in tens of microseconds: there is none as long as less
         than half a ring is unwritten.
