@@ -40,7 +40,7 @@ bench-store: build $(VENV)/.bench
 	$(BIN)/python -m benchmarks.report --rows 10_000_000
 
 asv: build $(VENV)/.bench
-	$(BIN)/asv machine --yes
+	$(BIN)/asv --config benchmarks/asv.conf.json machine --yes
 	$(BIN)/asv --config benchmarks/asv.conf.json run --python=same --set-commit-hash $$(git rev-parse HEAD)
 
 build: $(VENV)/.installed $(VENV)/.compiled
