@@ -124,13 +124,13 @@ cdef class _Ring:
         cdef Py_ssize_t n = min(<int64_t>max(count, 0), self.total, <int64_t>self.capacity)
         return _basins_of(self._basins, self.dim, self._slots, self.total - n, n)
 
-    def series(self, str column not None, count):
+    def series(self, str column not None, Py_ssize_t count):
         """One figure of the newest rows: shape [min(count, total, capacity)], oldest first, a copy.
 
         column: a float column of `qigcore.rows.HEAD`. NaN where it was repaired, or not reported.
         Raises ValueError for another column.
         """
-        cdef Py_ssize_t n = min(<int64_t>max(count, 0), self.total, <int64_t>self.capacity)
+        cdef Py_ssize_t n = min(<int64_t>max(count, <Py_ssize_t>0), self.total, <int64_t>self.capacity)
         found = FIGURES.get(column)
         if found is None:
             raise ValueError(f"column: expected one of {', '.join(FIGURES)}, got {column!r}")

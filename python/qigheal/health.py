@@ -174,10 +174,10 @@ def trend_of(batch: Batch, metric: str, baseline: Baseline | None = None) -> Tre
 
 def column_of(metric: str) -> str:
     """The column that a metric is read from. Raises ValueError for what is no key of `rows.METRICS`."""
-    column = METRICS.get(metric) if isinstance(metric, str) else None
-    if column is None:
-        raise ValueError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}")
-    return column
+    try:
+        return METRICS[metric]
+    except (KeyError, TypeError):
+        raise ValueError(f"metric: expected one of {', '.join(METRICS)}, got {metric!r}") from None
 
 
 def direction_of(values: FloatArray, metric: str, baseline: Baseline | None) -> Trend:

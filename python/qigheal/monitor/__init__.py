@@ -215,8 +215,9 @@ class GeometricHealthMonitor:
 
         metric: phi, kappa, basin_drift, latency, errors or memory. Raises ValueError for another one.
         """
+        self._learner.learn()  # first: it measures drift anew
         values = self._recorder.series(column_of(metric), window)
-        return direction_of(values, metric, self.baseline)
+        return direction_of(values, metric, self._learner.baseline)
 
     def set_baseline(self) -> Baseline:
         """Declare what the ring holds now healthy: learn from it, and replace the file in the history's folder.
