@@ -51,7 +51,7 @@ _CHECKED_FROM = 12  # magic and CRC come first; the CRC covers the rest
 _MAX_HEADER = 1 << 16
 _MAX_TABLE = 1 << 20
 _MAX_RAW = 1 << 24  # unpacked bytes of a block, twice what a writer seals at most
-_WINDOW = 1 << 20
+_WINDOW = 1 << 18
 
 
 class Damaged(ValueError):
@@ -197,7 +197,7 @@ def block_at(data: bytes, offset: int, size: int, segment: int | None) -> Block 
 
 
 def find_block(read: Read, offset: int, size: int, segment: int | None) -> Block | None:
-    """The first intact block at or after `offset`, or None. Holds 1 MiB at a time.
+    """The first intact block at or after `offset`, or None. Holds 256 KiB at a time.
 
     The identity of the segment is compared because a basin may hold any bytes, even those of a block.
     """
@@ -228,7 +228,7 @@ def last_block(read: Read, offset: int, size: int, segment: int | None) -> Block
 def seek(
     read: Read, offset: int, size: int, segment: int | None, before: Callable[[Block], bool]
 ) -> Block | None:
-    """Bisect for where blocks cease to be `before`: a block that still is, a mebibyte or less short of it.
+    """Bisect for where blocks cease to be `before`: a block that still is, 256 KiB or less short of it.
 
     `before` must be true of blocks up to some place in the file and false from there on. None: begin at
     `offset`.

@@ -99,8 +99,7 @@ def _survey(path: Path, descriptor: int, logged: bool, dim: int) -> tuple[Segmen
         first = math.nan if earliest is None else earliest.low
     if header is not None:
         dim = header.dim
-    pending = journal.decode(data, dim, rows)
-    if len(pending.sequences):
+    if data and len((pending := journal.decode(data, dim, rows)).sequences):
         times = pending.batch.timestamp
         rows, last = int(pending.sequences[-1]) + 1, float(np.fmax(times.max(), last))
         first = float(times[0]) if math.isnan(first) else first

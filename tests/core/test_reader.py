@@ -198,3 +198,36 @@ def test_rows_of_a_block_that_was_half_written_come_from_the_journal(path: Path)
         assert counted(read()) == list(range(10))
         assert (reader.damage.bad_blocks, reader.damage.missing_rows) == (1, 0)
     assert counted(reader.scan(start=6)) == list(range(6, 10))
+
+
+def test_a_range_of_times_and_a_column_read_their_part_of_the_bytes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads, basins = rows(20_000, dim=64)
+    with History(path, precision="exact") as history:
+        for start in range(0, 20_000, 4000):
+            history.append_rows(heads[start : start + 4000], basins[start : start + 4000], NAMES)
+    size = file_of(path, ".qigh").stat().st_size
+    read, pread = [0], os.pread
+
+    def counting(descriptor: int, length: int, offset: int) -> bytes:
+        data = pread(descriptor, length, offset)
+        read[0] += len(data)
+        return data
+
+    monkeypatch.setattr(os, "pread", counting)
+
+    def share(*query: Any) -> float:
+        read[0] = 0
+        found = counted(History.read_only(path).scan(*query))
+        assert found == list(range(int(query[0] or 0), int(query[1] or 20_000)))
+        return read[0] / size
+
+    assert size > 8_000_000
+    assert 1.0 <= share(None, None) < 1.05
+    assert share(10_000, 10_200) < 0.25
+    assert share(19_900, None) < 0.25
+    assert share(None, None, ["phi"]) < 0.1
+    read[0] = 0
+    assert len(History.read_only(path).last(50)) == 50
+    assert read[0] / size < 0.35  # the end of the file a few times, however long it is
