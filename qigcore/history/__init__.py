@@ -318,6 +318,7 @@ class History:
         while True:
             stopping = stop()
             found = self._segments()
+            self._tell([s for path, s in sources.items() if path not in found and not s.done], tally)
             sources = {path: sources.get(path) or Source(path, logged) for path, logged in found.items()}
             for source in sources.values():
                 source.logged = found[source.path]
@@ -342,16 +343,21 @@ class History:
     def _read(self, sources: Sequence[Source], query: Query, tally: Tally) -> Iterator[Batch]:
         segments = [(source.bound, partial(source.chunks, query, tally)) for source in sources]
         yield from merged(segments, query.dim)
-        # What was removed in the meantime was too old to be kept, or its rows are in a segment not listed yet.
-        if gone := {source.header.segment: source for source in sources if source.gone and source.header}:
-            later: list[Source] = []
-            with suppress(HistoryError):  # the folder itself may be gone
-                later = [Source(path, logged) for path, logged in self._segments().items()]
-            for source in later:
-                source.begin(Tally())
-            for identity in {other for each in later if each.header for other in each.header.replaces}:
-                if identity in gone:
-                    tally.unreadable[gone[identity].path.name] = "compacted while it was read; read again"
+        self._tell([source for source in sources if source.gone], tally)
+
+    def _tell(self, gone: Iterable[Source], tally: Tally) -> None:
+        """Of segments removed before they were read to their end: were they too old, or are their rows elsewhere?"""
+        left = {source.header.segment: source for source in gone if source.header}
+        if not left:
+            return
+        there: list[Source] = []
+        with suppress(HistoryError):  # the folder itself may be gone
+            there = [Source(path, logged) for path, logged in self._segments().items()]
+        for source in there:
+            source.begin(Tally())
+        for identity in {other for each in there if each.header for other in each.header.replaces}:
+            if identity in left:
+                tally.unreadable[left[identity].path.name] = "compacted while it was read; read again"
 
     def _query(self, start: float | None, end: float | None, columns: Iterable[str] | None) -> Query:
         for name, value in (("start", start), ("end", end)):

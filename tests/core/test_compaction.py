@@ -465,3 +465,28 @@ def test_expiry_removes_what_a_segment_stands_for_before_the_segment(
     assert removed[-1] == stands
     assert len(removed) == 9  # six, two journals, and the one
     assert file_of(path, ".gitignore")
+
+
+def test_a_follower_that_sleeps_through_the_time_of_grace_is_told(path: Path) -> None:
+    def stop() -> bool:
+        """Between two looks: the writer appends, ends, and its segment is compacted and removed."""
+        if not rounds:
+            append(writer, 5, start=3)
+            writer.close()
+            with History(path, dim=3) as tidy:
+                append(tidy, 1, start=90)
+            with History(path, dim=3) as tidy:
+                assert tidy.compact(grace_s=0).segments == 2
+        rounds.append(1)
+        return len(rounds) > 1
+
+    writer = History(path, dim=3)
+    append(writer, 3)
+    rounds: list[int] = []
+    reader = History.read_only(path)
+    found = []
+    for batch in reader.follow(poll_s=0, stop=lambda: False if not found else stop()):
+        found.extend(counted([batch]))
+    assert found == [0, 1, 2]
+    assert "compacted while it was read" in reader.damage.unreadable[0]
+    assert counted(reader.scan()) == [*range(8), 90]
