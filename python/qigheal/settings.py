@@ -86,9 +86,9 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
     history_size: snapshots held in memory, 600 bytes each.
     learn_after: good snapshots the baseline is learned from, 30 at least; more gives tighter limits, later.
     kappa_tolerance, error_rate_max, latency_max_ms, memory_growth_max_mb: the absolute limits.
-    keep_days, keep_mb: how old, in days, and how large, in mebibytes, a history may grow before the oldest
-        whole segments of processes that have ended are removed; None: without end. More shows more of the
-        past, and takes the disk for it; a mebibyte holds about ten thousand snapshots.
+    keep_days, keep_mb: how old, in days, and how large, in megabytes, a history may grow before the oldest
+        whole segments that no process writes any more are removed; None: without end. More shows more of
+        the past, and takes the disk for it; a megabyte holds about ten thousand snapshots.
     """
 
     phi_min: float = PHI_MIN

@@ -30,7 +30,7 @@ GRACE_S = 600.0
 LARGE_BYTES = SEGMENT_BYTES // 4
 """From here on a segment is left as it is: fewer and larger ones would save nothing that can be noticed."""
 
-_MOST_AT_ONCE = 4096  # a header of 64 KiB has room for the identities of so many
+_MOST_AT_ONCE = 512  # as many may be open at once, and a process may open 1,024 files
 
 
 class Expired(msgspec.Struct, frozen=True):

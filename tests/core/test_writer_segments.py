@@ -113,12 +113,12 @@ def test_where_the_old_segment_cannot_be_sealed_the_row_is_refused_and_nothing_l
 
 
 @pytest.mark.parametrize("precision", ["compact", "exact"])
-def test_one_snapshot_a_minute_costs_no_more_bytes_than_sixty_a_second(path: Path, precision: Any) -> None:
-    """A day of the one goes through the journal row by row, of the other 300 come in each round of 5 s."""
+def test_one_snapshot_a_minute_costs_no_more_bytes_than_a_day_of_them_at_once(path: Path, precision: Any) -> None:
+    """The one goes through the journal row by row into blocks of 256, the other into blocks of 720."""
     heads, basins = rows(1440, dim=64)
     basins = np.random.default_rng(1).dirichlet(np.full(64, 50.0), 1440)
     bytes_of = {}
-    for name, chunk, spacing in (("slow", 1, 60.0), ("fast", 300, 1 / 60)):
+    for name, chunk, spacing in (("slow", 1, 60.0), ("fast", 1440, 60.0)):
         heads["timestamp"] = 1.7e9 + np.random.default_rng(0).normal(0, 1e-4, 1440)
         heads["timestamp"] += spacing * np.arange(1440)
         with History(path / name, precision=precision) as history:

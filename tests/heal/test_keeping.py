@@ -53,7 +53,7 @@ def test_it_looks_at_first_and_then_every_hour() -> None:
     keeper()
     now[0] += keeping.EVERY_S - 1
     keeper()
-    assert history.asked == [{"keep_s": 2 * DAY, "keep_bytes": 3 * 2**20}]
+    assert history.asked == [{"keep_s": 2 * DAY, "keep_bytes": 3e6}]
     now[0] += 1
     keeper()
     assert len(history.asked) == 2
@@ -86,7 +86,7 @@ def test_a_monitor_removes_what_its_settings_do_not_allow(tmp_path: Path, given:
         dead(tmp_path, day)
     size = sum(info.bytes for info in History.read_only(tmp_path).segments())
     history = History(tmp_path, dim=DIM) if given else tmp_path
-    with GeometricHealthMonitor(history=history, dim=DIM, code_hash="", keep_mb=0.8 * size / 2**20) as host:
+    with GeometricHealthMonitor(history=history, dim=DIM, code_hash="", keep_mb=0.8 * size / 1e6) as host:
         host.record(0.75, 64.0, np.ones(DIM))
     assert firsts(tmp_path)[:2] == [2, 3]
     with GeometricHealthMonitor(history=tmp_path, dim=DIM, code_hash="", keep_days=1.0) as host:

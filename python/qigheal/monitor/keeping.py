@@ -26,7 +26,7 @@ class Keeper:
     ) -> None:
         self._history = history
         self._keep_s = None if settings.keep_days is None else 86_400.0 * settings.keep_days
-        self._keep_bytes = None if settings.keep_mb is None else settings.keep_mb * 2**20
+        self._keep_bytes = None if settings.keep_mb is None else settings.keep_mb * 1e6
         self._clock = clock
         self._next = float("-inf")
         self.failures = 0
