@@ -101,6 +101,16 @@ def test_distance_is_within_2e_15_of_sixty_digits(kind, dim):
 
 
 @pytest.mark.parametrize("kind", GEOMETRIES)
+def test_the_error_does_not_grow_with_dim(kind):
+    # What would break: sums of many equal terms, whose rounding errors all point one way.
+    dim = 40_000
+    ones, last = np.full(dim, 0.7), np.eye(1, dim, dim - 1)[0]
+    stairs = np.where(np.arange(dim) % 2, 0.3, 0.1)
+    for p, q in ((ones, last), (ones, stairs), (stairs, last)):
+        assert geometry.distance(p, q, kind) == pytest.approx(exact_distance(p, q, kind), rel=0, abs=2e-15)
+
+
+@pytest.mark.parametrize("kind", GEOMETRIES)
 @pytest.mark.parametrize("dim", DIMS)
 def test_every_way_to_a_distance_gives_the_same_bits(kind, dim):
     pairs = pairs_of(kind, dim)
