@@ -63,6 +63,16 @@ def rewritten(group: Sequence[Surveyed], header: Header, path: Path) -> tuple[in
     return size, {}
 
 
+def damage_of(each: Surveyed) -> str:
+    """What is wrong with a dead segment, all of it read; "" when nothing is."""
+    tally = Tally()
+    source = Source(each.path, each.logged)
+    rows = sum(len(chunk.keys) for chunk in source.chunks(Query(each.info.dim, COLUMNS), tally))
+    if tally.damage() or rows != each.info.rows:
+        return f"damaged: {tally.damage()}"
+    return ""
+
+
 def _written(
     descriptor: int, group: Sequence[Surveyed], header: Header, tallies: Sequence[Tally]
 ) -> tuple[int, int]:

@@ -12,14 +12,14 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from fcntl import LOCK_EX, LOCK_NB, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from pathlib import Path
 
 import msgspec
 
 from qigcore.errors import HistoryError
 from qigcore.history.files import JOURNAL_SUFFIX, SEGMENT_SUFFIX, journal_of, segments_in
-from qigcore.history.rewrite import PART_SUFFIX, rewritten
+from qigcore.history.rewrite import PART_SUFFIX, damage_of, rewritten
 from qigcore.history.segment import Header
 from qigcore.history.survey import Surveyed, counting, surveyed
 from qigcore.history.writer import SEGMENT_BYTES, SEGMENT_SPAN_S
@@ -45,8 +45,8 @@ class Compacted(msgspec.Struct, frozen=True):
     """What compaction did.
 
     segments, rows, bytes_before: of the segments that were taken over. made, bytes_after: the segments that
-    now stand for them. removed: files of segments taken over earlier, whose grace was over. left: small
-    segments that were not taken over, each with the reason.
+    now stand for them. removed: segments taken over earlier, whose grace was over. left: damaged segments
+    that stay as they are, each with the reason.
     """
 
     segments: int = 0
@@ -63,12 +63,13 @@ def expire(folder: Path, *, keep_s: float | None, keep_bytes: float | None, now:
 
     Oldest first. What is alive, or not known to be a segment, stays. Raises OSError.
     """
-    _sweep(folder, now, GRACE_S, dim)
+    _sweep(folder, now, GRACE_S, dim, {})
     found = surveyed(segments_in(folder), dim)
-    present = {each.header.segment: each for each in found if each.header is not None}
-    total = sum(each.info.bytes for each in found)
+    present = {each.header.segment: each.path for each in found if each.header is not None}
+    standing = counting(found)
+    total = sum(each.info.bytes for each in standing)  # what was replaced goes by itself, and soon
     gone = Expired()
-    for each in sorted(counting(found), key=_end):
+    for each in sorted(standing, key=_end):
         if not (
             (keep_s is not None and _end(each) < now - keep_s)
             or (keep_bytes is not None and total > keep_bytes)
@@ -80,8 +81,7 @@ def expire(folder: Path, *, keep_s: float | None, keep_bytes: float | None, now:
             if (
                 identity in present
             ):  # these first: without the one that stands for them they would count again
-                _unlink(present[identity].path)
-                total -= present[identity].info.bytes
+                _unlink(present[identity])
         if _unlink(each.path):
             gone = Expired(gone.segments + 1, gone.rows + each.info.rows, gone.bytes + each.info.bytes)
         total -= each.info.bytes
@@ -97,10 +97,10 @@ def compact(folder: Path, *, grace_s: float, clock: Callable[[], float], dim: in
     with _alone(folder):
         for part in folder.glob(f"*{PART_SUFFIX}"):
             part.unlink(missing_ok=True)  # of a compaction that was killed
-        removed = _sweep(folder, clock(), grace_s, dim)
+        left: dict[str, str] = {}
+        removed = _sweep(folder, clock(), grace_s, dim, left)
         found = surveyed(segments_in(folder), dim)
         standing = counting(found)
-        left: dict[str, str] = {}
         groups = list(_groups(standing, found, left))
         done = Compacted()
         while groups:
@@ -120,7 +120,7 @@ def compact(folder: Path, *, grace_s: float, clock: Callable[[], float], dim: in
                 bytes_after=done.bytes_after + size,
             )
         if grace_s <= 0:
-            removed += _sweep(folder, clock(), grace_s, dim)
+            removed += _sweep(folder, clock(), grace_s, dim, left)
         reasons = tuple(f"{name}: {reason}" for name, reason in sorted(left.items()))
         return msgspec.structs.replace(done, removed=removed, left=reasons)
 
@@ -148,15 +148,22 @@ def _unlink(path: Path, *, journal_first: bool = True) -> bool:
     return existed
 
 
-def _sweep(folder: Path, now: float, grace_s: float, dim: int) -> int:
-    """Remove segments that another took over at least `grace_s` before `now`; how many there were."""
+def _sweep(folder: Path, now: float, grace_s: float, dim: int, left: dict[str, str]) -> int:
+    """Remove segments that another took over at least `grace_s` before `now`; how many there were.
+
+    Not before all of the other one was read without damage. One that is damaged is noted in `left`: without
+    it, those that it replaced would count again.
+    """
     found = surveyed(segments_in(folder), dim)
-    replaced = {
-        identity
-        for each in found
-        if each.header is not None and each.header.created + grace_s <= now
-        for identity in each.header.replaces
-    }
+    present = {each.header.segment for each in found if each.header is not None}
+    replaced: set[int] = set()
+    for each in found:
+        if each.header is None or each.header.created + grace_s > now:
+            continue
+        if not present.isdisjoint(each.header.replaces) and (damage := damage_of(each)):
+            left[each.info.name] = f"{damage}; the segments that it replaced are kept"
+        else:
+            replaced.update(each.header.replaces)
     removed = 0
     for each in found:
         if each.header is not None and each.header.segment in replaced and not each.info.alive:
@@ -179,7 +186,10 @@ def _alone(folder: Path) -> Iterator[None]:
             raise HistoryError(
                 f"{folder} is being compacted by another process or thread; try again when it is done"
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            flock(descriptor, LOCK_UN)  # a child forked meanwhile would hold it on
     finally:
         os.close(descriptor)
 

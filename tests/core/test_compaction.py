@@ -490,3 +490,47 @@ def test_a_follower_that_sleeps_through_the_time_of_grace_is_told(path: Path) ->
     assert found == [0, 1, 2]
     assert "compacted while it was read" in reader.damage.unreadable[0]
     assert counted(reader.scan()) == [*range(8), 90]
+
+
+def test_what_was_replaced_is_kept_while_the_one_that_stands_for_it_is_damaged(path: Path) -> None:
+    crowd(path)
+    before = gather(History.read_only(path).scan())
+    opened(path).compact()
+    stands = path / names_of(path)[0]
+    whole = stands.read_bytes()
+    stands.write_bytes(flipped(whole, 4 * len(whole)))
+    assert opened(path, 2e6).expire(keep_s=1e9).segments == 0
+    done = opened(path, 2e6).compact()
+    assert (done.removed, done.made) == (0, 0)
+    assert f"{stands.name}: damaged" in done.left[0]
+    assert "are kept" in done.left[0]
+    stands.unlink()
+    assert same(gather(History.read_only(path).scan()), before)
+
+
+def test_what_was_replaced_does_not_count_against_the_size_to_keep(path: Path) -> None:
+    crowd(path)
+    size = opened(path).compact().bytes_after
+    assert opened(path).expire(keep_bytes=size).segments == 0
+    assert opened(path).expire(keep_bytes=size - 1).segments == 1
+    assert not list(path.glob("*.qigh"))
+
+
+def test_a_child_forked_amid_a_compaction_does_not_hold_its_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd(path)
+    lock = upkeep.flock
+    copies: list[int] = []
+
+    def forked(descriptor: int, operation: int) -> None:
+        lock(descriptor, operation)
+        if operation & upkeep.LOCK_EX:
+            copies.append(os.dup(descriptor))  # what a child would have of it
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upkeep, "flock", forked)
+        opened(path).compact()
+    assert opened(path).compact() == Compacted()
+    for copy in copies:
+        os.close(copy)
