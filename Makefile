@@ -9,11 +9,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # What a wheel of this package needs at run time, kept so that the wheel can be tried offline.
 RUNTIME := msgspec numpy prometheus-client zstandard
 
-.PHONY: demo test bench bench-store asv lint build clean help
+.PHONY: demo test soak bench bench-store asv lint build clean help
 
 help:
 	@echo "make demo   run the whole story on a real small service (a minute or two)"
 	@echo "make test   run every test, then the linter and the type checker"
+	@echo "make soak   try the history store for ten minutes: kills, power losses, readers, fuzzing"
 	@echo "make bench  measure everything beside its peers, a few minutes; writes docs/performance.md"
 	@echo "make bench-store  the same with a history of ten million snapshots (takes 5 GB of disk)"
 	@echo "make asv    the asv suite on this checkout"
@@ -26,6 +27,13 @@ test: build
 	$(BIN)/python -m pytest -n auto -m "not alone"
 	$(BIN)/python -m pytest -m alone
 	@$(MAKE) --no-print-directory lint
+
+SOAK := --minutes 5 --writers 3 --kills-per-s 3
+
+soak: build
+	$(BIN)/python -m tests.soak $(SOAK)
+	$(BIN)/python -m tests.soak --kills 500
+	QIGHEAL_FUZZ=2000 $(BIN)/python -m pytest -n auto tests/core/test_history_fuzz.py tests/core/test_history_crash.py
 
 lint: build
 	$(BIN)/ruff check --quiet .

@@ -4,10 +4,11 @@
     python -m tests.soak --kills 500
 
 Readers scan, follow, ask for the end and list segments all the while, and beside them segments are
-compacted and old ones removed. A row that is missing, there twice, out of its writer's order or not as it
-was stored ends the run with exit code 1. What must be there the readers know from a board in shared memory,
-on which every writer notes what it is about to append and what `append` has returned for: a kill does not
-wipe that out. The second form kills one writer after another at random moments and reads after each.
+compacted and old ones removed, by a process that is killed now and then as well. A row that is missing,
+there twice, out of its writer's order or not as it was stored ends the run with exit code 1. What must be
+there the readers know from a board in shared memory, on which every writer notes what it is about to append
+and what `append` has returned for: a kill does not wipe that out. The second form kills one writer after
+another at random moments and reads after each.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from tests.core import truth
 
 LANES = 8
 """Writers at one time, at most. A label is 8·n + lane: rows of several lie between one another in time."""
+GRACE_S = 20.0
+"""How long segments stay that were compacted: longer than any pass of a reader takes."""
 KEPT = 8 * 20_000
 """Labels behind the front that are not expired."""
 BATCHES = (1, 2, 30, 200, 700)
@@ -43,7 +46,7 @@ Cells = npt.NDArray[np.int64]
 LANE, START, ASKED, STORED = range(4)  # of a writer
 PASSES, ROWS = range(2)  # of a reader
 CUT, STOP, WRITERS = range(3)  # of the run
-RUN, READERS, FIRST, SIZE = 0, 1, 16, 1 << 15
+RUN, READERS, KEEPER, FIRST, SIZE = 0, 1, 15, 16, 1 << 15
 
 
 class Plan(NamedTuple):
@@ -83,12 +86,12 @@ class Pass:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._owed = plan.writers()[:, STORED].copy()
+        self.owed = plan.writers()[:, STORED].copy()
         self._next = np.zeros(SIZE, np.int64)
 
     def owe(self) -> None:
         """From now on, what was stored until now is expected too."""
-        self._owed = self._plan.writers()[:, STORED].copy()
+        self.owed = self._plan.writers()[:, STORED].copy()
 
     def take(self, batches: Iterable[Batch]) -> int:
         """Read them all; how many rows they held."""
@@ -118,9 +121,9 @@ class Pass:
 
     def finish(self) -> None:
         """All that was owed was there."""
-        writers = self._plan.writers()[: len(self._owed)]
-        short = self._next[: len(writers)] < self._owed
-        self._missing(writers[short, START] + LANES * (self._owed[short] - 1))
+        writers = self._plan.writers()[: len(self.owed)]
+        short = self._next[: len(writers)] < self.owed
+        self._missing(writers[short, START] + LANES * (self.owed[short] - 1))
 
     def _missing(self, labels: Cells) -> None:
         """Labels of the newest rows of gaps: only what was expired may be gone."""
@@ -176,6 +179,7 @@ def scan(plan: Plan, row: int) -> None:
 def follow(plan: Plan, row: int) -> None:
     reader = History.read_only(plan.folder)
     one = Pass(plan)
+    one.owed[:] = 0
 
     def counted() -> Iterable[Batch]:
         for batch in reader.follow(poll_s=0, stop=stop):
@@ -231,6 +235,18 @@ def list_segments(plan: Plan, row: int) -> None:
         plan.cells[row, PASSES] += 1
 
 
+def keep(plan: Plan, row: int) -> None:
+    """Make one segment of many small ones, and remove what is too old; note on the board what may be gone."""
+    while not plan.over:
+        front = plan.front()
+        with History(plan.folder, dim=truth.DIM, precision=plan.precision) as tidy:  # type: ignore[arg-type]
+            plan.cells[row, PASSES] += tidy.compact(grace_s=GRACE_S).made
+        plan.cells[RUN, CUT] = max(0, front - KEPT)
+        with History(plan.folder, dim=truth.DIM, clock=lambda front=front: float(front)) as tidy:  # type: ignore[misc]
+            plan.cells[row, ROWS] += tidy.expire(keep_s=KEPT).segments
+        time.sleep(0.2)
+
+
 JOBS: dict[str, Callable[[Plan, int], None]] = {
     "scan": scan,
     "follow": follow,
@@ -264,6 +280,7 @@ def soak(plan: Plan, minutes: float, writers: int, kills_per_s: float) -> bool:
     lanes = {lane: forked(write, plan, row) for lane, row in rows.items()}
     jobs = {name: forked(job, plan, READERS + place) for place, (name, job) in enumerate(JOBS.items())}
     sizes: dict[str, list[float]] = {name: [] for name in ("writer", *jobs)}
+    keeper = forked(keep, plan, KEEPER)
     begun, kills, failed = time.monotonic(), 0, False
     ends = begun + 60 * minutes
     tick = 0.05
@@ -276,6 +293,11 @@ def soak(plan: Plan, minutes: float, writers: int, kills_per_s: float) -> bool:
             failed |= status not in (0, signal.SIGKILL)
             kills += status == signal.SIGKILL
             lanes[lane] = forked(write, plan, plan.begin(lane))
+        if rng.random() < kills_per_s * tick / 4:
+            os.kill(keeper, signal.SIGKILL)
+            _, status = os.waitpid(keeper, 0)
+            failed |= status != signal.SIGKILL
+            keeper = forked(keep, plan, KEEPER)
         for name, process in (("writer", lanes[0]), *jobs.items()):
             sizes[name].append(resident_mb(process))
         ended, status = os.waitpid(-1, os.WNOHANG)
@@ -283,8 +305,9 @@ def soak(plan: Plan, minutes: float, writers: int, kills_per_s: float) -> bool:
             failed = True
             lanes = {lane: process for lane, process in lanes.items() if process != ended}
             jobs = {name: process for name, process in jobs.items() if process != ended}
+            keeper = 0 if keeper == ended else keeper
     plan.cells[RUN, STOP] = 1
-    for process in (*lanes.values(), *jobs.values()):
+    for process in filter(None, (*lanes.values(), *jobs.values(), keeper)):
         _, status = os.waitpid(process, 0)
         failed |= status != 0
     seconds = time.monotonic() - begun
@@ -297,6 +320,8 @@ def soak(plan: Plan, minutes: float, writers: int, kills_per_s: float) -> bool:
     for place, name in enumerate(JOBS):
         passes, count = plan.cells[READERS + place, :2]
         print(f"{name}: {passes:,} passes, {count:,} rows read")
+    made, gone = plan.cells[KEEPER, :2]
+    print(f"{made:,} segments made of smaller ones, {gone:,} expired")
     for name, series in sizes.items():
         late = np.array(series[len(series) // 2 :])
         slope = np.polyfit(np.arange(len(late)) * seconds / len(series), late, 1)[0] if len(late) > 2 else 0.0
@@ -328,9 +353,10 @@ def kill(plan: Plan, times: int) -> bool:
             plan.cells[RUN, CUT] = plan.front()
         row = plan.begin(0)
         process = forked(lambda plan, row: write(plan, row, pause=0.0), plan, row)
-        while not plan.cells[row, ASKED]:
+        enough = int(1500 * rng.random() ** 3)
+        while plan.cells[row, ASKED] <= enough:
             time.sleep(0.0005)
-        time.sleep(0.03 * rng.random() ** 2)
+        time.sleep(0.004 * rng.random())
         os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         stored += int(plan.cells[row, STORED])
