@@ -218,7 +218,7 @@ def test_a_block_lost_in_part_while_its_rows_are_in_the_journal(tmp_path: Path) 
     lost = file_of(tmp_path, ".qigh").stat().st_size
     history.append_rows(*rows(30, start=30, seed=1), NAMES)
     history.seal()
-    history.append_rows(*rows(5, start=60, seed=2), NAMES)
+    history.append_rows(*rows(5, start=60, seed=2), ("", "of the next filling", "other"))
     abandon(history)
     segment, journal = file_of(tmp_path, ".qigh"), file_of(tmp_path, ".journal")
     octets = bytearray(segment.read_bytes())
@@ -227,6 +227,25 @@ def test_a_block_lost_in_part_while_its_rows_are_in_the_journal(tmp_path: Path) 
     assert check(tmp_path) == 35
     journal.write_bytes(logged + journal.read_bytes())
     assert check(tmp_path) == 65
+
+
+def test_rows_after_a_lost_block_keep_their_place_among_other_writers(tmp_path: Path) -> None:
+    """The lost block had the latest times, then the clock stepped back: `greatest before` tells, in any case."""
+    first, second = (opened(tmp_path, precision="exact") for _ in range(2))
+    ends = []
+    for start in (0, 1000, 200):
+        first.append_rows(*rows(10, start=start), NAMES)
+        first.seal()
+        ends.append(max(path.stat().st_size for path in tmp_path.glob("*.qigh")))
+    second.append_rows(*rows(10, start=500), NAMES)
+    for history in (first, second):
+        history.close()
+    segment = max(tmp_path.glob("*.qigh"), key=lambda path: path.stat().st_size)
+    octets = bytearray(segment.read_bytes())
+    octets[ends[0]] ^= 1
+    segment.write_bytes(octets)
+    assert check(tmp_path) == 30
+    assert [row.values["phi"] for row in read_rows(tmp_path)][::10] == [0, 500, 200]
 
 
 bits = hnp.arrays(np.uint64, st.shared(st.integers(1, 12), key="count"))
