@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from qigcore.history import Damage, History, segment
 from qigcore.history.segment import Header, encode_header
 
-from .stores import append, counted, file_of, flipped, gather, store
+from . import truth
+from .stores import abandon, append, counted, file_of, flipped, gather, store
 
 SEALED, PENDING = (3, 2), 3
 TOTAL = 8
@@ -106,6 +108,79 @@ def test_one_flipped_bit_costs_at_most_its_block(path: Path, suffix: str) -> Non
         assert batch.kappa_eff.tobytes() == intact.kappa_eff[found].tobytes()
         assert len(reader.last(2)) == 2
         assert len(reader.segments()) == 1
+
+
+LARGE = (900, 300, 700), 200
+
+
+def large(path: Path, precision: str) -> History:
+    """A killed writer's store of the rows of `truth`: blocks of LARGE[0] rows, LARGE[1] in the journal."""
+    history = History(path, dim=truth.DIM, precision=precision)  # type: ignore[arg-type]
+    total = 0
+    for count in (*LARGE[0], LARGE[1]):
+        history.append_rows(*truth.rows(range(total, total + count)), truth.NAMES)
+        total += count
+    abandon(history)
+    return History.read_only(path)
+
+
+@pytest.mark.parametrize("precision", truth.PRECISIONS)
+def test_a_flipped_bit_in_a_large_store_costs_its_block_or_row_and_nothing_is_wrong(
+    path: Path, precision: str
+) -> None:
+    reader = large(path, precision)
+    total = sum(LARGE[0]) + LARGE[1]
+    assert truth.labels(reader.scan(), precision) == list(range(total))
+    ends = np.cumsum([0, *LARGE[0]])
+    rng = np.random.default_rng(3)
+    for suffix, times in ((".qigh", 70), (".journal", 30)):
+        file = file_of(path, suffix)
+        whole = file.read_bytes()
+        for bit in rng.integers(0, 8 * len(whole), times).tolist():
+            file.write_bytes(flipped(whole, bit))
+            found = truth.labels(reader.scan(), precision, unnamed=suffix == ".journal")
+            missing = sorted(set(range(total)) - set(found))
+            assert found == sorted(set(found))
+            assert reader.damage, bit
+            if suffix == ".journal":
+                assert len(missing) <= 1
+            else:
+                assert not missing or any(
+                    missing == list(range(low, high)) for low, high in pairwise(ends.tolist())
+                )
+            last = truth.labels([reader.last(50)], precision, unnamed=suffix == ".journal")
+            assert last == found[-50:]
+        file.write_bytes(whole)
+
+
+@pytest.mark.parametrize("precision", truth.PRECISIONS)
+def test_a_large_store_cut_anywhere_keeps_all_that_is_whole(path: Path, precision: str) -> None:
+    reader = large(path, precision)
+    ends = np.cumsum([0, *LARGE[0]]).tolist()
+    total = ends[-1] + LARGE[1]
+    segment, journal = file_of(path, ".qigh"), file_of(path, ".journal")
+    rng = np.random.default_rng(4)
+    whole = segment.read_bytes()
+    starts = [*block_starts(whole), len(whole)]
+    for length in [
+        0,
+        *rng.integers(0, len(whole), 25).tolist(),
+        *(at + step for at in starts[:-1] for step in (-1, 0, 1)),
+    ]:
+        segment.write_bytes(whole[:length])
+        kept = max([end for end, start in zip(ends, starts, strict=True) if length >= start], default=0)
+        found = truth.labels(reader.scan(), precision)
+        assert found == [*range(kept), *range(ends[-1], total)], length
+        assert reader.damage.missing_rows == ends[-1] - kept
+        assert reader.damage.bad_blocks == reader.damage.bad_rows == 0
+    segment.write_bytes(whole)
+    whole = journal.read_bytes()
+    for length in rng.integers(0, len(whole), 25).tolist():
+        journal.write_bytes(whole[:length])
+        found = truth.labels(reader.scan(), precision)
+        assert found == list(range(len(found)))
+        assert ends[-1] <= len(found) < total
+        assert reader.damage.missing_rows == reader.damage.bad_rows == 0
 
 
 def test_damage_is_counted_once_by_a_follower(path: Path) -> None:
