@@ -74,6 +74,11 @@ def segment_name(created: float, host: str, pid: int, random: bytes) -> str:
     return f"{start}-{re.sub('[^A-Za-z0-9_.]', '_', host)[:64]}-{pid}-{random.hex()}{SEGMENT_SUFFIX}"
 
 
+def host_name() -> str:
+    """This machine's name, as text that any file may hold: a name is bytes, of any kind."""
+    return os.uname().nodename.encode("utf-8", "replace").decode()
+
+
 def create_pair(segment: Path, header: bytes) -> tuple[int, int]:
     """A new segment, locked for as long as it stays open, and its empty journal: two descriptors.
 

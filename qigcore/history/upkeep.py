@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from qigcore.errors import HistoryError
-from qigcore.history.files import JOURNAL_SUFFIX, SEGMENT_SUFFIX, journal_of, segments_in
+from qigcore.history.files import JOURNAL_SUFFIX, SEGMENT_SUFFIX, host_name, journal_of, segments_in
 from qigcore.history.rewrite import PART_SUFFIX, damage_of, rewritten
 from qigcore.history.segment import Header
 from qigcore.history.survey import Surveyed, counting, surveyed
@@ -257,7 +257,7 @@ def _heading(group: Sequence[Surveyed], standing: Sequence[Surveyed], now: float
         dim=headers[0].dim,
         geometry=headers[0].geometry,
         precision=headers[0].precision,
-        host=os.uname().nodename,
+        host=host_name(),
         pid=os.getpid(),
         created=now,
         first=min(each.info.first for each in group if each.info.rows),

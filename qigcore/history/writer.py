@@ -23,7 +23,15 @@ import numpy as np
 
 from qigcore.errors import HistoryError
 from qigcore.history.columns import encode_block, recode
-from qigcore.history.files import create_pair, in_place, journal_of, make_folder, segment_name, write_all
+from qigcore.history.files import (
+    create_pair,
+    host_name,
+    in_place,
+    journal_of,
+    make_folder,
+    segment_name,
+    write_all,
+)
 from qigcore.history.journal import encode_names, encode_rows
 from qigcore.history.segment import LEAST_ROWS, LOWEST, MOST_ROWS, Header, encode_header, rows_per_block
 from qigcore.rows import Array, FloatArray
@@ -224,7 +232,7 @@ class Writer:
             make_folder(self._folder)
             self._made = True
         created, random = self._clock(), os.urandom(8)
-        host, pid = os.uname().nodename, os.getpid()
+        host, pid = host_name(), os.getpid()
         path = self._folder / segment_name(created, host, pid, random)
         identity = int.from_bytes(random, "little")
         data = encode_header(

@@ -324,3 +324,16 @@ def test_closing_tells_of_rows_whose_folder_became_a_file(path: Path) -> None:
     path.write_text("a file")
     with pytest.raises(HistoryError, match="Not a directory; 10 rows are in no file"):
         history.close()
+
+
+def test_a_machine_whose_name_is_no_text_writes_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = os.uname()
+    named = os.uname_result((machine.sysname, "b\udcfccher", *machine[2:]))
+    monkeypatch.setattr(os, "uname", lambda: named)
+    history = History(tmp_path, dim=3)
+    append(history, 2)
+    history.close()
+    assert counted(history.scan()) == [0, 1]
+    assert history.segments()[0].host == "b?cher"
