@@ -6,8 +6,10 @@ as *amplitudes*, unit vectors of float64: √(p/Σp) on the simplex, x/‖x‖ o
 `from_amplitudes` leads back. Both geometries reach from 0 to π radians. On the simplex a distance is
 twice the angle between amplitudes, and tangent vectors have the length of the distance they lead.
 
-The loops are compiled, in `qigcore._geometry`; here is what can be composed of them. Nothing in this
-room knows a service, keeps state, or guesses a geometry from the values.
+The loops are compiled, in `qigcore._geometry`; here is what can be composed of them. They use AVX2 where the
+processor has it, and give the same bits without; QIGHEAL_SIMD=plain in the environment declines it, and
+`qigcore._geometry.INSTRUCTIONS` says what is used. Nothing in this room knows a service, keeps state, or
+guesses a geometry from the values.
 """
 
 from __future__ import annotations
