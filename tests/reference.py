@@ -54,6 +54,7 @@ def rule_history(rows: list[dict[str, float]], rule: Rule) -> list[bool]:
 
 # --- geometry ---------------------------------------------------------------------------------------
 
+
 def exact_distance(p: Iterable[float], q: Iterable[float], geometry: str) -> float:
     """The distance of two states from its definition: the arccos of a cosine, in 60 digits."""
     with mpmath.workdps(60):
