@@ -29,6 +29,7 @@ from qigcore.history.segment import (
     decode_header,
     find_block,
     last_block,
+    searched,
     seek,
 )
 from qigcore.rows import Batch, FloatArray
@@ -163,8 +164,9 @@ class Source:
             if self.done:
                 return
             rows = journal.decode(logged, query.dim, self._sequence)
-            self._skip(read, size, rows, query)
-            yield from self._blocks(read, size, rows, query, tally)
+            sealed = size if self._offset else searched(read, size)
+            self._skip(read, sealed, rows, query)
+            yield from self._blocks(read, sealed, rows, query, tally)
             yield from self._rows(rows, query, tally)
             if not alive:
                 if self._offset < size:

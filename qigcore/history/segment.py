@@ -46,12 +46,14 @@ _SEGMENT_MAGIC = b"\x93QIGSEG\n"
 _BLOCK_MAGIC = b"\x93QIGBLK\n"
 _SEGMENT = struct.Struct("<8sIB3xI")
 _BLOCK = struct.Struct("<8sIB3xIIQIIQQddd")
+_VERSION = bytes([FORMAT])
 _CHECKED_FROM = 12  # magic and CRC come first; the CRC covers the rest
 
 _MAX_HEADER = 1 << 16
 _MAX_TABLE = 1 << 20
 _MAX_RAW = 1 << 24  # unpacked bytes of a block, twice what a writer seals at most
 _WINDOW = 1 << 18
+_LOST = 1 << 25  # bytes, of which one block takes half at most
 
 
 class Damaged(ValueError):
@@ -206,10 +208,19 @@ def find_block(read: Read, offset: int, size: int, segment: int | None) -> Block
         window = read(min(_WINDOW + _BLOCK.size, size - offset), offset)
         at = window.find(_BLOCK_MAGIC)
         while at >= 0 and block is None:
-            block = block_at(window[at : at + _BLOCK.size], offset + at, size, segment)
+            if window[at + _CHECKED_FROM : at + _CHECKED_FROM + 1] == _VERSION:
+                block = block_at(window[at : at + _BLOCK.size], offset + at, size, segment)
             at = window.find(_BLOCK_MAGIC, at + 1)
         offset += _WINDOW
     return block
+
+
+def searched(read: Read, size: int) -> int:
+    """Up to where to look for blocks in a file that does not begin with an intact header.
+
+    All of it, if there is one in its first 32 MiB. Else it is no segment, and may be of any size.
+    """
+    return 0 if find_block(read, 0, min(size, _LOST), None) is None else size
 
 
 def last_block(read: Read, offset: int, size: int, segment: int | None) -> Block | None:

@@ -14,7 +14,7 @@ import numpy as np
 from qigcore.history import journal
 from qigcore.history.files import Window, held, opened
 from qigcore.history.reader import read_journal
-from qigcore.history.segment import Damaged, Header, TooNew, decode_header, find_block, last_block
+from qigcore.history.segment import Damaged, Header, TooNew, decode_header, find_block, last_block, searched
 from qigcore.history.standing import Standing
 
 
@@ -91,7 +91,7 @@ def _survey(path: Path, descriptor: int, logged: bool, dim: int) -> tuple[Segmen
         problem = str(error)
     identity = None if header is None else header.segment
     rows, first, last = 0, math.nan, math.nan
-    block = last_block(read, offset, size, identity)
+    block = last_block(read, offset, searched(read, size) if header is None else size, identity)
     if block is not None:
         dim = block.dim
         rows, last = block.next_sequence, block.peak
@@ -139,7 +139,8 @@ def dim_of(path: Path) -> int | None:
     """The dimension by a segment's first intact block or row, where its header is lost."""
     try:
         with opened(path) as descriptor:
-            block = find_block(Window(descriptor), 0, os.fstat(descriptor).st_size, None)
+            read = Window(descriptor)
+            block = find_block(read, 0, searched(read, os.fstat(descriptor).st_size), None)
             return journal.dim_of(read_journal(path)) if block is None else block.dim
     except OSError:
         return None

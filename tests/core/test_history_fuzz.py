@@ -11,10 +11,8 @@ from __future__ import annotations
 import functools
 import math
 import os
-import resource
 import struct
 import tempfile
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -34,10 +32,9 @@ from qigcore.history.columns import CONSTANT, FLOATS, NAMES, NUMBERS, TEXTS, Col
 from qigcore.rows import REGIMES, Batch
 
 from . import truth
+from .limits import little_memory, little_time
 from .stores import abandon, file_of
 
-MEMORY = 256 << 20
-SECONDS = 10.0
 LONG = int(os.environ.get("QIGHEAL_FUZZ", "0"))
 DRAWN = settings(
     max_examples=LONG or 100,
@@ -51,15 +48,9 @@ _FRAME = journal._FRAME
 
 
 @pytest.fixture(autouse=True)
-def little_memory() -> Iterator[None]:
-    """No test here may take more than `MEMORY` on top of what the process has."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, before[1]))
-    try:
+def bounded() -> Iterator[None]:
+    with little_memory():
         yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @functools.cache
@@ -79,21 +70,20 @@ def intact(precision: str) -> tuple[bytes, bytes]:
 def read_all(folder: Path) -> None:
     """Everything that a reader can ask of a store: it answers, and answers with what a row can be."""
     reader = History.read_only(folder)
-    before = time.process_time()
-    for columns in (None, ("phi",), ("code", "basin_coords")):
-        for batch in reader.scan(columns=columns):
+    with little_time():
+        for columns in (None, ("phi",), ("code", "basin_coords")):
+            for batch in reader.scan(columns=columns):
+                look(batch, reader.dim)
+        for batch in reader.scan(3.0, 9.0):
             look(batch, reader.dim)
-    for batch in reader.scan(3.0, 9.0):
-        look(batch, reader.dim)
-    look(reader.last(4), reader.dim)
-    for batch in reader.follow(stop=lambda: True):
-        look(batch, reader.dim)
-    assert all(count >= 0 for count in msgspec.structs.astuple(reader.damage)[:-1])
-    for info in reader.segments():
-        assert info.rows >= 0
-    with suppress(HistoryError):  # of another kind than the writer's
-        History(folder, dim=truth.DIM).close()
-    assert time.process_time() - before < SECONDS
+        look(reader.last(4), reader.dim)
+        for batch in reader.follow(stop=lambda: True):
+            look(batch, reader.dim)
+        assert all(count >= 0 for count in msgspec.structs.astuple(reader.damage)[:-1])
+        for info in reader.segments():
+            assert info.rows >= 0
+        with suppress(HistoryError):  # of another kind than the writer's
+            History(folder, dim=truth.DIM).close()
 
 
 def look(batch: Batch, dim: int) -> None:
@@ -351,6 +341,5 @@ def test_a_journal_longer_than_any_writer_makes_one_is_read_in_part(tmp_path: Pa
         for _ in range(100):
             file.write(frame * 10_000)
     reader = History.read_only(tmp_path)
-    before = time.process_time()
-    assert sum(len(batch) for batch in reader.scan()) == 1  # all have one sequence number
-    assert time.process_time() - before < SECONDS
+    with little_time():
+        assert sum(len(batch) for batch in reader.scan()) == 1  # all have one sequence number
