@@ -289,3 +289,31 @@ history.close()
     line = [sys.executable, "-W", "error", "-c", PREAMBLE + script, str(tmp_path)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_healing_pass_on_a_full_disk_is_refused_and_the_next_one_opens_the_change(disk: Path) -> None:
+    script = """
+from qigheal.errors import QighealError
+from tests.heal.test_engine import engine, sick
+from tests.heal.toyhost import ToyHost, git
+
+toy = ToyHost(disk.parent)
+mount("-t", "tmpfs", "-o", "size=2m,mode=755", "tmpfs")
+toy.store = store
+sick(toy)
+healer = engine(toy)
+before = healer.ledger.entries()
+healer.on_step = lambda stage, _: fill() if stage == "diagnosis" else None
+try:
+    raise AssertionError(healer.check_and_heal().message)
+except QighealError as error:
+    assert "the space on the disk" in str(error) and str(store) in str(error), error
+assert git(toy.path, "branch", "--list", "qigheal/*") == ""
+empty()
+assert healer.ledger.verify() == () and healer.ledger.entries()[: len(before)] == before
+healer.on_step = lambda stage, _: None
+result = healer.check_and_heal()
+assert [change.state for change in result.changes] == ["open"], result.message
+assert healer.ledger.verify() == ()
+"""
+    run(script, disk)
