@@ -188,8 +188,8 @@ class Writer:
                     f"{loss}: a signal handler interrupted a call that writes to {self._folder}, and cannot "
                     "wait for it; have the handler set a flag, and write when the call has returned"
                 )
-            self._busy = True
             try:
+                self._busy = True
                 yield
             except OSError as error:
                 remedy = _REMEDIES.get(error.errno or 0, "see to the disk")
@@ -238,32 +238,33 @@ class Writer:
         data = encode_header(
             Header(identity, self._dim, self._geometry, self._precision, host, pid, created, first)
         )
+        size = len(data)
         pair = create_pair(path, data)
         self.release()  # not before: until there are new files, the old ones may be put back
         self._detach()
+        self._path, self._identity, self._segment_size, self._first = path, identity, size, first
         self._segment, self._journal = pair
-        self._path, self._identity, self._segment_size, self._first = path, identity, len(data), first
 
     def _log(self, part: Part) -> None:
         known = dict(self._known)
-        parts = [*self._parts, part] if self._carried else [part]
+        held = [*self._parts, part]
+        parts = held if self._carried else [part]
         heads = np.concatenate([recode(part.heads, part.names, known) for part in parts])
         basins = np.concatenate([part.basins for part in parts])
         sequence = self._sealed + (0 if self._carried else self._pending)
         data = encode_names(list(known)[len(self._known) :], len(self._known), self._sealed)
         data += encode_rows(heads, basins, sequence, self._sealed)
+        size, pending = self._journal_size + len(data), self._pending + len(part.heads)
         try:
             write_all(self._journal, data)
             if self._sync:
                 self._force()
+            # No call in between: an exception out of a signal handler comes before all of this or after.
+            self._journal_size, self._pending, self._parts, self._known = size, pending, held, known
+            self._carried = False
         except BaseException:
             self._take_back(self._journal, self._journal_size)
             raise
-        self._journal_size += len(data)
-        self._known = known
-        self._parts.append(part)
-        self._pending += len(part.heads)
-        self._carried = False
 
     def _force(self) -> None:
         """Force the journal to the disk; but first a cut of the segment, behind whose old end its rows would hide."""
@@ -300,11 +301,12 @@ class Writer:
                     data.clear()
             size += write_all(self._segment, data)
             os.fdatasync(self._segment)
+            # No call in between, as above.
+            self._sealed, self._floor, self._segment_size, self._cut = sequence, floor, size, False
+            self._parts, self._pending, self._known = [], 0, {"": 0}
         except BaseException:
             self._take_back(self._segment, self._segment_size)
             raise
-        self._sealed, self._floor, self._segment_size = sequence, floor, size
-        self._parts, self._pending, self._known, self._cut = [], 0, {"": 0}, False
         try:
             os.ftruncate(self._journal, 0)
             self._journal_size = 0
