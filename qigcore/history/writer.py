@@ -29,10 +29,11 @@ from qigcore.history.files import (
     in_place,
     journal_of,
     make_folder,
+    opened,
     segment_name,
     write_all,
 )
-from qigcore.history.journal import encode_names, encode_rows
+from qigcore.history.journal import MAX_JOURNAL, decode, encode_names, encode_rows
 from qigcore.history.segment import LEAST_ROWS, LOWEST, MOST_ROWS, Header, encode_header, rows_per_block
 from qigcore.rows import Array, FloatArray
 
@@ -209,6 +210,7 @@ class Writer:
                 self._seal(self._parts)
             self._let_go()
             self._detach()
+        self._pass_over_copied()
         self._create(part)
 
     def _in_place(self) -> bool:
@@ -217,6 +219,24 @@ class Writer:
             journal = journal_of(self._path)
             self._astray = not (in_place(self._path, self._segment) and in_place(journal, self._journal))
         return self._segment >= 0 and not self._astray
+
+    def _pass_over_copied(self) -> None:
+        """Forget pending rows that lie in a copy of these files, which somebody put in their place."""
+        if not (self._astray and self._parts and self._path.is_file()):
+            return
+        try:
+            with opened(journal_of(self._path)) as copy:
+                found = decode(os.pread(copy, MAX_JOURNAL, 0), self._dim, self._sealed).sequences
+                os.fdatasync(copy)
+        except OSError:
+            return
+        count = min(self._pending, int((found == self._sealed + np.arange(len(found))).cumprod().sum()))
+        parts, skip = [], count
+        for heads, basins, names in self._parts:
+            parts += [Part(heads[skip:], basins[skip:], names)] if skip < len(heads) else []
+            skip = max(0, skip - len(heads))
+        self._parts, self._pending, self._sealed = parts, self._pending - count, self._sealed + count
+        self._known = {"": 0}
 
     def _let_go(self) -> None:
         """Close the files, and remove the journal when nothing is in it."""
@@ -274,9 +294,11 @@ class Writer:
         os.fdatasync(self._journal)
 
     def _seal_pending(self) -> None:
-        if self._parts:
-            if not self._in_place():
+        if self._parts and not self._in_place():
+            self._pass_over_copied()
+            if self._parts:
                 self._create()
+        if self._parts:
             self._seal(self._parts)
 
     def _seal(self, parts: list[Part]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -303,6 +304,34 @@ def test_a_folder_that_is_put_back_as_it_was_holds_every_row_once(path: Path) ->
     assert counted(history.scan()) == list(range(312))
     assert len(history.segments()) == 1
     history.close()
+
+
+@pytest.mark.parametrize("then", ["append", "flush", "seal", "close"])
+@pytest.mark.parametrize("sealed", [0, 300])
+def test_a_folder_that_is_restored_from_a_copy_holds_every_row_once(
+    path: Path, sealed: int, then: str
+) -> None:
+    history = History(path, dim=3)
+    append(history, 300)
+    append(history, 10, start=300)
+    shutil.copytree(path, path.with_name("copy"))
+    append(history, 5, start=310)
+    if sealed:
+        append(history, sealed, start=315)
+        append(history, 5, start=615)
+    shutil.rmtree(path)
+    shutil.copytree(path.with_name("copy"), path)
+    if then == "append":
+        append(history, 3, start=1000)
+    else:
+        getattr(history, then)()
+    # What was sealed since the copy was made is gone with the folder; what is pending is not, nor is it there twice.
+    pending = [*range(615, 620)] if sealed else [*range(310, 315)]
+    found = counted(History.read_only(path).scan())
+    assert found == [*range(310), *pending, *([1000, 1001, 1002] if then == "append" else [])]
+    history.close()
+    assert counted(History.read_only(path).scan()) == found
+    assert not history.damage
 
 
 def test_what_a_flush_returns_for_is_in_the_folder(path: Path) -> None:
