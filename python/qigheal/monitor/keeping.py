@@ -14,9 +14,12 @@ from qigheal.settings import MonitorSettings
 EVERY_S = 3600.0
 """Between two looks. A segment covers a day or 64 MiB, so that looking more often would find nothing to do."""
 
+AGAIN_S = 60.0
+"""After a look that failed: a folder that is not there yet, or a disk that was away, is no reason to wait an hour."""
+
 
 class Keeper:
-    """Looks when it is called for the first time, and then every hour. Never raises.
+    """Looks when it is called for the first time, and then every hour; after a failure sooner. Never raises.
 
     Attributes: failures (looks that failed), failure (why the last one did; "" when it went well).
     """
@@ -41,5 +44,6 @@ class Keeper:
             self._history.expire(keep_s=self._keep_s, keep_bytes=self._keep_bytes)
             self.failure = ""
         except Exception as error:  # whatever it is, it is not the host's to handle
+            self._next = now + AGAIN_S
             self.failures += 1
             self.failure = str(error) or type(error).__name__
