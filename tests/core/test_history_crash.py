@@ -68,12 +68,14 @@ class Author:
         except HistoryError:
             self._tape.say(Said("refused", self._who, labels))
             return False
-        self._tape.say(Said("stored", self._who, labels))
         calls = self._tape.calls[before:]
-        if self._safe or any(call.kind == "force" and call.path.endswith(".qigh") for call in calls[1:]):
-            sealed = any(call.kind == "cut" and call.at == 0 for call in calls)
-            if self._safe or sealed:
-                self._tape.say(Said("safe", self._who))
+        sealed = any(call.kind == "cut" and call.at == 0 for call in calls)
+        logged = [call.path for call in calls if call.kind == "write"][-1].endswith(".journal")
+        if sealed and logged:  # those before, when a segment has had its day
+            self._tape.say(Said("safe", self._who))
+        self._tape.say(Said("stored", self._who, labels))
+        if self._safe or (sealed and not logged):
+            self._tape.say(Said("safe", self._who))
         return True
 
     def make_safe(self, call: Callable[[], None]) -> None:
@@ -105,7 +107,7 @@ class Claims:
         elif said.what == "leaving":
             self.leaving |= set(said.labels)
         else:
-            self.safe |= set(mine)
+            self.safe |= set(mine) - self.asked
 
     @property
     def stored(self) -> set[int]:
@@ -119,6 +121,7 @@ def lived(root: Path, life: Life, precision: str, durability: str) -> list[Call]
     """The tape of a life in `root`; what it recorded makes the folder that the life has left."""
     root.mkdir()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "_GROUP", 1 << 14)  # several writes to a seal of many blocks
         tape = Tape(root, patch)
         life(tape, root / STORE, precision, durability)
     disk = Disk()
@@ -159,6 +162,11 @@ def life_of_one(tape: Tape, path: Path, precision: str, durability: str) -> None
             tape.room = 1 << 60
             if not kept and count < 300:
                 one.append(*rows)  # as the monitor's thread does, which keeps them
+    tape.room = 60_000
+    refused = some(2000)  # of these a block or two are whole when the disk is full
+    assert not one.append(*refused)
+    tape.room = 1 << 60
+    one.append(*refused[:5])
     late = some(60)
     for start in (40, 20, 0):
         one.append(*late[start : start + 20])
@@ -199,6 +207,10 @@ def life_of_several(tape: Tape, path: Path, precision: str, durability: str) -> 
     three.make_safe(three.history.seal)
     two.append(*some(7))
     three.append(*some(7))
+    for days in (1, 2):  # a segment ends with its day
+        two.append(*(86_400 * days + each for each in some(3)))
+        three.append(*(86_400 * days + each for each in some(1)))
+    two.make_safe(two.history.flush)
 
 
 def life_of_upkeep(tape: Tape, path: Path, precision: str, durability: str) -> None:
