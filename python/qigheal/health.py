@@ -265,12 +265,18 @@ def _message(fired: Fired) -> str:
     if rule.counts:
         beyond = f" above {_short(limit, places)}{unit}" if rule.kind == "drift" else ""
         return f"{what}: {fired.value:.0f} > {rule.count} of the last {MIN_SNAPSHOTS} snapshots{beyond}"
-    while places < 12 and f"{value:.{places}f}" == f"{limit:.{places}f}":
+    while places < 12 and _number(value, places) == _number(limit, places):
         places += 1  # "0.650 < 0.65" would read as a fault of ours
-    return f"{what}: {value:.{places}f} {'<' if rule.side == 'below' else '>'} {_short(limit, places)}{unit}"
+    sign = "<" if rule.side == "below" else ">"
+    return f"{what}: {_number(value, places)} {sign} {_short(limit, places)}{unit}"
+
+
+def _number(value: float, places: int) -> str:
+    """With so many decimals, or from a million on with six digits more: at most 18, not 309 of them."""
+    return f"{value:.{places}f}" if abs(value) < 1e6 else f"{value:.{places + 6}g}"
 
 
 def _short(limit: float, places: int) -> str:
     """A limit without trailing zeros, with a digit more than the value beside it."""
-    text = f"{limit:.{places + 1}f}"
-    return text.rstrip("0").rstrip(".")
+    text = _number(limit, places + 1)
+    return text.rstrip("0").rstrip(".") if abs(limit) < 1e6 else text

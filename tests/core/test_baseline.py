@@ -87,6 +87,35 @@ def test_a_steady_signal_gets_the_floor(name: str, column: str, value: float, ha
     assert band.low == pytest.approx(max(value - half, 0.0) if name != "kappa" else value - half)
 
 
+def test_a_step_widens_no_band_of_growth() -> None:
+    # A cache filled once while healthy was learned must not hide the leak that comes later.
+    memory = np.random.default_rng(3).normal(0, 1.0, 200)
+    before = Baseline.learn(window(memory_mb=memory)).bands["memory"]
+    after = Baseline.learn(window(memory_mb=memory + 500.0 * (np.arange(200) >= 100))).bands["memory"]
+    assert after.high == pytest.approx(before.high, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "values", "largest"),
+    [
+        ("κ", "kappa_eff", 1e300 * (1 + np.arange(200) / 1e3), "1.2e+300"),
+        ("κ", "kappa_eff", 1.7e308 * (-1.0) ** np.arange(200), "1.7e+308"),
+        ("latency", "avg_latency_ms", 1e160, "1e+160"),
+        ("memory", "memory_mb", 1.7e308 * (np.arange(200) % 2), "1.7e+308"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_of_values_too_large_nothing_is_learned_and_a_note_says_so(
+    name: str, column: str, values: object, largest: str
+) -> None:
+    baseline = Baseline.learn(window(**{column: values}))
+    assert len(baseline.bands) == 5
+    assert f"{name} went up to {largest}: too large to learn a band from" in baseline.notes
+    assert all(math.isfinite(band.low) and math.isfinite(band.high) for band in baseline.bands.values())
+    largest_learned = Baseline.learn(window(**{column: 1e100 * (np.arange(200) % 2)}))
+    assert len(largest_learned.bands) == 6
+
+
 def test_bands_end_where_the_metric_ends() -> None:
     bands = Baseline.learn(window(phi=1.0, error_rate=0.999)).bands
     assert bands["phi"].high == 1.0

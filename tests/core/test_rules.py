@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from qigcore.baseline import Baseline
 from qigcore.errors import InvalidLimit
+from qigcore.geometry import distances
 from qigcore.rows import BIT, HEAD, Array, Batch
 from qigcore.rules import (
     SEVERITY,
@@ -226,6 +227,56 @@ def test_learned_bands_are_the_limits() -> None:
         ({"regime": 2}, {"breakdown": "critical"}),
     ):
         assert kinds(heads(20, **{**fine, **columns}), rules) == expected, columns
+
+
+def steady(n: int, rho: float, rng: np.random.Generator) -> Array:
+    """Standard normal values, each correlated with the one before by rho. Shape [n]."""
+    values = rng.normal(size=n)
+    for i in range(1, n):
+        values[i] = rho * values[i - 1] + math.sqrt(1 - rho * rho) * values[i]
+    return values
+
+
+@pytest.mark.parametrize(
+    ("learned_from", "rho", "share"), [(300, 0.0, 0.005), (300, 0.5, 0.006), (60, 0.0, 0.006)]
+)
+def test_a_healthy_host_is_seldom_told_of_a_fault(learned_from: int, rho: float, share: float) -> None:
+    """Every learned rule, on hosts that stay as they were: each host's noise, 20 hosts, 1,000 checks each."""
+    told: dict[str, list[float]] = {}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n = learned_from + 1000
+        rows = heads(n, timestamp=np.arange(float(n)))
+        for name, (mean, sd) in {
+            "phi": (0.75, 0.01),
+            "kappa_eff": (64.0, 2.0),
+            "error_rate": (0.02, 0.004),
+            "avg_latency_ms": (20.0, 5.0),
+            "memory_mb": (1000.0, 20.0),
+        }.items():
+            rows[name] = np.maximum(mean + sd * steady(n, rho, rng), 0.0)
+        basins = np.exp(0.1 * np.stack([steady(n, rho, rng) for _ in range(4)], axis=1))
+        first = slice(0, learned_from)
+        baseline = Baseline.learn(Batch.of_rows(rows[first], basins[first], ("",)))
+        rows["basin_drift"] = distances(basins, baseline.point)
+        for rule in learned_rules(baseline).rules:
+            alone = RuleSet(rules=(rule,), state="learned")
+            severity = severities(rows[learned_from:], alone)
+            told.setdefault(rule.kind, []).append(np.count_nonzero(severity) / 1000)
+    assert told.keys() == {
+        "phi_low", "phi_high", "kappa_off", "drift", "errors", "latency", "memory", "breakdown", "unmeasurable",
+    }  # fmt: skip
+    assert {kind: found for kind, shares in told.items() if (found := np.mean(shares)) > share} == {}
+
+
+def test_a_leak_beyond_the_noise_of_a_learned_host_is_told() -> None:
+    rng = np.random.default_rng(1)
+    memory = rng.normal(1000.0, 1.0, 400)
+    memory[300:] += np.arange(100.0)
+    rows = heads(400, memory_mb=memory)
+    rules = learned_rules(Baseline.learn(Batch.of_rows(rows[:300], np.ones((300, 4)), ("",))))
+    assert kinds(rows[:300], rules) == {}
+    assert severities(rows, rules)[320:].all()
 
 
 def test_the_ceiling_holds_whatever_was_learned() -> None:

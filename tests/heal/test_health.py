@@ -16,7 +16,7 @@ from qigcore.constants import KAPPA_STAR
 from qigcore.errors import BaselineError, InvalidBasin
 from qigcore.recorder import Recorder
 from qigcore.rows import BIT, HEAD, Array, Batch, FloatArray
-from qigcore.rules import RuleSet
+from qigcore.rules import RuleSet, absolute_rules
 from qigheal.health import assess, remeasure, replay, rules_for, trend_of
 from qigheal.records import SEVERITIES, HealthReport
 from qigheal.settings import MonitorSettings
@@ -71,6 +71,9 @@ def test_a_healthy_report() -> None:
         ({"basin_drift": 1.5}, "basin drift rising: 1.500 > 1.4 rad"),
         ({"error_rate": 0.08}, "error rate: 8.0 > 5 %"),
         ({"avg_latency_ms": 2500.0}, "latency: 2500.0 > 2000 ms"),
+        ({"avg_latency_ms": 2345678.9}, "latency: 2345679 > 2000 ms"),
+        ({"avg_latency_ms": 1e300}, "latency: 1e+300 > 2000 ms"),
+        ({"kappa_eff": -1.7e307}, "κ off: -1.7e+307 < 54.21"),
         ({"memory_mb": 12.0 * np.arange(20)}, "memory growing: 12.0 > 10 MB per snapshot"),
         ({"regime": 2}, "regime breakdown: 10 > 3 of the last 10 snapshots"),
         ({"repaired": BIT["phi"]}, "unmeasurable, values repaired: 10 > 3 of the last 10 snapshots"),
@@ -80,6 +83,12 @@ def test_messages_give_the_value_and_the_limit(columns: dict[str, object], issue
     found = report(**columns)
     assert found.issues == (issue,)
     assert not found.healthy
+
+
+def test_limits_of_millions_keep_their_zeros() -> None:
+    rules = absolute_rules(latency_max_ms=2e6)
+    assert report(rules=rules, avg_latency_ms=3e6).issues == ("latency: 3000000 > 2000000 ms",)
+    assert report(rules=rules, avg_latency_ms=2e6 + 0.01).issues == ("latency: 2000000.01 > 2000000 ms",)
 
 
 def test_one_finding_a_kind_the_most_severe_and_worst_first() -> None:
