@@ -53,6 +53,8 @@ class JsonText:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
+                if end - self._at > self._limit:  # pieces are read whole, and may hold more than that
+                    raise self._too_long()
                 if self._ended or end + _LONGEST_TAIL < len(self._text):
                     self._at = end
                     return value
@@ -61,8 +63,8 @@ class JsonText:
                     raise self._error(error.msg.removesuffix(" at"), error.pos) from None
             except RecursionError:
                 raise self._error("nested beyond reason") from None
-            if len(self._text) - self._at > self._limit:
-                raise self._error(f"no value within {self._limit} characters")
+            if len(self._text) - self._at > self._limit + _LONGEST_TAIL:
+                raise self._too_long()
             self._read()
 
     def items(self) -> Iterator[str]:
@@ -99,6 +101,9 @@ class JsonText:
         self._ended = not piece
         self._passed += self._at
         self._text, self._at = held + self._utf8.decode(piece, self._ended), 0
+
+    def _too_long(self) -> ValueError:
+        return self._error(f"no value within {self._limit} characters")
 
     def _error(self, what: str, at: int | None = None) -> ValueError:
         return ValueError(f"{what} at character {self._passed + (self._at if at is None else at)}")

@@ -5,9 +5,9 @@ basin is columns basin_00, basin_01 and so on; repaired fields are separated by 
 cell is a figure that was not reported.
 
 Module names and code hashes are a service's text, and a spreadsheet takes a cell that begins with
-= + - or @ for a formula and computes it. Such a text gets one ' in front, which tells spreadsheets that
-it is text; so does a text that begins with ' itself, so that a reader who takes one leading ' off every
-text has what was stored.
+= + - or @, or with such a character behind others that nobody sees, for a formula and computes it. Such a
+text gets one ' in front, which tells spreadsheets that it is text; so does a text that begins with '
+itself, so that a reader who takes one leading ' off every text has what was stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ import numpy as np
 from qigcore.history.fields import OPTIONAL, POINTERS, microseconds, numbered, repaired
 from qigcore.rows import REGIMES, Batch, FloatArray
 
-_RISKY = re.compile(r"\s*[=+\-@'＝＋－＠]|[\t\r\n]")
+_RISKY = re.compile(r"[=+\-@'＝＋－＠]")
+_BLANK = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Characters that print as nothing, and that Unicode calls printable: joiners, fillers, variation selectors."""
 
 
 def write(file: BinaryIO, batches: Iterable[Batch], columns: Iterable[str], dim: int) -> int:
@@ -45,7 +49,12 @@ def write(file: BinaryIO, batches: Iterable[Batch], columns: Iterable[str], dim:
 
 def harmless(text: str) -> str:
     """The text, with ' in front where a spreadsheet could take it for anything else; reversible."""
-    return f"'{text}" if _RISKY.match(text) else text
+    seen = next((at for at, character in enumerate(text) if not _unseen(character)), len(text))
+    return f"'{text}" if text[:1] in ("\t", "\r", "\n") or _RISKY.match(text, seen) else text
+
+
+def _unseen(character: str) -> bool:
+    return not character.isprintable() or character.isspace() or _BLANK.match(character) is not None
 
 
 def _headings(name: str, dim: int) -> list[str]:

@@ -13,8 +13,10 @@ snapshot in which something was.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -136,7 +138,7 @@ class Earlier:
     def _walk(self, found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The snapshots, one by one; all else goes into `found` and `repaired`."""
         try:
-            with self.path.open("rb") as file:
+            with _opened(self.path) as file:
                 status = os.fstat(file.fileno())
                 stamp = status.st_ino, status.st_size, status.st_mtime_ns
                 if self._stamp not in (None, stamp):
@@ -167,7 +169,8 @@ class Earlier:
         seen: dict[tuple[str, ...], tuple[str, ...]] = {}
         for position in text.items():
             names = text.value()
-            if not position.isdecimal() or not isinstance(names, list) or not set(names) <= {*REPAIRABLE}:
+            listed = isinstance(names, list) and all(isinstance(name, str) for name in names)
+            if not position.isdecimal() or not listed or not set(names) <= {*REPAIRABLE}:
                 raise ValueError(f"repaired: expected position → names of fields, got {position!r}")
             kept = tuple(names)
             self.repaired[int(position)] = seen.setdefault(kept, kept)
@@ -177,6 +180,17 @@ class Earlier:
             f"{self.path}: expected the JSON of save_history(), an object with a list of snapshots, "
             f"got: {error}"
         )
+
+
+def _opened(path: Path) -> BinaryIO:
+    """To read. A pipe is refused, which could not be read twice, and not waited for. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(kind, os.strerror(kind) if kind == errno.EISDIR else "it is no regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def save(path: str | os.PathLike[str], batches: Iterable[Batch], limits: Limits) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from qigcore.errors import HistoryError, MissingExtra
 from qigcore.history import csvtext, earlier
 from qigcore.history.fields import EXPORTED, outside
-from qigcore.history.files import JOURNAL_SUFFIX, SEGMENT_SUFFIX, replacing
+from qigcore.history.files import JOURNAL_SUFFIX, SEGMENT_SUFFIX, replacing, resolved
 from qigcore.rows import Batch
 
 if TYPE_CHECKING:
@@ -41,7 +41,11 @@ def export(
     """`History.export`, which documents it."""
     target = Path(path)
     kind = _format(target, format)
-    _check_place(target, history.path)
+    try:
+        place = resolved(target)
+    except OSError as error:
+        raise HistoryError(f"{target}: cannot be written: {error.strerror}") from error
+    _check_place(target, place, history.path)
     asked = [columns] if isinstance(columns, str) else None if columns is None else list(columns)
     if kind == "json" and asked is not None:
         raise HistoryError("columns: the JSON of the earlier modules has all of its own; leave them out")
@@ -56,7 +60,7 @@ def export(
                 return earlier.write(file, batches, limits)
             if kind == "csv":
                 return csvtext.write(file, batches, chosen, history.dim)
-            return _arrow(kind, file, batches, chosen, history, target.resolve().parent)
+            return _arrow(kind, file, batches, chosen, history, place.parent)
     except OSError as error:
         raise HistoryError(f"{target}: cannot be written: {error.strerror or error}") from error
 
@@ -72,8 +76,7 @@ def _format(target: Path, given: str | None) -> str:
     return kind
 
 
-def _check_place(target: Path, folder: Path) -> None:
-    place = target.resolve()
+def _check_place(target: Path, place: Path, folder: Path) -> None:
     if place.parent == folder.resolve() and (
         place.suffix in (SEGMENT_SUFFIX, JOURNAL_SUFFIX) or place.name in _OWN_NAMES
     ):

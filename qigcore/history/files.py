@@ -9,6 +9,7 @@ import datetime
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
@@ -135,24 +136,46 @@ def write_all(descriptor: int, data: bytes | bytearray) -> int:
     return done
 
 
+def resolved(path: Path) -> Path:
+    """Where a path leads by its links, whether or not anything is there. Raises OSError where they turn in a circle."""
+    place = Path(os.path.realpath(path))
+    if place.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return place
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes its name when the block ends; where it raises, what had the name stays.
 
-    What is there already must be a file; a link to one is followed. Raises OSError.
+    What is there already must be a file; a link to one is followed. A new file is for this user alone, as
+    the store is; one that is replaced hands on its permissions. Raises OSError.
     """
-    path = path.resolve()
-    if path.exists() and not path.is_file():
+    path = resolved(path)
+    before = path.stat() if path.exists() else None
+    if before is not None and not stat.S_ISREG(before.st_mode):
         raise OSError(errno.EINVAL, "it is there and no file", str(path))
     scratch = path.with_name(f".{os.urandom(8).hex()}.part")
     try:
-        with scratch.open("xb") as file:
+        with os.fdopen(os.open(scratch, _CREATE, 0o600), "wb") as file:
+            if before is not None:
+                _hand_on(before, file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _hand_on(before: os.stat_result, descriptor: int) -> None:
+    """The permissions of one file to another; those of a group only if it stays the same group."""
+    mode = stat.S_IMODE(before.st_mode) & 0o777
+    try:
+        os.fchown(descriptor, -1, before.st_gid)
+    except PermissionError:
+        mode &= ~0o070
+    os.fchmod(descriptor, mode)
 
 
 @contextmanager

@@ -208,13 +208,20 @@ def test_csv_is_read_by_others_as_it_was_stored(history: History, stored: Batch,
         "'=1",
         "'",
         "\N{NO-BREAK SPACE}=1",
+        "\ufeff=1",
+        "\u200b=1",
+        "\u200b \u2060\ufe0f\u3164+1",
+        "\0-1",
+        "\u00ad'",
     ],
 )
 def test_no_text_of_a_service_is_a_formula(dangerous: str) -> None:
     assert harmless(dangerous) == "'" + dangerous
 
 
-@pytest.mark.parametrize("plain", ["", "a1b2c3d4", "digits.service", "a=b", "1-2", "Φ", "a'b"])
+@pytest.mark.parametrize(
+    "plain", ["", "a1b2c3d4", "digits.service", "a=b", "1-2", "Φ", "a'b", "\ufeff", "\u200ba=b"]
+)
 def test_other_text_is_left_alone(plain: str) -> None:
     assert harmless(plain) == plain
 
@@ -233,6 +240,23 @@ def test_a_range_of_time_and_some_columns(history: History, stored: Batch, tmp_p
     assert (tmp_path / "some.csv").read_text().split() == ["phi", *map(repr, within.phi.tolist())]
     history.export(tmp_path / "some.json", start=start, end=end)
     assert len(json.loads((tmp_path / "some.json").read_text())["snapshots"]) == len(within)
+
+
+def test_a_file_is_private_until_somebody_makes_it_otherwise(history: History, tmp_path: Path) -> None:
+    path = tmp_path / "all.csv"
+    for mode in (0o600, 0o640, 0o604):
+        if path.exists():
+            path.chmod(mode)
+        history.export(path)
+        assert path.stat().st_mode & 0o7777 == mode
+
+
+def test_a_link_to_itself_is_refused(history: History, tmp_path: Path) -> None:
+    path = tmp_path / "loop.csv"
+    path.symlink_to(path)
+    with pytest.raises(HistoryError, match=r"loop\.csv: cannot be written: Too many levels"):
+        history.export(path)
+    assert os.listdir(tmp_path) == ["loop.csv"]
 
 
 @pytest.mark.parametrize("kind", FORMATS)

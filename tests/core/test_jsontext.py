@@ -105,6 +105,12 @@ def test_one_value_may_not_take_all_memory(monkeypatch: pytest.MonkeyPatch) -> N
     assert endless.tell() < 50_000
 
 
+def test_a_value_that_a_piece_holds_whole_may_not_be_longer_either() -> None:
+    assert walked(b'{"a": "' + b"x" * 998 + b'"}', limit=1000)[0]["a"] == "x" * 998
+    with pytest.raises(ValueError, match="no value within 1000 characters at character 6"):
+        walked(b'{"a": "' + b"x" * 999 + b'"}', limit=1000)
+
+
 def test_what_was_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsontext, "_PIECE", 1000)
     text = JsonText(io.BytesIO(json.dumps({"many": list(range(100_000))}).encode()))

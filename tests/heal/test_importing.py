@@ -213,6 +213,7 @@ BROKEN: dict[str, tuple[Callable[[str], str], str]] = {
     "geometry": (lambda text: text[:-1] + ', "geometry": "torus"}', "torus"),
     "no basins": (lambda text: each(text, lambda i, f: f | {"basin_coords": "none"}), "basin"),
     "repaired": (lambda text: text[:-1] + ', "repaired": {"0": ["psi"]}}', "repaired"),
+    "repaired lists": (lambda text: text[:-1] + ', "repaired": {"0": [[1]]}}', "names of fields"),
     "deep": (lambda text: '{"phi_min": ' + "[" * 100_000, "nested"),
 }
 
@@ -263,6 +264,13 @@ def test_basins_of_another_length_and_files_that_are_not_there(store: Path, file
     with pytest.raises(HistoryError, match="cannot be read: Is a directory"):
         import_file(store, store)
     assert tree(store) == before
+
+
+def test_a_pipe_is_refused_and_not_waited_for(store: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(HistoryError, match="cannot be read: it is no regular file"):
+        import_file(tmp_path / "pipe", store)
+    assert not store.exists()
 
 
 def test_signed_basins_are_not_repaired_away_on_the_simplex(store: Path, file: Path) -> None:
