@@ -29,6 +29,7 @@ __all__ = [
     "HOLD",
     "LOOK_BACK",
     "MIN_SNAPSHOTS",
+    "REACH",
     "UNMEASURABLE",
     "Fired",
     "Rule",
@@ -49,6 +50,12 @@ HOLD = 5
 
 LOOK_BACK = MIN_SNAPSHOTS + HOLD - 1
 """Snapshots that decide the present severity: five positions of ten snapshots each."""
+
+REACH = 10_000
+"""Snapshots that a service looks back through for the beginning of what has lasted.
+
+A check stays below a millisecond or two then, however large the ring is: it keeps other threads waiting.
+"""
 
 UNMEASURABLE = 3
 """Of ten snapshots, how many may be unusable."""

@@ -45,6 +45,8 @@ class Finding(Record, frozen=True):
     limit: float
     severity: Severity
     message: str
+    # What has lasted longer than the snapshots looked at (a service looks at its last 10,000 at most) began
+    # earlier than `since` and has lasted more than `snapshots`.
     since: float | None = None  # Unix seconds of the first snapshot of the present run of it
     snapshots: int = 0  # how many snapshots it has lasted
     components: tuple[Share, ...] = ()

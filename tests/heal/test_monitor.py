@@ -203,6 +203,17 @@ def test_a_finding_began_where_it_began_however_long_ago() -> None:
     assert (finding.since, finding.snapshots) == (2e9, 1500)
 
 
+def test_of_what_began_long_ago_the_last_ten_thousand_tell() -> None:
+    host, basin = monitor(history_size=20_000, learn_after=20_000), states(1)[0]
+    for i in range(12_000):
+        host.capture(phi=0.75, kappa_eff=66.0, basin_coords=basin, error_rate=0.2, timestamp=1e9 + i)
+    (finding,) = host.check_health().findings
+    # Nothing fires before the tenth of them.
+    assert (finding.since, finding.snapshots) == (1e9 + 12_000 - 10_000 + 9, 10_000 - 9)
+    feed(host, 5_000, errors=0.2)
+    assert host.check_health().findings[0].snapshots == 9_991
+
+
 def test_a_drift_names_its_components() -> None:
     host = monitor()
     feed(host, 60)

@@ -18,7 +18,7 @@ from qigcore.errors import InvalidBasin, InvalidLimit
 from qigcore.history import History
 from qigcore.recorder import Recorder
 from qigcore.rows import Batch, FloatArray
-from qigcore.rules import LOOK_BACK, evaluate
+from qigcore.rules import LOOK_BACK, REACH, evaluate
 from qigcore.trends import Trend
 from qigheal.health import assess, column_of, direction_of, unseen
 from qigheal.monitor.codehash import code_hash as code_hash_of
@@ -199,8 +199,8 @@ class GeometricHealthMonitor:
             heads = recorder.heads(count)
             fired = evaluate(heads, rules)
             # Only when something is wrong: how far back it began, in steps, for the ring may be large.
-            while fired and count < recorder.capacity:
-                count *= 8
+            while fired and count < min(recorder.capacity, REACH):
+                count = min(count * 8, REACH)
                 heads = recorder.heads(count)
                 fired = evaluate(heads, rules)
                 if len(heads) < count or all(each.since_index >= LOOK_BACK for each in fired):
