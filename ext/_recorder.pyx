@@ -60,10 +60,11 @@ cdef enum:
 include "reported.pxi"
 include "snapshot.pxi"
 include "ring.pxi"
+include "alarms.pxi"
 
 
 @cython.final
-cdef class Recorder(_Ring):
+cdef class Recorder(_Watched):
     """A ring of the last `capacity` snapshots, written by `record()` and `capture()`.
 
     Parameters
@@ -90,13 +91,14 @@ cdef class Recorder(_Ring):
     each_row : callable or None
         Called with no arguments after every row. If it fails, the error goes to `sys.unraisablehook`
         and it is switched off; the host's request goes on.
+    mark : object
+        What `set_reference` was told with the reference; None before.
     """
 
     cdef readonly str geometry
     cdef readonly str on_invalid
     cdef readonly double linear_below
     cdef readonly double breakdown_from
-    cdef public object each_row
     cdef double* _scratch
     cdef double* _reference
     cdef bint _referenced
@@ -106,8 +108,7 @@ cdef class Recorder(_Ring):
     cdef uint16_t _code
     cdef uint16_t _module
     cdef int64_t[FIELDS + 2] _invalid  # by bit; then timestamp and module_name
-    cdef int64_t _alarm_at
-    cdef object _alarm
+    cdef readonly object mark
     cdef unsigned int _attempts  # the newest ones as bits, the last one lowest; 1: refused
     cdef int64_t _refused
     cdef int64_t _refusing_from
@@ -342,7 +343,9 @@ cdef class Recorder(_Ring):
         return 0.0
 
     cdef uint16_t _named(self, str field, object name) except? 0:
-        cdef int number = self._names.number(_text(field, name), LAST_NAME)
+        if not isinstance(name, str):
+            raise InvalidLimit(f"{field}: expected text, got {_seen(name)}")
+        cdef int number = self._names.number(str.__str__(name), LAST_NAME)
         if number < 0:
             raise InvalidLimit(f"{field}: expected at most {LONGEST_NAME} characters, got {len(name)}")
         return number
@@ -363,39 +366,6 @@ cdef class Recorder(_Ring):
             self._refusing_from = self.total + self._refused
         self._attempts = self._attempts << 1 | 1
         self._refused += 1
-
-    cdef int _announce(self) except -1:
-        if self.total >= self._alarm_at:
-            callback = self._alarm
-            self._alarm = None
-            self._alarm_at = INT64_MAX
-            _went_well(callback)
-        callback = self.each_row
-        if callback is not None and not _went_well(callback):
-            self.each_row = None
-        return 0
-
-    def on_total(self, total, callback):
-        """Calls `callback()` once, from the thread that records row number `total` − 1 (at once if it has).
-
-        One alarm is kept; a new one replaces it, and None for the callback clears it. A callback that
-        fails is reported to `sys.unraisablehook`; the host's request goes on.
-        """
-        self._alarm = callback
-        self._alarm_at = INT64_MAX if callback is None else total
-        if self.total >= self._alarm_at:
-            self._alarm = None
-            self._alarm_at = INT64_MAX
-            _went_well(callback)
-
-    def put_off(self, total):
-        """Lets the pending alarm ring later, at row number `total` − 1; never sooner, and never a new one.
-
-        Unlike `on_total` it is for other threads than those that record: an alarm that rings is left alone.
-        """
-        cdef int64_t later = total
-        if self._alarm is not None and later > self._alarm_at:
-            self._alarm_at = later
 
     @property
     def code_hash(self):
@@ -438,11 +408,14 @@ cdef class Recorder(_Ring):
         memcpy(cnp.PyArray_DATA(made), self._reference, self.dim * sizeof(double))
         return made
 
-    def set_reference(self, basin):
+    def set_reference(self, basin, mark=None):
         """Measures drift from `basin` on, and again for every row still in the ring.
 
         basin : array-like, shape=[dim], or None
             A state at any positive scale. None: the oldest good one in the ring, or else the next.
+        mark : object
+            Becomes `mark` in the same moment as drift is measured anew: whoever finds the same mark
+            before and after copying rows has rows measured from the reference that belongs to it.
 
         Raises InvalidBasin if it is no state of this geometry and dim.
         """
@@ -482,17 +455,7 @@ cdef class Recorder(_Ring):
             for i in range(rows):
                 self._heads[slot + i].basin_drift = drifts[i]
             number += rows
-
-
-cdef bint _went_well(object callback) except -1:
-    """Calls an observer; its failure must not reach the host's request."""
-    try:
-        callback()
-    except Exception as error:
-        PyErr_SetObject(type(error), error)
-        PyErr_WriteUnraisable(callback)
-        return False
-    return True
+        self.mark = mark
 
 
 QIG_RENAME(GeometricSnapshot, b"qigcore.recorder.GeometricSnapshot")

@@ -7,7 +7,7 @@ and the recorder decides what that means. Only BaseExceptions that are no Except
 # Years 1 to 9999, as ISO 8601 has them, less a day at each end: every local time can write those too.
 cdef double EARLIEST = -62135596800.0 + 86400.0
 cdef double LATEST = 253402300799.0 - 86400.0
-cdef str TIMESTAMPS = "Unix seconds or ISO 8601, years 1 to 9999"
+cdef str TIMESTAMPS = "Unix seconds or ISO 8601, from 0001-01-02 to 9999-12-30"
 cdef str MODULES = f"text of at most {LONGEST_NAME} characters, {LAST_MODULE} different ones at most"
 
 
@@ -55,6 +55,8 @@ cdef double _odd_number(object value) except? -1.0:
             return NAN
         # On request numpy makes a float of text, truth values, complex numbers and one-element arrays.
         if isinstance(value, (np.generic, np.ndarray)) and (value.ndim or value.dtype.kind not in "fiu"):
+            return NAN
+        if isinstance(value, np.ndarray) and _masked(value):
             return NAN
         return <double>value
     except Exception:
@@ -164,10 +166,12 @@ cdef object _array(object basin, Py_ssize_t most):
         return None
     if array.dtype.kind == "O" and array.ndim == 1:
         return _converted(array, most)
+    return None if _masked(array) else array
+
+
+cdef bint _masked(object array) except -1:
     ma = sys.modules.get("numpy.ma")  # where nobody loaded it, there are no masks
-    if ma is not None and isinstance(array, ma.MaskedArray) and ma.getmaskarray(array).any():
-        return None
-    return array
+    return ma is not None and isinstance(array, ma.MaskedArray) and bool(ma.getmaskarray(array).any())
 
 
 cdef object _converted(object items, Py_ssize_t most):

@@ -8,6 +8,7 @@ Nothing that is computed stands here, and nothing here treats a hypothesis as a 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import index
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -122,8 +123,12 @@ def running_coupling(scale: int) -> float:
     Known are the step from L = 3 to 4, and that β is about 0 from L = 4 on (the source document's
     corrections). Below L = 3 nothing was measured, so asking raises ValueError, as for what is no integer.
     """
-    if isinstance(scale, bool) or not isinstance(scale, int) or scale < 3:
+    try:
+        step = index(scale)  # of numpy's integers as well
+    except TypeError:
+        step = 0
+    if step < 3:
         raise ValueError(
             f"scale: expected an integer of at least 3 (nothing was measured below), got {scale!r}"
         )
-    return TABLE["BETA_3_TO_4" if scale == 3 else "BETA_FROM_4"].value
+    return TABLE["BETA_3_TO_4" if step == 3 else "BETA_FROM_4"].value

@@ -86,11 +86,28 @@ def test_the_defaults_are_those_of_the_table() -> None:
 
 def test_running_coupling() -> None:
     assert running_coupling(3) == 0.44
-    assert [running_coupling(scale) for scale in (4, 5, 64, 10**30)] == [0.0] * 4
+    assert [running_coupling(scale) for scale in (4, 5, 64, 10**30, np.uint8(9))] == [0.0] * 5
+    assert running_coupling(np.int64(3)) == 0.44
 
 
 @pytest.mark.parametrize(
-    "scale", [2, 0, -1, 3.0, 3.5, True, "3", None, Fraction(3), float("nan"), np.float64(3), 3 + 0j]
+    "scale",
+    [
+        2,
+        np.int64(2),
+        0,
+        -1,
+        3.0,
+        3.5,
+        True,
+        np.True_,
+        "3",
+        None,
+        Fraction(3),
+        float("nan"),
+        np.float64(3),
+        3 + 0j,
+    ],
 )
 def test_nothing_was_measured_below_three_nor_between(scale: object) -> None:
     with pytest.raises(ValueError, match="nothing was measured"):

@@ -2,6 +2,7 @@ import gc
 import math
 import pickle
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -323,3 +324,19 @@ def test_what_has_no_series_is_named():
             recorder.series(column, 3)
     with pytest.raises(TypeError):
         recorder.series(None, 3)
+
+
+@pytest.mark.parametrize("field", ["code_hash", "module_name"])
+def test_what_is_no_text_names_nothing(field):
+    with pytest.raises(InvalidLimit, match=f"^{field}: expected text, got 5$"):
+        Recorder(2, **{field: 5})
+
+
+def test_a_masked_number_is_none_and_nobody_is_warned():
+    recorder = Recorder(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for masked in (np.ma.masked, np.ma.array(0.7, mask=True)):
+            recorder.record(masked, 1.0, [1, 1])
+        recorder.record(np.ma.array(0.5), 1.0, [1, 1])
+    assert recorder.heads(3)["repaired"].astype(bool).tolist() == [True, True, False]

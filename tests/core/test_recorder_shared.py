@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
+from qigcore.errors import InvalidBasin
 from qigcore.recorder import Recorder
 
 NAN = math.nan
@@ -37,19 +38,21 @@ def test_an_alarm_rings_once_when_its_row_is_complete():
     assert seen == [(3, 3, 2.0)]
 
 
-def test_an_alarm_for_the_past_rings_at_once_and_a_new_one_replaces_the_old():
+def test_an_alarm_for_the_past_rings_with_the_next_row_and_a_new_one_replaces_the_old():
     recorder, seen = filled(5), []
     recorder.on_total(5, lambda: seen.append("past"))
+    assert seen == []  # at once, an alarm that sets the next one would call itself
+    recorder.record(0.5, 1.0, [1, 1, 1, 1])
     assert seen == ["past"]
     recorder.on_total(6, lambda: seen.append("replaced"))
-    recorder.on_total(7, lambda: seen.append("seven"))
+    recorder.on_total(8, lambda: seen.append("eight"))
     for _ in range(3):
         recorder.record(0.5, 1.0, [1, 1, 1, 1])
-    assert seen == ["past", "seven"]
-    recorder.on_total(9, lambda: seen.append("cleared"))
-    recorder.on_total(9, None)
+    assert seen == ["past", "eight"]
+    recorder.on_total(10, lambda: seen.append("cleared"))
+    recorder.on_total(10, None)
     recorder.record(0.5, 1.0, [1, 1, 1, 1])
-    assert seen == ["past", "seven"]
+    assert seen == ["past", "eight"]
 
 
 def test_an_alarm_may_set_the_next():
@@ -119,6 +122,57 @@ def test_a_failing_observer_is_reported_and_the_host_goes_on(where, monkeypatch)
     assert recorder.total == 4
     assert reported == [("disk full", fail)]
     assert recorder.each_row is None
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, Interrupted])
+def test_an_alarm_that_fails_rings_again_a_quarter_of_a_ring_later(error, monkeypatch):
+    reported, seen = [], []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reported.append(report.exc_type))
+    recorder = Recorder(4, capacity=40)
+
+    def fail():
+        seen.append(recorder.total)
+        if len(seen) < 3:
+            raise error
+
+    recorder.on_total(5, fail)
+    passed = []
+    for i in range(1, 61):
+        try:
+            recorder.record(0.5, 1.0, [1, 1, 1, 1])
+        except (KeyboardInterrupt, Interrupted):
+            passed.append(i)
+    assert seen == [5, 15, 25]
+    assert (reported, passed) == (([error] * 2, []) if error is OSError else ([], [5, 15]))
+    assert recorder.total == 60
+
+
+def test_an_alarm_that_fails_leaves_the_one_it_has_set(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: None)
+    recorder, seen = Recorder(4, capacity=40), []
+
+    def fail():
+        recorder.on_total(8, lambda: seen.append(recorder.total))
+        raise OSError
+
+    recorder.on_total(5, fail)
+    for _ in range(60):
+        recorder.record(0.5, 1.0, [1, 1, 1, 1])
+    assert seen == [8]
+
+
+def test_the_mark_changes_with_the_reference():
+    recorder, mark = filled(3), object()
+    assert recorder.mark is None
+    recorder.set_reference([1, 2, 3, 4], mark)
+    assert recorder.mark is mark
+    with pytest.raises(InvalidBasin):
+        recorder.set_reference([1, 2], object())
+    assert recorder.mark is mark
 
 
 def test_an_interrupt_in_an_observer_passes_and_the_row_stays():

@@ -110,7 +110,7 @@ def test_a_file_of_the_earlier_modules_is_read():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("timestamp", "soon", "Unix seconds or ISO 8601, years 1 to 9999, got 'soon'"),
+        ("timestamp", "soon", "Unix seconds or ISO 8601, from 0001-01-02 to 9999-12-30, got 'soon'"),
         ("phi", 1.2, "a finite number from 0 to 1, got 1.2"),
         ("phi", None, "a finite number from 0 to 1, got None"),
         ("kappa_eff", NAN, "a finite number, got nan"),
