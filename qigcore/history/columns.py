@@ -36,7 +36,7 @@ NUMBERS = {"basin_coords": 0, **{name: 2 + i for i, name in enumerate(HEAD.names
 
 _STATES = {SIMPLEX: "simplex", SPHERE: "sphere"}
 _LEVEL = 1  # higher ones find nothing more in planes of noise
-_MAX_NAME = 1024
+MAX_NAME = 1024
 _MAX_TEXTS = 1 << 16  # what an index of 16 bits can tell apart
 _MAX_INLINE = 512
 _UNCERTAIN = 1 << 53  # not every whole number from here on is a float64
@@ -71,7 +71,7 @@ def recode(heads: Array, table: Sequence[str], names: dict[str, int]) -> Array:
     used = sorted({*heads["code"].tolist(), *heads["module"].tolist()})
     lookup = np.zeros(used[-1] + 1 if used else 1, "<u2")
     for index in used:
-        lookup[index] = names.setdefault(table[index][:_MAX_NAME], len(names))
+        lookup[index] = names.setdefault(table[index][:MAX_NAME], len(names))
     recoded: Array = heads.copy()
     for pointer in ("code", "module"):
         recoded[pointer] = lookup[heads[pointer]]

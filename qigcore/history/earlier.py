@@ -7,6 +7,9 @@ The earlier modules build their snapshots from exactly the keys here, so what th
 beside the snapshots, where they do not look: `repaired` (position → fields that held the last good
 value) and, where basins are no signed vectors, `geometry`. Both are left out when there is nothing to say.
 
+An import takes the earlier one of the two moments that such an hour may mean (as Python does); who exports
+and imports in UTC, which has no such hour, gets back what was stored.
+
 Files are written and read a snapshot at a time. What is not is `repaired`, which takes memory for each
 snapshot in which something was.
 """
@@ -17,6 +20,7 @@ import errno
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,7 +109,7 @@ class Earlier:
     """A file that was read once from end to end, and holds what it must.
 
     Attributes: path; limits (`geometry` as the file says it, the sphere where it says nothing); count, of
-    snapshots; repaired, position → fields.
+    snapshots; repaired, position → fields; lengths, of the basins that are lists of numbers → how many.
 
     Raises HistoryError for what is no such file, and when it changed meanwhile.
     """
@@ -114,10 +118,13 @@ class Earlier:
         self.path = Path(path)
         self.count = 0
         self.repaired: dict[int, tuple[str, ...]] = {}
+        self.lengths: Counter[int] = Counter()
         self._stamp: tuple[int, int, int] | None = None
         found: dict[str, Any] = {}
-        for _ in self._walk(found):
+        for snapshot in self._walk(found):
             self.count += 1
+            if basin := numbers(snapshot.get("basin_coords")):
+                self.lengths[len(basin)] += 1
         try:
             if "snapshots" not in found:
                 raise ValueError("no snapshots")
@@ -125,15 +132,16 @@ class Earlier:
         except ValueError as error:
             raise self._refusal(error) from error
 
-    def states(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(code hash, fields for `capture`) of each snapshot; a repaired value is handed on as none.
-
-        The values are whatever the file's writer put there.
-        """
+    def snapshots(self) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+        """Each snapshot with whatever its writer put there, and the fields of it that are said to be repaired."""
         for position, snapshot in enumerate(self._walk({})):
-            fields = {**snapshot, **dict.fromkeys(self.repaired.get(position, ()), float("nan"))}
+            yield snapshot, self.repaired.get(position, ())
+
+    def states(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(code hash, fields for `capture`) of each snapshot; a repaired value is handed on as none."""
+        for snapshot, repaired in self.snapshots():
             code = snapshot.get("code_hash")
-            yield code if isinstance(code, str) else "", fields
+            yield code if isinstance(code, str) else "", {**snapshot, **dict.fromkeys(repaired, math.nan)}
 
     def _walk(self, found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The snapshots, one by one; all else goes into `found` and `repaired`."""
@@ -180,6 +188,13 @@ class Earlier:
             f"{self.path}: expected the JSON of save_history(), an object with a list of snapshots, "
             f"got: {error}"
         )
+
+
+def numbers(value: Any) -> list[float] | None:
+    """The value, if it is a list of numbers and not empty."""
+    if isinstance(value, list) and value and all(isinstance(item, float | int) for item in value):
+        return value
+    return None
 
 
 def _opened(path: Path) -> BinaryIO:

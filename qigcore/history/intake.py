@@ -1,8 +1,10 @@
 """Rows from elsewhere into a store: all of them or none, and none that it holds already.
 
-They go to segments in a folder of their own inside the store's, which readers do not look into, and
-these take their places among the others when they are whole. They are stored bit for bit, whatever the
-precision of the others, since what they came from may be thrown away afterwards.
+They go to one segment in a folder of its own inside the store's, which readers do not look into; when it is
+whole it takes its place among the others, by one renaming. So however long and large, an import is one
+segment: whatever kills the process, the store has all of its rows or none, and by retention they go together.
+They are stored bit for bit, whatever the precision of the others, since what they came from may be thrown
+away afterwards.
 
 A row is there already when the store holds one of the same moment, figures (Φ, κ, errors, latency and
 memory, as closely as a compact segment keeps them), code hash and module name.
@@ -13,8 +15,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import NamedTuple
@@ -24,9 +26,10 @@ import numpy.typing as npt
 
 from qigcore.errors import HistoryError
 from qigcore.history import History
-from qigcore.history.columns import rounded
+from qigcore.history.columns import MAX_NAME, rounded
+from qigcore.history.fields import encodable
 from qigcore.history.files import SEGMENT_SUFFIX, make_folder, sync_folder
-from qigcore.history.writer import Part
+from qigcore.history.writer import Part, Writer
 from qigcore.rows import HEAD, Batch
 
 STAGE = ".import"
@@ -43,8 +46,26 @@ class Taken(NamedTuple):
     known: int
 
 
-def take_in(folder: Path, parts: Iterable[Part], *, dim: int, geometry: str) -> Taken:
+class _Undivided(Writer):
+    """One whose segment is never too large, and spans any time."""
+
+    def _ready(self, part: Part) -> None:
+        if not self._in_place():
+            super()._ready(part)
+
+
+def take_in(
+    folder: Path,
+    parts: Iterable[Part],
+    *,
+    dim: int,
+    geometry: str,
+    settle: Callable[[Path], None] = lambda stage: None,
+) -> Taken:
     """Store the rows of all parts, none of them empty, in a store that may not exist yet.
+
+    settle: writes into a folder it is given the JSON files that are to lie beside the rows. They come to the
+    store just before the rows, unless it has files of these names.
 
     A part costs a look at what the store holds of its range of time: rows in the order of time are best.
 
@@ -55,7 +76,7 @@ def take_in(folder: Path, parts: Iterable[Part], *, dim: int, geometry: str) -> 
         make_folder(folder)
         try:
             with _alone(folder):
-                return _take_in(folder, parts, dim, geometry)
+                return _take_in(folder, parts, dim, geometry, settle)
         except BaseException:
             if made:
                 _unmake(folder)
@@ -64,21 +85,25 @@ def take_in(folder: Path, parts: Iterable[Part], *, dim: int, geometry: str) -> 
         raise HistoryError(f"{folder}: nothing was stored: {error.strerror or error}") from error
 
 
-def _take_in(folder: Path, parts: Iterable[Part], dim: int, geometry: str) -> Taken:
+def _take_in(
+    folder: Path, parts: Iterable[Part], dim: int, geometry: str, settle: Callable[[Path], None]
+) -> Taken:
     stage = folder / STAGE
     shutil.rmtree(stage, ignore_errors=True)  # of one that was killed
     stored = known = 0
     try:
-        with (
-            History.read_only(folder) as store,
-            History(stage, precision="exact", dim=dim, geometry=geometry) as staged,
-        ):
+        writer = _Undivided(stage, dim=dim, geometry=geometry, precision="exact", sync=False, clock=time.time)
+        with History.read_only(folder) as store, closing(writer):
             for part in parts:
                 new = ~_known(store, part)
-                staged.append_rows(part.heads[new], part.basins[new], part.names)
+                if new.any():
+                    writer.append(Part(part.heads[new], part.basins[new], part.names))
                 stored += int(new.sum())
                 known += int((~new).sum())
-        _move(sorted(stage.glob(f"*{SEGMENT_SUFFIX}")), folder)
+            writer.seal()
+        if stored:
+            settle(stage)
+            _move(stage, folder)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return Taken(stored, known)
@@ -104,18 +129,30 @@ def _marks(batch: Batch) -> list[tuple[bytes, str, str]]:
     kept = rounded(heads)
     figures = np.stack([kept[name] for name in _FIGURES], axis=1) + 0.0  # which makes -0.0 to 0.0
     packed = [row.tobytes() for row in figures]
-    return list(zip(packed, batch.code_hash, batch.module_name, strict=True))
+    # As the store keeps them, and as an export writes them.
+    names = [encodable(name[:MAX_NAME]) for name in batch.names]
+    codes, modules = ([names[number] for number in batch.columns[name]] for name in ("code", "module"))
+    return list(zip(packed, codes, modules, strict=True))
 
 
-def _move(segments: list[Path], folder: Path) -> None:
+def _move(stage: Path, folder: Path) -> None:
+    """The segment takes its place, last of all."""
+    beside = [path for path in sorted(stage.glob("*.json")) if not (folder / path.name).exists()]
+    segments = list(stage.glob(f"*{SEGMENT_SUFFIX}"))
+    if len(segments) != 1:
+        raise HistoryError(f"{folder}: nothing was stored: somebody else removed files from {stage}")
     moved: list[Path] = []
     try:
-        for segment in segments:
-            moved.append(segment.rename(folder / segment.name))
+        for path in beside:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        for path in (*beside, *segments):
+            moved.append(folder / path.name)
+            path.rename(folder / path.name)
         sync_folder(folder)
     except BaseException:
-        for segment in moved:
-            segment.unlink(missing_ok=True)
+        for path in moved:
+            path.unlink(missing_ok=True)
         raise
 
 
