@@ -18,9 +18,9 @@ from qigcore.errors import InvalidBasin, InvalidLimit
 from qigcore.history import History
 from qigcore.recorder import Recorder
 from qigcore.rows import Batch, FloatArray
-from qigcore.rules import LOOK_BACK, REACH, evaluate
+from qigcore.rules import LOOK_BACK, REACH, UNMEASURABLE, evaluate
 from qigcore.trends import Trend
-from qigheal.health import assess, column_of, direction_of, unseen
+from qigheal.health import TEN, assess, column_of, direction_of, unseen
 from qigheal.monitor.codehash import code_hash as code_hash_of
 from qigheal.monitor.flusher import Flusher
 from qigheal.monitor.keeping import Keeper
@@ -190,12 +190,10 @@ class GeometricHealthMonitor:
         """
         recorder, learner = self._recorder, self._learner
         learner.learn()
-        with learner.lock:
-            total, rules, baseline = recorder.total, learner.rules, learner.baseline
-            notes = baseline.notes if baseline is not None else ()
-            if learner.facts or self._flusher is not None or recorder.unflagged:
-                notes = (*notes, *self._troubles())
-            count = LOOK_BACK
+        # Without a lock: a signal handler may stop this thread here, and wait for those that would wait for it.
+        while True:
+            rules, baseline = judged = learner.judged
+            total, count = recorder.total, LOOK_BACK
             heads = recorder.heads(count)
             fired = evaluate(heads, rules)
             # Only when something is wrong: how far back it began, in steps, for the ring may be large.
@@ -206,7 +204,12 @@ class GeometricHealthMonitor:
                 if len(heads) < count or all(each.since_index >= LOOK_BACK for each in fired):
                     break
             basins = recorder.basins(LOOK_BACK) if fired else None
-            report = assess(heads, basins, rules, baseline, total, notes, fired)
+            if learner.judged is judged:  # else the drift of these rows is another's
+                break
+        notes = baseline.notes if baseline is not None else ()
+        if learner.facts or self._flusher is not None or recorder.unflagged:
+            notes = (*notes, *self._troubles())
+        report = assess(heads, basins, rules, baseline, total, notes, fired)
         refusals = recorder.refusals
         return report if refusals is None else unseen(report, refusals)
 
@@ -214,9 +217,16 @@ class GeometricHealthMonitor:
         """Which way a metric went over the last `window` snapshots; see `qigheal.health.trend_of`.
 
         metric: phi, kappa, basin_drift, latency, errors or memory. Raises ValueError for another one.
+        Unknown while the host is unmeasurable because more than 3 of the last 10 snapshots were refused.
         """
+        recorder = self._recorder
         self._learner.learn()  # first: it measures drift anew
-        values = self._recorder.series(column_of(metric), window)
+        values = recorder.series(
+            column_of(metric), window if window < recorder.capacity else recorder.capacity
+        )
+        refusals = recorder.refusals
+        if refusals is not None and (refusals[0] & TEN).bit_count() > UNMEASURABLE:
+            values = values[:0]  # they are of the time before
         return direction_of(values, metric, self._learner.baseline)
 
     def set_baseline(self) -> Baseline:
@@ -262,7 +272,7 @@ class GeometricHealthMonitor:
         file = earlier.Earlier(path)
         if file.limits.baseline_basin is not None and self.baseline is None:
             try:
-                self._recorder.set_reference(file.limits.baseline_basin)
+                self._recorder.set_reference(file.limits.baseline_basin, self._recorder.mark)
             except InvalidBasin as error:
                 self._learner.facts["loaded"] = f"{path}: its baseline_basin was not taken over: {error}"
         try:

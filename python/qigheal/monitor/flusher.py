@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -103,7 +103,7 @@ class Flusher:
         self._calls.put(False)
 
     def flush(self) -> None:
-        """Write all rows so far, in this thread. Never raises; see `failure`."""
+        """Write all rows so far, in this thread; not those recorded meanwhile. Never raises; see `failure`."""
         with self._lock:
             # A signal handler that records while its own thread writes would write the same rows.
             if self._writing_in or self._closed:
@@ -121,6 +121,7 @@ class Flusher:
     def close(self) -> None:
         """Write what is left, end the thread, and let go of the history. Never raises.
 
+        Rows recorded while the last ones are written count as losses.
         In a signal handler that interrupted a write of the same thread it is put off until that is done.
         """
         if self._writing_in == threading.get_ident():  # to wait for that write would be to wait for ever
@@ -158,14 +159,20 @@ class Flusher:
         calls, ended, pause = self._calls, False, self._every_s
         while not ended:
             since, before = time.monotonic(), self.written
-            try:
+            with suppress(Empty):
                 ended = calls.get(timeout=pause)
-            except Empty:
-                ended = False
+                while not ended:  # one round serves all calls so far: the last may come behind many
+                    ended = calls.get_nowait()
             self.flush()
             with self._counted():
                 self._chores()
             pause = self._pause(self.written - before, time.monotonic() - since)
+            if self.written > before and not self.failure and self._behind():
+                pause = 0.0
+
+    def _behind(self) -> bool:
+        """Whether the host records so fast that a quarter of the ring is unwritten again."""
+        return self._recorder.total - self.written > self._recorder.capacity // 4
 
     def _pause(self, rows: int, seconds: float) -> float:
         """How long until a quarter of the ring is filled, at the pace of `rows` in `seconds`."""
@@ -175,7 +182,8 @@ class Flusher:
 
     def _write(self) -> None:
         recorder = self._recorder
-        while self.written < (total := recorder.total):
+        total = recorder.total  # once: a host at full speed records on as fast as this writes
+        while self.written < total:
             first, heads, basins = recorder.rows(self.written, min(total, self.written + CHUNK))
             self.losses += first - self.written
             self.written = first

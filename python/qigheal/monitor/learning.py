@@ -22,40 +22,66 @@ from qigheal.settings import MonitorSettings
 FILE = "baseline.json"
 
 
+STRIDE = 32
+"""Rows between two looks at least, where only a few good ones are missing: each look costs a request microseconds."""
+
+PATIENCE_S = 0.5
+"""How long `settle` waits for another thread. That thread may be interrupted by a handler that waits for this one."""
+
+
 class Lesson:
     """The first `wanted` good snapshots (nothing repaired) that a ring records from now on.
 
-    They are copied out of the ring at row numbers that follow from the rows alone, so that what is
-    learned does not depend on when anybody looks. `due` is the number of rows at which to collect.
+    They are copied out of the ring before it overwrites them. Which ones they are follows from the rows
+    alone and not from when somebody looks, unless the ring turns over before anybody does: then those
+    that it still holds count. `due` is the number of rows at which to collect at the latest; `ripe`
+    says whether it could be complete, or has to be collected before.
+
+    Takes no lock: signal handlers and threads may collect amid one another. What was collected is
+    replaced in one step, and only by more.
     """
 
     def __init__(self, recorder: Recorder, wanted: int) -> None:
         self._recorder = recorder
-        self._missing = wanted
-        self._next = recorder.total
-        self._parts: list[tuple[Array, FloatArray]] = []
+        self._most = max(recorder.capacity // 2, 1)  # of the ring: the rest is time for other threads' rows
+        self._stride = min(max(STRIDE, recorder.capacity // 8), self._most)
+        # The next row, good rows missing, and those there are.
+        self._state: tuple[int, int, tuple[tuple[Array, FloatArray], ...]] = (recorder.total, wanted, ())
 
     @property
     def due(self) -> int:
-        return self._next + min(self._missing, self._recorder.capacity)
+        following, missing, _ = self._state
+        return following + min(max(missing, self._stride), self._most)
+
+    @property
+    def ripe(self) -> bool:
+        following, missing, _ = self._state
+        return self._recorder.total >= following + min(missing, self._most)
 
     @property
     def complete(self) -> bool:
-        return self._missing == 0
+        return self._state[1] == 0
 
     def collect(self) -> None:
-        """Copy the good rows up to `due`, which moves on by those that are still missing."""
-        due = self.due
-        _, heads, basins = self._recorder.rows(self._next, due)
-        good = heads["repaired"] == 0
-        if not good.all():  # a request waits: no second copy without need
-            heads, basins = heads[good], basins[good]
-        self._parts.append((heads, basins))
-        self._next = due
-        self._missing -= len(heads)
+        """Copy the good rows that there are by now, as many as are missing."""
+        following, missing, parts = self._state
+        total = self._recorder.total
+        while missing and following < total:
+            first, heads, basins = self._recorder.rows(
+                following, min(total, following + max(missing, self._stride))
+            )
+            following = first + len(heads)
+            good = heads["repaired"] == 0
+            if not good.all():  # a request waits: no second copy without need
+                heads, basins = heads[good], basins[good]
+            if len(heads):
+                parts = (*parts, (heads[:missing], basins[:missing]))
+                missing -= len(parts[-1][0])
+        if following > self._state[0]:
+            self._state = following, missing, parts
 
     def batch(self) -> Batch:
-        heads, basins = zip(*self._parts, strict=True)
+        heads, basins = zip(*self._state[2], strict=True)
         return Batch.of_rows(np.concatenate(heads), np.concatenate(basins), self._recorder.names)
 
 
@@ -76,6 +102,10 @@ class BaselineFile:
         self._seen = self._stamp()
         return Baseline.load(self.path)
 
+    def read_again(self) -> None:
+        """Count the file as not read."""
+        self._seen = None
+
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
             status = self.path.stat()
@@ -87,73 +117,95 @@ class BaselineFile:
 class Learner:
     """Owns the baseline, the rules that follow from it, and the reference that drift is measured from.
 
-    rules, baseline: what is judged by now. facts: what a person should know of how it came about, by
-    topic. lock: held while they change, never while a disk is waited for; hold it to see all of them
-    at one moment.
+    judged: what is judged by now, a pair (rules, baseline) that is replaced together with the reference:
+    whoever finds the same one before and after copying rows has rows that belong to it. facts: what a
+    person should know of how it came about, by topic.
+
+    A signal handler may stop a thread anywhere and wait there for others (`close` does). So no lock is
+    held while another is waited for without end, and `settle`, which others wait for, is in no hurry: what
+    it cannot have within `PATIENCE_S` is left to the next round.
     """
 
     def __init__(self, recorder: Recorder, settings: MonitorSettings) -> None:
         self._recorder = recorder
         self._settings = settings
         self._file: BaselineFile | None = None
-        self._pending: bool | None = None  # a baseline is to be saved; True: over the one that lies there
+        # What is to be saved, and whether over the file that lies there; one object, for `_saved` to be it.
+        self._pending: tuple[Baseline, bool] | None = None
+        self._saved: tuple[Baseline, bool] | None = None
+        self._at_first: tuple[RuleSet, Baseline | None] = (rules_for(settings, None), None)
         self.lesson: Lesson | None = Lesson(recorder, settings.learn_after)
         self.facts: dict[str, str] = {}
-        self.baseline: Baseline | None = None
-        self.rules: RuleSet = rules_for(settings, None)
         self.after_fork()
 
     def after_fork(self) -> None:
         """In a child: a thread of the parent may have held the locks."""
-        self.lock = threading.RLock()
+        self._lock = (
+            threading.RLock()
+        )  # while judged, pending and lesson change, never while a disk is waited for
         self._file_lock = threading.RLock()
+
+    @property
+    def judged(self) -> tuple[RuleSet, Baseline | None]:
+        return self._recorder.mark or self._at_first
+
+    @property
+    def baseline(self) -> Baseline | None:
+        return self.judged[1]
 
     def share(self, folder: Path) -> None:
         """Take up the baseline that lies in the history's folder, and leave there what is learned."""
         self._file = BaselineFile(folder)
         self.settle()
 
-    def learn(self) -> None:
-        """Learn from the lesson once it is complete; cheap when there is nothing to do, and no disk is asked."""
-        if self.lesson is None or not self.lesson.complete:
+    def learn(self, patience: float = -1) -> None:
+        """Learn from the lesson once it is complete; cheap when there is nothing to do, and no disk is asked.
+
+        patience: seconds to wait for another thread that learns; −1: until it has.
+        """
+        lesson = self.lesson
+        if lesson is None:
             return
-        with self.lock:
-            lesson = self.lesson
-            if lesson is None:  # another thread was faster
+        if lesson.ripe:
+            lesson.collect()
+        if not lesson.complete or not self._lock.acquire(timeout=patience):
+            return
+        try:
+            if self.lesson is None:  # another thread was faster
                 return
             try:
                 self._judge_by(self.learned_from(lesson.batch()), pending=False)
             except QigcoreError as error:
                 self.lesson = None
                 self.facts["lesson"] = f"no baseline could be learned: {error}; set_baseline() tries again"
+        finally:
+            self._lock.release()
 
     def settle(self) -> None:
         """Agree with the other processes: leave in the folder what was learned, or take up what lies there.
 
         Where two have learned, the first one's counts for all; where the file was replaced, the new one.
         """
-        self.learn()
-        if self._file is None:
-            return
-        with self._file_lock:
-            self._save()
-            if not self._file.changed():
-                return
-            try:
-                self._judge_by(self._file.read())
-            except BaselineError as error:
-                self.facts["file"] = f"{error}; the monitor goes on without it"
-            else:
-                self.facts.pop("file", None)
+        self.learn(PATIENCE_S)
+        if self._file is None or not self._file_lock.acquire(timeout=PATIENCE_S):
+            return  # another thread is at it
+        try:
+            before = self.baseline
+            self._save(self._file)
+            if self._file.changed():
+                self._take_up(self._file, before)
+        finally:
+            self._file_lock.release()
 
     def adopt(self, baseline: Baseline) -> None:
         """Judge by `baseline` from now on, and have all others do so.
 
         Raises BaselineError when it is of another geometry or dimension.
         """
-        with self._file_lock:
+        with self._lock:
             self._judge_by(baseline, pending=True)
-            self._save()
+        if self._file is not None:
+            self.settle()
 
     def learned_from(self, batch: Batch) -> Baseline:
         """Raises TooLittleData, or InvalidBasin for states that have no mean."""
@@ -169,23 +221,47 @@ class Learner:
         )
 
     def _judge_by(self, baseline: Baseline, pending: bool | None = None) -> None:
+        """Under the lock."""
         rules = rules_for(self._settings, baseline)
-        with self.lock:
-            self._recorder.set_reference(baseline.point)
-            self.rules, self.baseline, self._pending = rules, baseline, pending
-            self.facts.pop("lesson", None)
-            self.lesson = None  # last: who finds no lesson finds all the rest done
+        self._pending = None if pending is None else (baseline, pending)
+        self._recorder.set_reference(baseline.point, (rules, baseline))
+        self.facts.pop("lesson", None)
+        self.lesson = None  # last: who finds no lesson finds all the rest done
 
-    def _save(self) -> None:
-        if self._file is None or self._pending is None or self.baseline is None:
-            return
+    def _take_up(self, file: BaselineFile, before: Baseline | None) -> None:
         try:
-            self.baseline.save(self._file.path, replace=self._pending)
+            found = file.read()
+        except BaselineError as error:
+            self.facts["file"] = f"{error}; the monitor goes on without it"
+            return
+        taken = False
+        if self._lock.acquire(timeout=PATIENCE_S):
+            try:
+                if self.baseline is before:  # else somebody has learned or set one since
+                    self._judge_by(found)
+                    taken = True
+            except BaselineError as error:
+                self.facts["file"] = f"{error}; the monitor goes on without it"
+                return
+            finally:
+                self._lock.release()
+        if taken:
+            self.facts.pop("file", None)
+        else:
+            file.read_again()
+
+    def _save(self, file: BaselineFile) -> None:
+        pending = self._pending
+        if pending is None or pending is self._saved:
+            return
+        baseline, replace = pending
+        try:
+            baseline.save(file.path, replace=replace)
         except FileExistsError:
             pass  # another process was first: what it left is read next, or was found broken before
         except OSError as error:
-            self.facts["file"] = f"{self._file.path}: the baseline could not be saved: {error.strerror}"
+            self.facts["file"] = f"{file.path}: the baseline could not be saved: {error.strerror}"
             return
         else:
             self.facts.pop("file", None)
-        self._pending = None
+        self._saved = pending
