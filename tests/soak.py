@@ -81,6 +81,10 @@ class Violation(AssertionError):
     """A row that is missing, repeated, out of order, or that nobody wrote."""
 
 
+class Outlasted(Exception):
+    """A reading took longer than segments stay that were compacted: it may miss rows, and is told so."""
+
+
 class Pass:
     """One reading of a store from its beginning on, compared with the board row by row."""
 
@@ -88,9 +92,11 @@ class Pass:
         self._plan = plan
         self.owed = plan.writers()[:, STORED].copy()
         self._next = np.zeros(SIZE, np.int64)
+        self._begun = time.monotonic()
 
     def owe(self) -> None:
-        """From now on, what was stored until now is expected too."""
+        """A new round: from now on, what was stored until now is expected too."""
+        self._begun = time.monotonic()
         self.owed = self._plan.writers()[:, STORED].copy()
 
     def take(self, batches: Iterable[Batch]) -> int:
@@ -129,7 +135,9 @@ class Pass:
         """Labels of the newest rows of gaps: only what was expired may be gone."""
         lost = labels[labels >= self._plan.cells[RUN, CUT]]
         if len(lost):
-            raise Violation(f"missing up to {lost[:9]} of a front of {self._plan.front()}")
+            seconds = time.monotonic() - self._begun
+            kind = Outlasted if seconds > GRACE_S else Violation
+            raise kind(f"missing up to {lost[:9]} of a front of {self._plan.front()}, after {seconds:.1f} s")
 
 
 def write(plan: Plan, row: int, pause: float = 0.004) -> None:
@@ -168,8 +176,11 @@ def scan(plan: Plan, row: int) -> None:
     reader = History.read_only(plan.folder)
     while not plan.over:
         one = Pass(plan)
-        plan.cells[row, ROWS] += one.take(reader.scan())
-        one.finish()
+        try:
+            plan.cells[row, ROWS] += one.take(reader.scan())
+            one.finish()
+        except Outlasted:
+            continue
         hurt = reader.damage
         if hurt.bad_blocks or hurt.bad_rows or hurt.missing_rows or hurt.unreadable:
             raise Violation(f"damage: {hurt}")
@@ -239,11 +250,11 @@ def keep(plan: Plan, row: int) -> None:
     """Make one segment of many small ones, and remove what is too old; note on the board what may be gone."""
     while not plan.over:
         front = plan.front()
-        with History(plan.folder, dim=truth.DIM, precision=plan.precision) as tidy:  # type: ignore[arg-type]
-            plan.cells[row, PASSES] += tidy.compact(grace_s=GRACE_S).made
         plan.cells[RUN, CUT] = max(0, front - KEPT)
         with History(plan.folder, dim=truth.DIM, clock=lambda front=front: float(front)) as tidy:  # type: ignore[misc]
             plan.cells[row, ROWS] += tidy.expire(keep_s=KEPT).segments
+        with History(plan.folder, dim=truth.DIM, precision=plan.precision) as tidy:  # type: ignore[arg-type]
+            plan.cells[row, PASSES] += tidy.compact(grace_s=GRACE_S).made
         time.sleep(0.2)
 
 
