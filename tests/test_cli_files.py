@@ -6,6 +6,9 @@ import csv
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -60,6 +63,7 @@ def test_the_sql_of_the_readme(store: Path, tmp_path: Path, monkeypatch: pytest.
         ("1700000600", "1700001200"),
         ("2023-11-14T22:23:20Z", "2023-11-14T22:33:20+00:00"),
         ("2023-11-14T17:23:20", "2023-11-14T23:33:20+01:00"),  # the first is the local time of New York
+        ("1700000600.0", "20231114T173320"),
     ],
 )
 def test_a_range_of_time_and_columns(
@@ -74,6 +78,31 @@ def test_a_range_of_time_and_columns(
     assert header == ["phi", "timestamp"]
     assert [float(phi) for phi, _ in lines] == [i / 100 for i in range(10, 20)]
     assert datetime.fromisoformat(lines[0][1]) == datetime(2023, 11, 14, 22, 23, 20, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("start", "count"), [("20231114", 60), ("20231115", 0)])
+def test_eight_digits_are_a_date(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str, count: int
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    said = qigheal("export", "some.csv", "--store", store, "--start", start, cwd=tmp_path)
+    assert said.stdout == f"{count} snapshots in some.csv\n", said.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_export_that_is_ended_leaves_what_was_there(
+    store: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "all.csv").write_text("before")
+    script = (
+        "import os, sys; from qigcore.history import csvtext; from qigheal.cli import main\n"
+        "number = int(sys.argv.pop())\n"
+        "csvtext._headings = lambda *_: os.kill(os.getpid(), number)\nmain()"
+    )
+    command = [sys.executable, "-c", script, "export", "all.csv", "--store", str(store), str(int(number))]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 128 + number
+    assert (tmp_path / "all.csv").read_text() == "before"
+    assert sorted(os.listdir(tmp_path)) == ["all.csv", "store"]
 
 
 def test_nothing_in_the_range_is_nothing_to_say(store: Path, tmp_path: Path) -> None:
@@ -124,11 +153,13 @@ def test_a_file_without_snapshots_is_nothing_to_say(tmp_path: Path) -> None:
         (["export", "a.csv", "--format", "xlsx"], 69, "xlsx"),
         (["export", "a.csv", "--start", "yesterday"], 64, "--start"),
         (["export", "a.csv", "--end", "nan"], 64, "--end"),
+        (["export", "a.csv", "--start", "20231301"], 64, "--start"),
         (["export", "a.csv", "--columns", "phi,psi"], 69, "module_name"),
         (["export", "store/a.qigh", "--format", "csv"], 69, "its own"),
         (["export", "nowhere/a.csv"], 69, "cannot be written"),
         (["export"], 64, "FILE"),
         (["compact", "--store", "nowhere"], 69, "nowhere: no store here"),
+        (["export", "loop.csv"], 69, "Too many levels"),
         (["compact", "--keep-days", "-1"], 64, "--keep-days"),
         (["import", "nowhere"], 69, "cannot be read"),
         (["import", "bad\033[2J.json"], 69, "bad\N{REPLACEMENT CHARACTER}[2J.json: expected the JSON"),
@@ -138,6 +169,7 @@ def test_errors_are_one_line_with_a_remedy(
     store: Path, tmp_path: Path, arguments: list[str], code: int, said: str
 ) -> None:
     (tmp_path / "bad\033[2J.json").write_text("{")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
     before = sorted(os.walk(tmp_path))
     if "--store" not in arguments:
         arguments = [*arguments, "--store", "store"]
@@ -192,6 +224,15 @@ def test_compact_removes_only_what_is_asked(tmp_path: Path) -> None:
     assert json.loads(kept.stdout)["expired"]["segments"] == 0
     assert qigheal("compact", "--store", folder, "--keep-mb", "0", cwd=tmp_path).returncode == 0
     assert scanned(folder) == []
+
+
+def test_compact_leaves_a_folder_alone_that_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    said = qigheal("compact", "--store", tmp_path / "empty", "--keep-mb", "0", cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (2, f"no snapshots in {tmp_path / 'empty'}\n")
+    said = qigheal("compact", "--store", tmp_path / "empty", "--json", cwd=tmp_path)
+    assert (said.returncode, json.loads(said.stdout)["compacted"]["segments"]) == (2, 0)
+    assert not os.listdir(tmp_path / "empty")
 
 
 def test_the_version(tmp_path: Path) -> None:

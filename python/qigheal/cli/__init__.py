@@ -17,6 +17,7 @@ USAGE = 64
 ENVIRONMENT = 69
 INTERRUPTED = 130
 TERMINATED = 143
+HUNG_UP = 129
 
 
 def main() -> None:
@@ -38,6 +39,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     # As on Ctrl-C: what is under way is wound up, and no process or folder of it stays behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(HUNG_UP))
     # typer does not export the class of usage errors, only this child of it.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     try:

@@ -6,8 +6,10 @@ What is measured, decided or written is decided below; nothing here knows a form
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -45,16 +47,16 @@ RING = 1000
 
 
 def _moment(text: str) -> float:
-    """Unix seconds from what a person types: those, or ISO 8601, which is local time without an offset."""
-    try:
-        seconds = float(text)
-        if math.isfinite(seconds):
-            return seconds
-    except ValueError:
-        try:
-            return datetime.fromisoformat(text).timestamp()
-        except (ValueError, OverflowError, OSError):
-            pass
+    """Unix seconds from what a person types: those, or ISO 8601, which is local time without an offset.
+
+    Eight digits are a date, as 20260131: as seconds they would be of the years 1970 to 1973.
+    """
+    with suppress(ValueError, OverflowError, OSError):
+        if not re.fullmatch("[0-9]{8}", text):
+            with suppress(ValueError):
+                if math.isfinite(seconds := float(text)):
+                    return seconds
+        return datetime.fromisoformat(text).timestamp()
     raise typer.BadParameter(
         f"expected a time as 2026-01-31T12:00, with or without offset, or Unix seconds, got {text}"
     )
@@ -163,14 +165,23 @@ def history(
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="The file to write; replaced in one step if it is there.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="The file to write, for this user alone; one that is there is replaced in one step, and its mode kept."
+        ),
+    ],
     store: Store = None,
     format: Annotated[
         str | None, typer.Option(help="parquet, arrow, feather, csv or json; default: the file's suffix.")
     ] = None,
     start: Annotated[
         float | None,
-        typer.Option(parser=_moment, metavar="TIME", help="From then on: ISO 8601 or Unix seconds."),
+        typer.Option(
+            parser=_moment,
+            metavar="TIME",
+            help="From then on: ISO 8601 (20260131 is a date too) or Unix seconds.",
+        ),
     ] = None,
     end: Annotated[
         float | None, typer.Option(parser=_moment, metavar="TIME", help="Until then, and not then itself.")
@@ -200,7 +211,8 @@ def import_(
 ) -> int:
     """Store the snapshots of a history file, but those that are there already. Exit 2 if it has none.
 
-    The times in such a file are local: import it where it was written. A store that does not exist is made.
+    All of them or, on an error, none. The times in such a file are local: import it where it was written.
+    A store that does not exist is made.
 
     Example: qigheal import monitor_history.json --store /var/lib/digits/.qigheal
     """
@@ -224,13 +236,17 @@ def compact(
 ) -> int:
     """Make few files of many small ones that services left; the history stays the same, and may be in use.
 
-    Without --keep-days and --keep-mb nothing is removed from it. Files that were replaced go with the next
+    Without --keep-days and --keep-mb nothing is removed from it. What an import brought is one file, and goes
+    as one, when the newest of it is too old. Exit 2 where there is nothing. Files that were replaced go with the next
     call after ten minutes, since somebody may be reading them.
 
     Example: qigheal compact --keep-days 90
     """
     place = _existing(store)
     with History.read_only(place) as found:
+        if not found.segments():  # nothing may be written into a folder that may be no store
+            show.nothing_to_compact(place, json=json)
+            return NOTHING_TO_SAY
         dim, geometry = found.dim, found.geometry
     with History(place, dim=dim, geometry=geometry) as opened:
         expired = opened.expire(

@@ -202,6 +202,13 @@ def compacted(expired: Expired, done: Compacted, *, json: bool) -> None:
         line(f"  left     {reason}")
 
 
+def nothing_to_compact(store: Path, *, json: bool) -> None:
+    if json:
+        document({"expired": Expired(), "compacted": Compacted()})
+        return
+    line(f"no snapshots in {store}")
+
+
 def _files(number: int, size: int) -> str:
     held = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
     return f"{number} file{'' if number == 1 else 's'} of {held}"
