@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,22 @@ def test_names_of_any_number_and_kind_are_kept(store: Path, tmp_path: Path) -> N
     with History.read_only(store) as history:
         history.export(tmp_path / "new.json")
     assert import_file(tmp_path / "new.json", store).known == 4500
+
+
+@pytest.mark.parametrize(("zone", "expected"), [("Europe/Berlin", 0), ("UTC", 3600)])
+def test_the_hour_that_autumn_has_twice_is_taken_for_the_first(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str, expected: int
+) -> None:
+    first = 1698539400.0  # 2:30 in summer time; an hour later it is 2:30 again
+    with History(store, dim=8) as history:
+        history.append_rows(*captured(1, begin=first + 3600))
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            with History.read_only(store) as history:
+                history.export(tmp_path / "all.json")
+            import_file(tmp_path / "all.json", tmp_path / "new")
+    finally:
+        time.tzset()
+    assert scanned(tmp_path / "new", 8).timestamp.tolist() == [first + expected]
