@@ -253,6 +253,25 @@ def test_settling_waits_for_no_thread_without_end(lock: str, tmp_path: Path) -> 
     host.close()
 
 
+def test_a_handler_that_settles_amid_settling_does_not_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, save, saved = monitor(history=tmp_path, flush_every_s=5.0, learn_after=50), Baseline.save, []
+    feed(host, 1)
+
+    def interrupted(self: Baseline, path: Any, *, replace: bool = True) -> None:
+        saved.append(threading.get_ident())
+        host.flush()
+        save(self, path, replace=replace)
+
+    feed(host, 39)
+    monkeypatch.setattr(Baseline, "save", interrupted)
+    host.set_baseline()
+    assert saved == [threading.get_ident()]
+    host.close()
+    assert (tmp_path / "baseline.json").exists()
+
+
 def test_a_baseline_set_while_a_file_is_read_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = monitor(history=tmp_path, learn_after=50)
     feed(host, 60)

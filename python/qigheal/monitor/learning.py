@@ -26,7 +26,7 @@ STRIDE = 32
 """Rows between two looks at least, where only a few good ones are missing: each look costs a request microseconds."""
 
 PATIENCE_S = 0.5
-"""How long `settle` waits for another thread. That thread may be interrupted by a handler that waits for this one."""
+"""How long one waits for another thread that learns or settles: a handler may have stopped it to wait for this one."""
 
 
 class Lesson:
@@ -122,8 +122,8 @@ class Learner:
     person should know of how it came about, by topic.
 
     A signal handler may stop a thread anywhere and wait there for others (`close` does). So no lock is
-    held while another is waited for without end, and `settle`, which others wait for, is in no hurry: what
-    it cannot have within `PATIENCE_S` is left to the next round.
+    waited for without end: what `learn` and `settle` cannot have within `PATIENCE_S` is left to the next
+    round.
     """
 
     def __init__(self, recorder: Recorder, settings: MonitorSettings) -> None:
@@ -144,6 +144,7 @@ class Learner:
             threading.RLock()
         )  # while judged, pending and lesson change, never while a disk is waited for
         self._file_lock = threading.RLock()
+        self._settling_in = 0  # the thread that settles now
 
     @property
     def judged(self) -> tuple[RuleSet, Baseline | None]:
@@ -158,17 +159,14 @@ class Learner:
         self._file = BaselineFile(folder)
         self.settle()
 
-    def learn(self, patience: float = -1) -> None:
-        """Learn from the lesson once it is complete; cheap when there is nothing to do, and no disk is asked.
-
-        patience: seconds to wait for another thread that learns; −1: until it has.
-        """
+    def learn(self) -> None:
+        """Learn from the lesson once it is complete; cheap when there is nothing to do, and no disk is asked."""
         lesson = self.lesson
         if lesson is None:
             return
         if lesson.ripe:
             lesson.collect()
-        if not lesson.complete or not self._lock.acquire(timeout=patience):
+        if not lesson.complete or not self._lock.acquire(timeout=PATIENCE_S):
             return
         try:
             if self.lesson is None:  # another thread was faster
@@ -186,15 +184,19 @@ class Learner:
 
         Where two have learned, the first one's counts for all; where the file was replaced, the new one.
         """
-        self.learn(PATIENCE_S)
-        if self._file is None or not self._file_lock.acquire(timeout=PATIENCE_S):
+        self.learn()
+        if self._file is None or self._settling_in == threading.get_ident():
+            return  # a signal handler amid it: what it interrupted goes on afterwards
+        if not self._file_lock.acquire(timeout=PATIENCE_S):
             return  # another thread is at it
         try:
+            self._settling_in = threading.get_ident()
             before = self.baseline
             self._save(self._file)
             if self._file.changed():
                 self._take_up(self._file, before)
         finally:
+            self._settling_in = 0
             self._file_lock.release()
 
     def adopt(self, baseline: Baseline) -> None:
