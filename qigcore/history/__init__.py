@@ -237,8 +237,12 @@ class History:
     ) -> Iterator[Batch]:
         """What is there (from timestamp `start` on), and then what comes, of every writer, new ones too.
 
-        Each round of reading is in time order by itself; no row is missed or given twice. Looks every
-        `poll_s` seconds, and ends when `stop()` is true, after one round that begins later than that.
+        Each round of reading is in time order by itself; no row that was stored is missed or given twice.
+        Looks every `poll_s` seconds, and ends when `stop()` is true, after one round that begins later
+        than that.
+
+        A round that falls into the very moment of an `append` that fails (a full disk) may give rows which
+        that call then refuses. When its caller appends them again, as the monitor does, they come again.
         """
         if not poll_s >= 0:
             raise HistoryError(f"poll_s: expected seconds of at least 0, got {poll_s!r}")
@@ -370,9 +374,9 @@ class History:
             unknown = [name for name in chosen if name not in COLUMNS]
             if unknown or not chosen:
                 raise HistoryError(f"columns: expected some of {', '.join(COLUMNS)}, got {asked}")
-        return Query(
-            self.dim, chosen, -math.inf if start is None else start, math.inf if end is None else end
-        )
+        first, last = -math.inf if start is None else start, math.inf if end is None else end
+        certain = self._find_shape() is not None  # looked up before `dim`, which may then know more
+        return Query(self.dim, chosen, first, last, certain=certain)
 
     def _writing(self) -> Writer:
         if self._writer is None:

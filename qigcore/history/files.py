@@ -205,6 +205,10 @@ class Window:
             self._data, self._offset, at = os.pread(self._descriptor, _STRIDE, offset), offset, 0
         return self._data[at : at + length]
 
+    def reaches(self, end: int) -> bool:
+        """Whether the file is at least so long by now."""
+        return os.fstat(self._descriptor).st_size >= end
+
 
 def _lock(descriptor: int) -> None:
     try:

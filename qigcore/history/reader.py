@@ -80,13 +80,17 @@ class Tally:
 
 
 class Query(NamedTuple):
-    """Which rows are wanted: start <= timestamp < end, of basins of `dim`; the last `newest` only, if given."""
+    """Which rows are wanted: start <= timestamp < end, of basins of `dim`; the last `newest` only, if given.
+
+    certain: `dim` is known of the store. It is not while the store is empty.
+    """
 
     dim: int
     columns: tuple[str, ...]
     start: float = LOWEST
     end: float = float("inf")
     newest: int | None = None
+    certain: bool = True
 
 
 class Chunk(NamedTuple):
@@ -157,6 +161,9 @@ class Source:
             read = Window(descriptor)
             self._begin(read, tally)
             if self.header is not None and self.header.dim != query.dim:
+                if not query.certain:  # this is the first segment, and was made after it was asked
+                    self._seen = None
+                    return
                 tally.unreadable[self.path.name] = (
                     f"basins of {self.header.dim} components, and this reader takes {query.dim}"
                 )
@@ -172,7 +179,7 @@ class Source:
                 if self._offset < size:
                     tally.add("torn_tails" if self._offset else "bad_headers")
                 tally.add("torn_tails", 1 if rows.torn else 0)
-                tally.add("skipped_bytes", size - self._offset + rows.torn)
+                tally.add("skipped_bytes", max(0, size - self._offset) + rows.torn)
                 self.done = True
 
     def _logged(self, tally: Tally) -> bytes:
@@ -215,10 +222,12 @@ class Source:
             ends = [0 if last is None else last.next_sequence, *map(int, rows.sequences[-1:] + 1)]
             until = max(0, max(ends) - query.newest)
             passed = seek(read, self._offset, size, identity, lambda block: block.next_sequence <= until)
+            before = rows.batch.timestamp[rows.sequences < until]
+            self._key = float(np.max(before, initial=self._key))
         elif query.start > LOWEST:
             passed = seek(read, self._offset, size, identity, lambda block: block.peak < query.start)
         if passed is not None:
-            self._offset, self._key = passed.end, passed.peak
+            self._offset, self._key = passed.end, max(self._key, passed.peak)
             self._sequence = passed.next_sequence
         self._sequence = max(self._sequence, until)  # rows before it count as known, and are not unpacked
 
@@ -227,7 +236,7 @@ class Source:
         return None if self.header is None else self.header.segment
 
     def _blocks(
-        self, read: Read, size: int, rows: journal.Rows, query: Query, tally: Tally
+        self, read: Window, size: int, rows: journal.Rows, query: Query, tally: Tally
     ) -> Iterator[Chunk]:
         columns = query.columns if "timestamp" in query.columns else ("timestamp", *query.columns)
         while (block := find_block(read, self._offset, size, self._identity)) is not None:
@@ -246,6 +255,9 @@ class Source:
                 elif wanted:
                     tally.unreadable[self.path.name] = f"a block of {block.dim} components"
             except Damaged:
+                if not read.reaches(block.end):  # its writer, whose call failed, has just cut it off again
+                    self._offset = block.offset
+                    return
                 tally.add("bad_blocks")
                 tally.add("skipped_bytes", block.end - block.offset)
                 yield from self._unsealed(rows, block.next_sequence, query, tally)

@@ -5,7 +5,9 @@ of up to 1,024 are written to the segment and forced to the disk, and only then 
 that neither a kill nor a power loss finds a row in neither file. A row in both is told by its sequence
 number.
 
-A call stores all of its rows or, raising, none of them. Nothing here reads a segment.
+A call stores all of its rows or, raising, none of them. What a failed call had written already is cut off,
+and no more is written to those files: a reader may have seen it, and must never meet other rows under the
+same numbers. Nothing here reads a segment.
 """
 
 from __future__ import annotations
@@ -103,6 +105,7 @@ class Writer:
         self._busy = False  # a call is under way; who holds the lock and finds it true interrupted that call
         self._parts: list[Part] = []  # pending rows
         self._pending = 0
+        self._unforced: OSError | None = None  # why rows in files already left may not be on the disk
         self._detach()
 
     def _detach(self) -> None:
@@ -112,7 +115,6 @@ class Writer:
         self._identity = 0
         self._first = LOWEST
         self._segment_size = self._journal_size = 0
-        self._cut = False  # the segment was, and the disk may not know it yet
         self._sealed = 0  # rows in blocks; the sequence number of the first pending row
         self._floor = LOWEST  # greatest timestamp in blocks
         self._carried = True  # what is pending is not in this journal
@@ -134,7 +136,10 @@ class Writer:
             if self._parts and not self._in_place():
                 self._seal_pending()
             elif self._journal >= 0:
-                self._force()
+                os.fdatasync(self._journal)
+            error, self._unforced = self._unforced, None
+            if error is not None:
+                raise error
 
     def seal(self) -> None:
         """Seal the pending rows into a block, however few."""
@@ -251,7 +256,7 @@ class Writer:
         if not self._made:
             make_folder(self._folder)
             self._made = True
-        created, random = self._clock(), os.urandom(8)
+        created, random = float(self._clock()), os.urandom(8)
         host, pid = host_name(), os.getpid()
         path = self._folder / segment_name(created, host, pid, random)
         identity = int.from_bytes(random, "little")
@@ -278,20 +283,13 @@ class Writer:
         try:
             write_all(self._journal, data)
             if self._sync:
-                self._force()
+                os.fdatasync(self._journal)
             # No call in between: an exception out of a signal handler comes before all of this or after.
             self._journal_size, self._pending, self._parts, self._known = size, pending, held, known
             self._carried = False
         except BaseException:
             self._take_back(self._journal, self._journal_size)
             raise
-
-    def _force(self) -> None:
-        """Force the journal to the disk; but first a cut of the segment, behind whose old end its rows would hide."""
-        if self._cut:
-            os.fdatasync(self._segment)
-            self._cut = False
-        os.fdatasync(self._journal)
 
     def _seal_pending(self) -> None:
         if self._parts and not self._in_place():
@@ -324,7 +322,7 @@ class Writer:
             size += write_all(self._segment, data)
             os.fdatasync(self._segment)
             # No call in between, as above.
-            self._sealed, self._floor, self._segment_size, self._cut = sequence, floor, size, False
+            self._sealed, self._floor, self._segment_size = sequence, floor, size
             self._parts, self._pending, self._known = [], 0, {"": 0}
         except BaseException:
             self._take_back(self._segment, self._segment_size)
@@ -332,22 +330,44 @@ class Writer:
         try:
             os.ftruncate(self._journal, 0)
             self._journal_size = 0
-        except OSError:  # what it holds is sealed: harmless, but it must not grow
+        except BaseException as error:  # what it holds is sealed: harmless, but it must not grow
             self.release()
             self._detach()
+            if not isinstance(error, OSError):
+                raise
 
     def _take_back(self, descriptor: int, size: int) -> None:
-        """Cut off what a failed call left behind; where even that fails, write no more to these files."""
-        try:
+        """After a failed call: what it wrote is cut off, and these files are left, for it may have been seen.
+
+        A reader that was given refused rows has passed their sequence numbers, and would miss others that came
+        under the same ones. Pending rows stay where they are, in the journal; where even the cut fails, so
+        does what was refused. Files in which nothing stands that was stored are removed.
+        """
+        with suppress(OSError):
+            if os.fstat(descriptor).st_size == size:
+                return
+        with suppress(OSError):
             os.ftruncate(descriptor, size)
-            self._cut = self._cut or descriptor == self._segment
-        except OSError:
-            if not self._carried:
-                self._parts, self._pending = [], 0
-                with suppress(OSError):  # for nobody will again
-                    os.fdatasync(self._journal)
-            self.release()
-            self._detach()
+        kept = bool(self._parts) and not self._carried
+        if kept:
+            with suppress(OSError):
+                os.fdatasync(self._segment)  # what was cut off must not come back
+            try:
+                os.fdatasync(self._journal)  # nobody will later
+            except OSError as error:
+                self._unforced = error
+            self._parts, self._pending = [], 0
+        else:
+            self._remove(journal_of(self._path), self._journal)
+            if self._sealed == 0:
+                self._remove(self._path, self._segment)
+        self.release()
+        self._detach()
+
+    def _remove(self, path: Path, descriptor: int) -> None:
+        with suppress(OSError):
+            if in_place(path, descriptor):
+                os.unlink(path)
 
 
 def _blocks(parts: Sequence[Part], limit: int) -> Iterator[tuple[Array, FloatArray, tuple[str, ...]]]:

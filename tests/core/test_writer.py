@@ -152,7 +152,7 @@ def test_a_full_disk_costs_the_call_and_nothing_else(path: Path, monkeypatch: py
     history.close()
     assert counted(history.scan()) == [*stored, 62_000]
     assert len(stored) > 1000
-    assert len(history.segments()) == 1
+    assert all(info.rows for info in history.segments())  # a failed call may end one, and leaves no empty one
 
 
 def test_what_cannot_be_taken_back_is_left_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
