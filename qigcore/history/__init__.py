@@ -244,6 +244,7 @@ class History:
         A round that falls into the very moment of an `append` that fails (a full disk) may give rows which
         that call then refuses. When its caller appends them again, as the monitor does, they come again.
         """
+        poll_s = _number("poll_s", poll_s)
         if not poll_s >= 0:
             raise HistoryError(f"poll_s: expected seconds of at least 0, got {poll_s!r}")
         self._query(start, None, None)
@@ -285,10 +286,12 @@ class History:
         Raises HistoryError.
         """
         for name, value in (("keep_s", keep_s), ("keep_bytes", keep_bytes)):
-            if value is not None and not (isinstance(value, Real) and value >= 0):
+            if value is not None and not _number(name, value) >= 0:
                 raise HistoryError(f"{name}: expected a number of at least 0, or None, got {value!r}")
+        keep_s = None if keep_s is None else float(keep_s)
+        now = float(self._clock())
         with self._keeping():
-            return expire(self.path, keep_s=keep_s, keep_bytes=keep_bytes, now=self._clock(), dim=self.dim)
+            return expire(self.path, keep_s=keep_s, keep_bytes=keep_bytes, now=now, dim=self.dim)
 
     def compact(self, *, grace_s: float = GRACE_S) -> Compacted:
         """Make few segments of many small ones of dead writers, with their journals, and say what was done.
@@ -301,10 +304,11 @@ class History:
 
         Raises HistoryError, also while another process compacts the same store.
         """
-        if not (isinstance(grace_s, Real) and grace_s >= 0):
+        grace = _number("grace_s", grace_s)
+        if not grace >= 0:
             raise HistoryError(f"grace_s: expected seconds of at least 0, got {grace_s!r}")
         with self._keeping():
-            return compact(self.path, grace_s=grace_s, clock=self._clock, dim=self.dim)
+            return compact(self.path, grace_s=grace, clock=self._clock, dim=self.dim)
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:
@@ -323,7 +327,10 @@ class History:
             stopping = stop()
             found = self._segments()
             self._tell([s for path, s in sources.items() if path not in found and not s.done], tally)
-            sources = {path: sources.get(path) or Source(path, logged) for path, logged in found.items()}
+            sources = {
+                path: sources.get(path) or Source(path, logged, patient=True)
+                for path, logged in found.items()
+            }
             for source in sources.values():
                 source.logged = found[source.path]
             fresh = [source for source in self._standing(sources.values(), standing, tally) if source.peek()]
@@ -342,7 +349,7 @@ class History:
         for source in sources:
             if source.header is not None and source.header.segment in left:
                 source.done = True
-        return [source for source in sources if not source.done]
+        return [source for source in sources if not (source.done or source.waiting)]
 
     def _read(self, sources: Sequence[Source], query: Query, tally: Tally) -> Iterator[Batch]:
         segments = [(source.bound, partial(source.chunks, query, tally)) for source in sources]
@@ -364,8 +371,10 @@ class History:
                 tally.unreadable[left[identity].path.name] = "compacted while it was read; read again"
 
     def _query(self, start: float | None, end: float | None, columns: Iterable[str] | None) -> Query:
-        for name, value in (("start", start), ("end", end)):
-            if value is not None and (not isinstance(value, Real) or math.isnan(value)):
+        since = -math.inf if start is None else _number("start", start)
+        until = math.inf if end is None else _number("end", end)
+        for name, value in (("start", since), ("end", until)):
+            if math.isnan(value):
                 raise HistoryError(f"{name}: expected Unix seconds or None, got {value!r}")
         chosen = COLUMNS
         if columns is not None:
@@ -374,9 +383,8 @@ class History:
             unknown = [name for name in chosen if name not in COLUMNS]
             if unknown or not chosen:
                 raise HistoryError(f"columns: expected some of {', '.join(COLUMNS)}, got {asked}")
-        first, last = -math.inf if start is None else start, math.inf if end is None else end
         certain = self._find_shape() is not None  # looked up before `dim`, which may then know more
-        return Query(self.dim, chosen, first, last, certain=certain)
+        return Query(self.dim, chosen, since, until, certain=certain)
 
     def _writing(self) -> Writer:
         if self._writer is None:
@@ -401,3 +409,12 @@ class History:
             shapes = map(shape_of, reversed(list(self._segments())))
             self._shape = next((shape for shape in shapes if shape is not None), None)
         return self._shape
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, Real):
+            return float(value)
+    except OverflowError:
+        pass
+    raise HistoryError(f"{name}: expected a number as float64 holds them, got {str(value)[:40]}")

@@ -16,6 +16,8 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from pathlib import Path
 from typing import BinaryIO
 
+from qigcore.errors import HistoryError
+
 SEGMENT_SUFFIX = ".qigh"
 JOURNAL_SUFFIX = ".journal"
 
@@ -23,6 +25,10 @@ _STRIDE = 4096
 """Bytes read at least: a header of a block, its table and its first columns."""
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+
+
+class TooManyFiles(HistoryError):
+    """No file can be opened now. It says nothing of the file: what was to be read may be whole."""
 
 
 def make_folder(folder: Path) -> None:
@@ -180,8 +186,19 @@ def _hand_on(before: os.stat_result, descriptor: int) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """A descriptor to read a file by. A pipe of that name would block without O_NONBLOCK."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    """A descriptor to read a file by. A pipe of that name would block without O_NONBLOCK.
+
+    Raises OSError, or TooManyFiles.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise TooManyFiles(
+                f"cannot read {path.parent}: too many open files; raise the limit (ulimit -n), or have fewer "
+                "segments (qigheal compact)"
+            ) from error
+        raise
     try:
         yield descriptor
     finally:

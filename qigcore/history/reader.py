@@ -19,7 +19,7 @@ import numpy as np
 
 from qigcore.history import journal
 from qigcore.history.columns import decode_block
-from qigcore.history.files import Window, held, journal_of, opened
+from qigcore.history.files import TooManyFiles, Window, held, journal_of, opened
 from qigcore.history.segment import (
     LOWEST,
     Damaged,
@@ -108,12 +108,15 @@ class Source:
     """One segment as one reader sees it; remembers how far it was read, so that it can go on.
 
     logged: whether a journal lay beside it when the folder was listed. directions: as `decode_block` takes it.
+    patient: where no more files can be opened, it waits for the next time, instead of raising TooManyFiles.
     """
 
-    def __init__(self, path: Path, logged: bool, *, directions: bool = False) -> None:
+    def __init__(self, path: Path, logged: bool, *, directions: bool = False, patient: bool = False) -> None:
         self.path = path
         self.logged = logged
         self._directions = directions
+        self._patient = patient
+        self.waiting = False  # it could not be opened the last time
         self.done = False  # dead, and read to its end, or not to be read
         self.gone = False  # removed before it was read to its end
         self.header: Header | None = None
@@ -131,11 +134,12 @@ class Source:
             with opened(self.path) as descriptor:
                 alive, size = held(descriptor), os.fstat(descriptor).st_size
             return self._seen != (alive, size, *(journal_mark(self.path) if self.logged else (0, b"")))
-        except OSError:  # `chunks` will say which
+        except (OSError, TooManyFiles):  # `chunks` will say which
             return True
 
     def begin(self, tally: Tally) -> None:
         """Read the header, where that has not been done."""
+        self.waiting = False
         if not (self._offset or self.done):
             with self._counting(tally), opened(self.path) as descriptor:
                 self._begin(Window(descriptor), tally)
@@ -192,8 +196,13 @@ class Source:
 
     @contextmanager
     def _counting(self, tally: Tally) -> Iterator[None]:
+        self.waiting = False
         try:
             yield
+        except TooManyFiles:
+            self.waiting = True
+            if not self._patient:
+                raise
         except FileNotFoundError:  # somebody removed the segment
             self.done = self.gone = True
         except OSError as error:

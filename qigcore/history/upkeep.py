@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import resource
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
@@ -30,7 +32,8 @@ GRACE_S = 600.0
 LARGE_BYTES = SEGMENT_BYTES // 4
 """From here on a segment is left as it is: fewer and larger ones would save nothing that can be noticed."""
 
-_MOST_AT_ONCE = 512  # as many may be open at once, and a process may open 1,024 files
+_MOST_AT_ONCE = 512  # segments open at once, or half of the files that this process may open
+_ROOM = 1 << 32  # names to choose from, so that none is chosen twice
 
 
 class Expired(msgspec.Struct, frozen=True):
@@ -98,19 +101,25 @@ def compact(folder: Path, *, grace_s: float, clock: Callable[[], float], dim: in
         for part in folder.glob(f"*{PART_SUFFIX}"):
             part.unlink(missing_ok=True)  # of a compaction that was killed
         left: dict[str, str] = {}
-        removed = _sweep(folder, clock(), grace_s, dim, left)
+        removed = _sweep(folder, float(clock()), grace_s, dim, left)
         found = surveyed(segments_in(folder), dim)
         standing = counting(found)
+        names = [each.path.name for each in standing]
         groups = list(_groups(standing, found, left))
         done = Compacted()
         while groups:
             group = groups.pop()
-            header, path = _heading(group, standing, clock())
+            at = names.index(group[0].path.name)
+            random = _ranked(names[at], names[max(0, at - 1) : at], names[at + len(group) :][:1])
+            if random is None:
+                continue
+            header, path = _heading(group, random, float(clock()))
             size, unfit = rewritten(group, header, path)
             if not size:
                 left |= unfit
                 groups += _parted(group, unfit)
                 continue
+            names[at : at + len(group)] = [path.name]
             done = msgspec.structs.replace(
                 done,
                 segments=done.segments + len(group),
@@ -120,7 +129,7 @@ def compact(folder: Path, *, grace_s: float, clock: Callable[[], float], dim: in
                 bytes_after=done.bytes_after + size,
             )
         if grace_s <= 0:
-            removed += _sweep(folder, clock(), grace_s, dim, left)
+            removed += _sweep(folder, float(clock()), grace_s, dim, left)
         reasons = tuple(f"{name}: {reason}" for name, reason in sorted(left.items()))
         return msgspec.structs.replace(done, removed=removed, left=reasons)
 
@@ -224,7 +233,7 @@ def _fits(group: Sequence[Surveyed], each: Surveyed) -> bool:
     times = [time for info in infos if info.rows for time in (info.first, info.last)]
     return (
         len({(info.precision, info.dim, info.geometry) for info in infos}) == 1
-        and len(infos) <= _MOST_AT_ONCE
+        and len(infos) <= min(_MOST_AT_ONCE, max(2, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
         and sum(info.bytes for info in infos) <= SEGMENT_BYTES
         and max(times, default=0.0) - min(times, default=0.0) <= SEGMENT_SPAN_S
     )
@@ -248,10 +257,38 @@ def _parted(group: Sequence[Surveyed], unfit: Collection[str]) -> Iterator[list[
     yield from _worthwhile(part)
 
 
-def _heading(group: Sequence[Surveyed], standing: Sequence[Surveyed], now: float) -> tuple[Header, Path]:
+def _ranked(first: str, before: Sequence[str], after: Sequence[str]) -> bytes | None:
+    """Random bytes for a name in the place of `first` and those that follow it up to `after`, if there is room.
+
+    Rows of one moment come in the order of names. Only their random ends tell apart the names of what one
+    process began in one microsecond.
+    """
+    low, high = -1, 1 << 64
+    for name in before:
+        low = _number(name, _base(first), low)
+    for name in after:
+        high = _number(name, _base(first), high)
+    if high - low < _ROOM:
+        return None
+    random = (low + 1 + int.from_bytes(os.urandom(16)) % (high - low - 1)).to_bytes(8)
+    names = [*before, f"{_base(first)}{random.hex()}{SEGMENT_SUFFIX}", *after]
+    return random if names == sorted(names) else None
+
+
+def _base(name: str) -> str:
+    stem = name.removesuffix(SEGMENT_SUFFIX)
+    return f"{stem.rpartition('-')[0] or stem}-"
+
+
+def _number(name: str, base: str, otherwise: int) -> int:
+    """The random end of a name that begins with `base`."""
+    end = name.removeprefix(base).removesuffix(SEGMENT_SUFFIX)
+    return int(end, 16) if name.startswith(base) and re.fullmatch("[0-9a-f]{16}", end) else otherwise
+
+
+def _heading(group: Sequence[Surveyed], random: bytes, now: float) -> tuple[Header, Path]:
     """Header and name of the segment to be: by its name it takes the place of those that it replaces."""
     headers = [each.header for each in group if each.header is not None]
-    random = os.urandom(8)
     header = Header(
         segment=int.from_bytes(random, "little"),
         dim=headers[0].dim,
@@ -263,11 +300,8 @@ def _heading(group: Sequence[Surveyed], standing: Sequence[Surveyed], now: float
         first=min(each.info.first for each in group if each.info.rows),
         replaces=[each.segment for each in headers],
     )
-    # Rows of one moment come in the order of names. The stem of the first sorts before all that came after it.
-    stem = group[0].path.stem
-    return header, group[0].path.with_name(
-        f"{stem.rpartition('-')[0] or stem}-{random.hex()}{SEGMENT_SUFFIX}"
-    )
+    first = group[0].path
+    return header, first.with_name(f"{_base(first.name)}{random.hex()}{SEGMENT_SUFFIX}")
 
 
 def _identity_of(journal: Path) -> int | None:
