@@ -348,15 +348,16 @@ class Writer:
                 return
         with suppress(OSError):
             os.ftruncate(descriptor, size)
-        kept = bool(self._parts) and not self._carried
-        if kept:
-            with suppress(OSError):
-                os.fdatasync(self._segment)  # what was cut off must not come back
-            try:
-                os.fdatasync(self._journal)  # nobody will later
-            except OSError as error:
-                self._unforced = error
-            self._parts, self._pending = [], 0
+        # What was cut off must not come back, beside what its caller appends again; what stays must stay.
+        with suppress(OSError):
+            os.fdatasync(self._segment)
+        error = None
+        try:
+            os.fdatasync(self._journal)
+        except OSError as failed:
+            error = failed
+        if self._parts and not self._carried:
+            self._parts, self._pending, self._unforced = [], 0, error
         else:
             self._remove(journal_of(self._path), self._journal)
             if self._sealed == 0:

@@ -34,8 +34,8 @@ Fault = Callable[[pytest.MonkeyPatch], None]
 class Said(NamedTuple):
     """What a writer said between its calls: that it was asked to store rows, and how that went.
 
-    what: "asked", "stored", "refused"; "safe": all that `who` stored so far survives a power loss;
-    "leaving": somebody was told to remove old rows, and these are old.
+    what: "asked", "stored", "refused"; "doubtful": refused, by a disk that forces nothing; "safe": all that
+    `who` stored so far survives a power loss; "leaving": somebody was told to remove old rows, as these are.
     """
 
     what: str
@@ -67,6 +67,8 @@ class Author:
             self.history.append_rows(*truth.rows(labels), truth.NAMES)
         except HistoryError:
             self._tape.say(Said("refused", self._who, labels))
+            if "force" in self._tape.broken:
+                self._tape.say(Said("doubtful", self._who, labels))
             return False
         calls = self._tape.calls[before:]
         sealed = any(call.kind == "cut" and call.at == 0 for call in calls)
@@ -91,6 +93,8 @@ class Claims:
         self.safe: set[int] = set()
         self.asked: set[int] = set()  # of a call not yet over
         self.refused: set[int] = set()
+        self.doubtful: set[int] = set()  # may come back after a power loss, beside themselves,
+        self.unsure: set[int] = set()  # and these not at all: stored before, and forced in vain
         self.leaving: set[int] = set()
 
     def hear(self, said: Said) -> None:
@@ -104,10 +108,13 @@ class Claims:
             self.asked -= set(said.labels)
             self.refused |= set(said.labels)
             del mine[len(mine) - len(said.labels) :]
+        elif said.what == "doubtful":
+            self.doubtful |= set(said.labels)
+            self.unsure |= set(mine) - self.safe
         elif said.what == "leaving":
             self.leaving |= set(said.labels)
         else:
-            self.safe |= set(mine) - self.asked
+            self.safe |= set(mine) - self.asked - self.unsure
 
     @property
     def stored(self) -> set[int]:
@@ -273,12 +280,13 @@ def check(
         return Damage()
     reader = History.read_only(store)
     found = truth.labels(reader.scan(), precision, unnamed=unnamed)
-    assert len(found) == len(set(found)), [label for label, times in Counter(found).items() if times > 1]
+    twice = {label for label, times in Counter(found).items() if times > 1}
+    assert not twice - (claims.doubtful if unnamed else set()), sorted(twice)[:10]
     assert set(found) >= must, sorted(must - set(found))[:10]
     assert set(found) <= may, sorted(set(found) - may)[:10]
     for written in claims.written.values():
         mine = set(written)
-        assert truth.follows([label for label in found if label in mine], written)
+        assert truth.follows([label for label in found if label in mine - twice], written)
     return reader.damage
 
 
@@ -389,7 +397,14 @@ def compacted_not_forced(patch: pytest.MonkeyPatch) -> None:
 
 
 def cuts_not_forced(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(writer.Writer, "_force", lambda self: os.fdatasync(self._journal))
+    take_back = writer.Writer._take_back
+
+    def unforced(self: writer.Writer, descriptor: int, size: int) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(writer, "os", Without("fdatasync"))
+            take_back(self, descriptor, size)
+
+    patch.setattr(writer.Writer, "_take_back", unforced)
 
 
 def journal_taken_whole(patch: pytest.MonkeyPatch) -> None:
@@ -430,7 +445,7 @@ def test_faults_are_found_out_by_kills(tmp_path: Path, fault: Fault) -> None:
         (emptied_too_early, life_of_one, "block"),
         (folders_not_forced, life_of_one, "block"),
         (blocks_not_forced, life_of_one, "block"),
-        (cuts_not_forced, life_of_several, "snapshot"),
+        (cuts_not_forced, life_of_one, "snapshot"),
         (compacted_not_forced, life_of_upkeep, "block"),
         (checksums_not_looked_at, life_of_one, "block"),
         (half_sealed_blocks_given_up, life_of_one, "snapshot"),
@@ -441,6 +456,6 @@ def test_faults_are_found_out_by_power_losses(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         fault(patch)
-        calls = lived(tmp_path / "real", life, "exact", durability)
+        calls = lived(tmp_path / "real", life, "compact", durability)
         with pytest.raises(AssertionError):
-            power_losses(calls, played(tmp_path), "exact", draws=4)
+            power_losses(calls, played(tmp_path), "compact", draws=4)
