@@ -231,3 +231,28 @@ def test_a_range_of_times_and_a_column_read_their_part_of_the_bytes(
     read[0] = 0
     assert len(History.read_only(path).last(50)) == 50
     assert read[0] / size < 0.35  # the end of the file a few times, however long it is
+
+
+def test_the_first_segment_of_a_store_may_be_made_while_its_dimension_is_asked_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(path / "made", (3,), 0)
+    data = file_of(path / "made", ".qigh").read_bytes()
+    asked = History._query
+
+    def query(self: History, *how: Any) -> Query:
+        found = asked(self, *how)
+        if rounds:  # the listing has shown an empty file, which gets its header now
+            (path / "a.qigh").write_bytes(data)
+        return found
+
+    def stop() -> bool:
+        rounds.append(1)
+        return len(rounds) > 2
+
+    rounds: list[int] = []
+    (path / "a.qigh").touch()
+    monkeypatch.setattr(History, "_query", query)
+    reader = History.read_only(path)
+    assert counted(reader.follow(poll_s=0, stop=stop)) == [0, 1, 2]
+    assert not reader.damage
