@@ -357,7 +357,8 @@ class Writer:
         except OSError as failed:
             error = failed
         if self._parts and not self._carried:
-            self._parts, self._pending, self._unforced = [], 0, error
+            self._parts, self._pending = [], 0
+            self._unforced = error or self._unforced
         else:
             self._remove(journal_of(self._path), self._journal)
             if self._sealed == 0:

@@ -113,7 +113,9 @@ def test_where_the_old_segment_cannot_be_sealed_the_row_is_refused_and_nothing_l
 
 
 @pytest.mark.parametrize("precision", ["compact", "exact"])
-def test_one_snapshot_a_minute_costs_no_more_bytes_than_a_day_of_them_at_once(path: Path, precision: Any) -> None:
+def test_one_snapshot_a_minute_costs_no_more_bytes_than_a_day_of_them_at_once(
+    path: Path, precision: Any
+) -> None:
     """The one goes through the journal row by row into blocks of 256, the other into blocks of 720."""
     heads, basins = rows(1440, dim=64)
     basins = np.random.default_rng(1).dirichlet(np.full(64, 50.0), 1440)
