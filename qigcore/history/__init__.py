@@ -412,9 +412,9 @@ class History:
 
 
 def _number(name: str, value: Any) -> float:
+    if not isinstance(value, Real):
+        raise HistoryError(f"{name}: expected a number, got {value!r:.40}")
     try:
-        if isinstance(value, Real):
-            return float(value)
-    except OverflowError:
-        pass
-    raise HistoryError(f"{name}: expected a number as float64 holds them, got {str(value)[:40]}")
+        return float(value)
+    except OverflowError:  # its digits may be too many even to print
+        raise HistoryError(f"{name}: expected a number that a float can hold, got a larger one") from None

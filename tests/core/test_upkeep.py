@@ -149,7 +149,7 @@ def test_expiry_is_for_who_may_write(path: Path) -> None:
     with pytest.raises(HistoryError, match="reading only"):
         History.read_only(path).expire(keep_s=0)
     for wrong in ({"keep_s": -1}, {"keep_bytes": float("nan")}, {"keep_s": "day"}):
-        with pytest.raises(HistoryError, match="expected a number of at least 0"):
+        with pytest.raises(HistoryError, match="expected a number"):
             opened(path).expire(**wrong)  # type: ignore[arg-type]
 
 
