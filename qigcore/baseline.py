@@ -19,6 +19,7 @@ import numpy as np
 
 from qigcore import geometry as _geometry
 from qigcore._rules import growth
+from qigcore.calibration.record import Calibration
 from qigcore.constants import BASIN_DRIFT_MAX, KAPPA_STAR, PHI_MIN
 from qigcore.errors import BaselineError, InvalidLimit, TooLittleData
 from qigcore.rows import METRICS, REGIMES, Batch, FloatArray
@@ -99,9 +100,9 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     created: Unix seconds. notes: facts about the host that are no fault.
     """
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
-    version: int = 1
+    version: int = 2
     geometry: Geometry
     dim: int
     count: int
@@ -116,6 +117,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     breakdown_share: float
     drift_ceiling: float  # radians that the drift limit never exceeds
     notes: tuple[str, ...] = ()
+    calibration: Calibration | None = None  # None: too few snapshots, or a file of version 1
 
     def __post_init__(self) -> None:
         lengths = {len(self.basin), len(self.component_mean), len(self.component_sd)}
@@ -170,7 +172,9 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidLimit(
                 f"drift_ceiling: expected radians above 0 and below π (the largest distance), got {drift_ceiling!r}"
             )
-        basins, columns, code_hash = _columns(window)
+        from qigcore.calibration import learning  # not for a process that only loads one
+
+        basins, columns, code_hash, times = _columns(window)
         good = _points(basins, geometry)
         usable = int(good.sum())
         if usable < MIN_ROWS:
@@ -210,6 +214,12 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         whole = good.copy()
         for values in columns.values():
             whole &= np.isfinite(values)
+        figures = {name: values for name, values in columns.items() if name in METRICS and name != "memory"}
+        whole_drift = np.full(len(basins), np.nan)
+        whole_drift[good] = drifts
+        calibration = learning.calibrate(
+            amplitudes, {**figures, "basin_drift": whole_drift}, interval_s=_interval(times)
+        )
         return cls(
             geometry=geometry,
             dim=basins.shape[1],
@@ -225,6 +235,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
             breakdown_share=share,
             drift_ceiling=drift_ceiling,
             notes=(*_notes(bands, columns, share, drift_ceiling, limits), *missing),
+            calibration=calibration,
         )
 
     def save(self, path: str | os.PathLike[str], *, replace: bool = True) -> None:
@@ -268,8 +279,8 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
-def _columns(window: Batch | Sequence[Any] | FloatArray) -> tuple[FloatArray, dict[str, FloatArray], str]:
-    """(basins [n, dim] with NaN where flagged, metric → values with NaN where flagged, newest code hash)."""
+def _columns(window: Batch | Sequence[Any] | FloatArray) -> tuple[FloatArray, dict[str, FloatArray], str, FloatArray]:
+    """(basins [n, dim] with NaN where flagged, metric → values with NaN where flagged, newest code hash, times)."""
     if isinstance(window, Batch):
         batch, code_hash = window, ""
         if len(batch) and "code" in batch.columns:
@@ -282,7 +293,7 @@ def _columns(window: Batch | Sequence[Any] | FloatArray) -> tuple[FloatArray, di
             if column in batch.columns
         }
         basins = np.where(batch.good("basin_coords")[:, None], batch.basin_coords, np.nan)
-        return basins, columns, code_hash
+        return basins, columns, code_hash, batch.columns.get("timestamp", np.empty(0))
     if len(window) and hasattr(window[0], "basin_coords"):
         basins = np.array(
             [
@@ -302,11 +313,18 @@ def _columns(window: Batch | Sequence[Any] | FloatArray) -> tuple[FloatArray, di
         columns["regime"] = np.array(
             [np.nan if "phi" in each.repaired else REGIMES.index(each.regime) for each in window]
         )
-        return basins, columns, window[-1].code_hash
+        return basins, columns, window[-1].code_hash, np.array([each.timestamp for each in window])
     basins = np.asarray(window, dtype=float)
     if basins.ndim != 2:
         raise TooLittleData(f"expected snapshots or basins of shape [n, dim], got shape {list(basins.shape)}")
-    return basins, {}, ""
+    return basins, {}, "", np.empty(0)
+
+
+def _interval(times: FloatArray) -> float | None:
+    """Median time between snapshots, seconds; None where the times do not tell."""
+    steps = np.diff(times[np.isfinite(times)])
+    interval = float(np.median(steps)) if len(steps) else 0.0
+    return interval if interval > 0.0 else None
 
 
 def _points(basins: FloatArray, geometry: Geometry) -> Any:

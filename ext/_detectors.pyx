@@ -1,0 +1,590 @@
+# cython: embedsignature.format=clinic
+"""The loops of the sequential tests, a row at a time: moving averages, bets, and the way back to health.
+
+What is tested, with which limits, and what an alarm says is decided in `qigcore.detectors`; the arithmetic
+on components stands in `detect.h`. Nothing here knows a baseline's file or a clock.
+"""
+
+cimport cython
+cimport numpy as cnp
+from libc.math cimport INFINITY, NAN, fabs, floor, isfinite, log, sqrt
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy, memset
+
+from numeric cimport BASIN, SIMPLEX, SPHERE, Head, apart, measured, prepared
+
+import numpy as np
+
+from qigcore.errors import InvalidBasin
+from qigcore import rows as _rows
+
+cnp.import_array()
+
+cdef extern from "detect.h" nogil:
+    enum:
+        ROWS "QIG_ROWS"
+    void residual_of "qig_residual"(
+        const double* unit, double scale, const double* expected, const double* memory, const double* spread,
+        int follows, double* deviation, double* residual, Py_ssize_t n
+    ) noexcept
+    void whitened "qig_whitened"(const double* bands, const double* residual, double* x, Py_ssize_t m) noexcept
+    double dot "qig_dot"(const double* a, const double* b, Py_ssize_t m) noexcept
+    double averaged "qig_averaged"(
+        double* mean, const double* x, double weight, double step, Py_ssize_t m
+    ) noexcept
+    double bets "qig_bets"(
+        const double* residual, const double* inverse, const double* bounds, const double* shares,
+        const double* weight, const double* stake, int stakes, double* wealth, double* score, Py_ssize_t m
+    ) noexcept
+
+cdef cnp.dtype HEAD_TYPE = _rows.HEAD
+
+cdef enum:
+    CHARTS = 4  # the first one is of single rows
+    STAKES = 4
+    FIGURES = 5
+    LONGEST = 100  # rows that the estimate of a shift forgets over
+
+# What `step` reports.
+cdef enum Event:
+    FAST = 1
+    SURE = 2
+    RECOVERED = 4
+
+EVENTS = {"fast": FAST, "sure": SURE, "recovered": RECOVERED}
+
+cdef struct Figure:
+    Py_ssize_t offset  # in a row; −1: the drift, which is measured here
+    int flag
+    bint log
+    double floor, center, inverse, memory, spread, up, down
+    double weight
+    double before
+    bint follows
+
+
+cdef double* _doubles(list kept, values) except NULL:
+    array = np.ascontiguousarray(values, dtype=np.float64)
+    if not array.flags.owndata or not array.flags.writeable:
+        array = array.copy()
+    kept.append(array)
+    return <double*>cnp.PyArray_DATA(array)
+
+
+def padded(Py_ssize_t dim):
+    """Components with the padding that the loops ask for."""
+    return (dim + ROWS - 1) // ROWS * ROWS
+
+
+def banded(matrix):
+    """A lower triangular matrix [m, m], m a multiple of the padding, in the order in which it is read."""
+    m = len(matrix)
+    parts = [matrix[first : first + ROWS, : first + ROWS].T.ravel() for first in range(0, m, ROWS)]
+    return np.concatenate(parts)
+
+
+def moving(rows, double weight):
+    """Squared lengths of the moving average after each row, and each row along the average before it.
+
+    rows: shape [n, k]. Returns two arrays [n]; the second is x·m/‖m‖, 0 where there is no average yet.
+    """
+    cdef const double[:, ::1] given = np.ascontiguousarray(rows, dtype=np.float64)
+    cdef Py_ssize_t n = given.shape[0], k = given.shape[1], m = padded(k), t
+    lengths, along, mean, row = np.empty(n), np.zeros(n), np.zeros(m), np.zeros(m)
+    cdef double[::1] out = lengths, beside = along
+    cdef double* average = <double*>cnp.PyArray_DATA(mean)
+    cdef double* now = <double*>cnp.PyArray_DATA(row)
+    cdef double squared = 0.0
+    if k == 0:
+        return lengths, along
+    with nogil:
+        for t in range(n):
+            memcpy(now, &given[t, 0], k * sizeof(double))
+            if squared > 0.0:
+                beside[t] = dot(average, now, m) / sqrt(squared)
+            squared = averaged(average, now, weight, 1.0, m)
+            out[t] = squared
+    return lengths, along
+
+
+cdef class Core:
+    """The state of one detector; `qigcore.detectors.ChangeDetector` makes it and answers its events.
+
+    Tables come as one mapping, arrays padded by `padded`: basin [dim], center, memory (or None), spread,
+    bands (or None), scaling, inverse, bounds [2, m], weight (m), charts [4] and their limits, directions [3],
+    direction_weight, figures (a list of tuples), sure (the limit of the wealth), season (offsets
+    [bins, m + figures], or None) with its period, memory_rows, and what `recover` needs.
+    """
+
+    cdef readonly Py_ssize_t dim
+    cdef readonly int64_t rows  # seen so far
+    cdef readonly int64_t skipped  # of those, without a usable state
+    cdef readonly bint alarmed
+    cdef readonly bint confirmed
+    cdef readonly double statistic  # the charts' largest part of its limit, after the last row
+    cdef readonly double wealth
+    cdef int _kind
+    cdef Py_ssize_t _m, _wide
+    cdef int _figures
+    cdef list _kept
+    cdef object _ring_rows, _ring_times
+    cdef double* _basin
+    cdef double* _center
+    cdef double* _expected
+    cdef double* _memory
+    cdef double* _spread
+    cdef double* _bands
+    cdef double* _scaling
+    cdef double* _inverse
+    cdef double* _bounds
+    cdef double* _shares
+    cdef double* _weight
+    cdef double* _scratch
+    cdef double* _deviation
+    cdef double* _residual
+    cdef double* _x
+    cdef double* _score
+    cdef double* _means
+    cdef double* _own
+    cdef double* _season
+    cdef double* _shift
+    cdef double* _sum
+    cdef double _squares[CHARTS]
+    cdef double _weights[CHARTS]
+    cdef double _limits[CHARTS]
+    cdef double _scales[CHARTS]
+    cdef double _directions[CHARTS]
+    cdef double _direction_weight
+    cdef double _stakes[STAKES]
+    cdef double _along[CHARTS][STAKES]
+    cdef double _bet[FIGURES][2][STAKES]
+    cdef double _parts[3]  # wealth of the components, the figures, the directions
+    cdef Figure _figure[FIGURES]
+    cdef double _sure, _period
+    cdef Py_ssize_t _bins
+    cdef bint _follows, _vector
+    # The way back
+    cdef double _evidence, _needed, _quiet_mean, _quiet_sd, _trace, _learned_rows
+    cdef int64_t _clean
+    cdef double _age
+    # The last rows
+    cdef float* _ring
+    cdef double* _times
+    cdef Py_ssize_t _slots
+
+    def __cinit__(self, dict tables, *args, **kwargs):
+        cdef Py_ssize_t i
+        self._kept = kept = []
+        self.dim = tables["dim"]
+        self._kind = SIMPLEX if tables["geometry"] == "simplex" else SPHERE
+        self._m = m = padded(self.dim)
+        self._basin = _doubles(kept, tables["basin"])
+        self._center = _doubles(kept, tables["center"])
+        self._expected = _doubles(kept, tables["center"])
+        self._memory = NULL if tables["memory"] is None else _doubles(kept, tables["memory"])
+        self._spread = _doubles(kept, tables["spread"])
+        self._bands = NULL if tables["bands"] is None else _doubles(kept, tables["bands"])
+        self._scaling = _doubles(kept, tables["scaling"])
+        self._inverse = _doubles(kept, tables["inverse"])
+        self._bounds = _doubles(kept, tables["bounds"])
+        self._shares = _doubles(kept, 1.0 / (1.0 + np.asarray(tables["bounds"])))
+        self._weight = _doubles(kept, tables["weight"])
+        self._vector = tables["vector"]
+        figures = tables["figures"]
+        self._figures = len(figures)
+        for i, (offset, flag, is_log, floor_, center, scale, memory, up, down, weight) in enumerate(figures):
+            self._figure[i].offset = offset
+            self._figure[i].flag = flag
+            self._figure[i].log = is_log
+            self._figure[i].floor = floor_
+            self._figure[i].center = center
+            self._figure[i].inverse = 1.0 / scale
+            self._figure[i].memory = memory
+            self._figure[i].spread = sqrt(1.0 - <double>memory * <double>memory)
+            self._figure[i].up = up
+            self._figure[i].down = down
+            self._figure[i].weight = weight
+        self._wide = self._m + ROWS  # the figures stand behind the components
+        self._scratch = _doubles(kept, np.zeros(m))
+        self._deviation = _doubles(kept, np.zeros(m))
+        self._residual = _doubles(kept, np.zeros(m))
+        self._x = _doubles(kept, np.zeros(self._wide))
+        self._score = _doubles(kept, np.zeros(m))
+        self._means = _doubles(kept, np.zeros(CHARTS * m))
+        self._own = _doubles(kept, np.zeros(2 * STAKES * m))
+        self._shift = _doubles(kept, np.zeros(self._wide))
+        self._sum = _doubles(kept, np.zeros(self._wide))
+        for i in range(CHARTS):
+            self._weights[i] = tables["charts"][i]
+            self._scales[i] = (2.0 - self._weights[i]) / self._weights[i]
+            self._limits[i] = tables["limits"][i]
+            self._directions[i] = tables["directions"][i]
+        for i in range(STAKES):
+            self._stakes[i] = tables["stakes"][i]
+        self._direction_weight = tables["direction_weight"]
+        self._sure = tables["sure"]
+        self._season = NULL
+        self._bins = 0
+        if tables["season"] is not None:
+            offsets, self._period = tables["season"]
+            self._bins = len(offsets)
+            self._season = _doubles(kept, offsets)
+        self._needed = tables["evidence"]
+        self._trace = tables["trace"]
+        self._learned_rows = tables["rows"]
+        self._quiet_mean, self._quiet_sd = tables["quiet"]
+        self._slots = tables["slots"]
+        ring = np.full((self._slots, self._m + FIGURES), np.nan, np.float32)
+        times = np.full(self._slots, np.nan)
+        self._ring_rows = ring
+        self._ring_times = times
+        self._ring = <float*>cnp.PyArray_DATA(ring)
+        self._times = <double*>cnp.PyArray_DATA(times)
+        self._cleared()
+        self.rows = 0
+        self._forgotten()
+
+    cdef void _forgotten(self) noexcept nogil:
+        """No row is known to come before the next one."""
+        cdef int i
+        self._follows = False
+        for i in range(self._figures):
+            self._figure[i].follows = False
+
+    cdef void _cleared(self) noexcept nogil:
+        """All evidence so far is dropped; what the next row follows is not."""
+        self.alarmed = self.confirmed = False
+        self.statistic = self.wealth = 0.0
+        memset(self._means, 0, CHARTS * self._m * sizeof(double))
+        memset(self._own, 0, 2 * STAKES * self._m * sizeof(double))
+        memset(self._squares, 0, sizeof(self._squares))
+        memset(self._along, 0, sizeof(self._along))
+        memset(self._bet, 0, sizeof(self._bet))
+        memset(self._parts, 0, sizeof(self._parts))
+        self._evidence = 0.0
+        self._clean = 0
+
+    cdef void _expect(self, double at) noexcept nogil:
+        """The season's part of what is expected at a time; its middle where that is not known."""
+        cdef Py_ssize_t i, width = self._m + FIGURES
+        cdef Py_ssize_t low, high
+        cdef double place, part
+        cdef const double* first
+        cdef const double* second
+        if not isfinite(at):
+            memcpy(self._expected, self._center, self._m * sizeof(double))
+            return
+        place = at / self._period
+        place = (place - floor(place)) * self._bins - 0.5
+        if place < 0.0:
+            place += self._bins
+        low = <Py_ssize_t>place
+        part = place - low
+        low %= self._bins
+        high = low + 1 if low + 1 < self._bins else 0
+        first = self._season + low * width
+        second = self._season + high * width
+        for i in range(self._m):
+            self._expected[i] = self._center[i] + (1.0 - part) * first[i] + part * second[i]
+
+    cdef double _seasonal(self, int which, double at) noexcept nogil:
+        cdef double place
+        cdef Py_ssize_t low, high, width = self._m + FIGURES
+        if self._bins == 0 or not isfinite(at):
+            return 0.0
+        place = at / self._period
+        place = (place - floor(place)) * self._bins - 0.5
+        if place < 0.0:
+            place += self._bins
+        low = <Py_ssize_t>place
+        place -= low
+        low %= self._bins
+        high = low + 1 if low + 1 < self._bins else 0
+        return (
+            (1.0 - place) * self._season[low * width + self._m + which]
+            + place * self._season[high * width + self._m + which]
+        )
+
+    cdef int _step(self, const double* basin, const Head* head) noexcept nogil:
+        """Take one row; returns the events it brings about. `head` NULL: the state is all that is known."""
+        cdef double at = NAN if head == NULL else head.timestamp
+        cdef double scale = 0.0, drift = NAN, length, step, along, z, value, now, gain, total
+        cdef const double* unit = NULL
+        cdef double* mean
+        cdef Figure* figure
+        cdef Py_ssize_t m = self._m, slot = self.rows % self._slots, i
+        cdef float* kept = self._ring + slot * (m + FIGURES)
+        cdef bint whole
+        cdef int k, s
+        cdef int event = 0
+        self.rows += 1
+        self._times[slot] = at
+        if basin != NULL and (head == NULL or measured(head, BASIN)):
+            unit = prepared(basin, self._scratch, self.dim, self._kind, &scale)
+        whole = unit != NULL
+        if not whole:
+            self.skipped += 1
+            self._follows = False
+            for i in range(m):
+                kept[i] = NAN
+        else:
+            drift = apart(unit, scale, self._basin, 1.0, self.dim, self._kind)
+            if self._vector:
+                if self._bins:
+                    self._expect(at)
+                residual_of(
+                    unit, scale, self._expected, self._memory, self._spread, self._follows, self._deviation,
+                    self._residual, self.dim,
+                )
+                self._follows = True
+                for i in range(m):
+                    kept[i] = <float>self._deviation[i]
+                if self._bands != NULL:
+                    whitened(self._bands, self._residual, self._x, m)
+                else:
+                    for i in range(m):
+                        self._x[i] = self._residual[i] * self._scaling[i]
+                length = dot(self._x, self._x, m)
+                # One row alone moves no average further than to where it would have alarmed by itself.
+                step = 1.0 if length <= self._limits[0] else sqrt(self._limits[0] / length)
+                self._squares[0] = length
+                self.statistic = length / self._limits[0]
+                self._parts[2] = 0.0
+                for k in range(1, CHARTS):
+                    mean = self._means + k * m
+                    if not self.confirmed:
+                        if self._squares[k] > 0.0:
+                            along = dot(mean, self._x, m) / (sqrt(self._squares[k]) * 3.0)
+                            along = min(max(along, -1.0), 1.0)
+                            gain = (along - self._directions[k]) / (1.0 + self._directions[k])
+                            for s in range(STAKES):
+                                self._along[k][s] = (self._along[k][s] + 1.0) * (1.0 + self._stakes[s] * gain)
+                        for s in range(STAKES):
+                            self._parts[2] += self._along[k][s]
+                    self._squares[k] = averaged(mean, self._x, self._weights[k], step, m)
+                    self.statistic = max(self.statistic, self._squares[k] * self._scales[k] / self._limits[k])
+                self._parts[2] *= self._direction_weight
+                if not self.confirmed:
+                    self._parts[0] = bets(
+                        self._residual, self._inverse, self._bounds, self._shares, self._weight, self._stakes,
+                        STAKES, self._own, self._score, m,
+                    )
+        total = 0.0
+        for k in range(self._figures):
+            figure = &self._figure[k]
+            value = drift if figure.offset < 0 else NAN
+            if figure.offset >= 0 and head != NULL and measured(head, figure.flag):
+                value = (<const double*>(<const char*>head + figure.offset))[0]
+            if figure.log and value >= 0.0:
+                value = log(value + figure.floor)
+            kept[m + k] = NAN
+            if isfinite(value):
+                value -= figure.center + self._seasonal(k, at)
+                kept[m + k] = <float>value
+                now = value - figure.memory * figure.before if figure.follows else value * figure.spread
+                figure.before = value
+                figure.follows = True
+                now *= figure.inverse
+                self._x[m + k] = min(max(now, -6.0), 6.0)
+                if not self.confirmed:
+                    z = min(max(now / 3.0, -1.0), 1.0)
+                    for s in range(STAKES):
+                        gain = (z - figure.up) / (1.0 + figure.up)
+                        self._bet[k][0][s] = (self._bet[k][0][s] + 1.0) * (1.0 + self._stakes[s] * gain)
+                        gain = (-z - figure.down) / (1.0 + figure.down)
+                        self._bet[k][1][s] = (self._bet[k][1][s] + 1.0) * (1.0 + self._stakes[s] * gain)
+            else:
+                figure.follows = False
+                self._x[m + k] = NAN
+                if self._vector and figure.offset >= 0 and head != NULL:
+                    whole = False
+            for s in range(STAKES):
+                total += (self._bet[k][0][s] + self._bet[k][1][s]) * figure.weight
+        self._parts[1] = total
+        if not self.confirmed:
+            self.wealth = self._parts[0] + self._parts[1] + self._parts[2]
+        if not self.alarmed:
+            if unit != NULL and self.statistic > 1.0:
+                event |= FAST
+            if self.wealth >= self._sure:
+                event |= SURE
+            if event:
+                self.alarmed = True
+                self.confirmed = (event & SURE) != 0
+            return event
+        if not self.confirmed and self.wealth >= self._sure:
+            self.confirmed = True
+            event |= SURE
+        if whole and self._back():
+            self._cleared()
+            event |= RECOVERED
+        return event
+
+    cdef bint _back(self) noexcept nogil:
+        """Whether the rows since some moment tell for health and against the shift, and nothing else is wrong.
+
+        CUSUM of the log likelihood ratio of health against the estimated shift, whose length is drawn in by
+        what the estimate's own noise adds to it; and the mean since the sum last left 0 must be quiet.
+        """
+        cdef Py_ssize_t i, wide = self._wide
+        cdef double power = 0.0, along = 0.0, length, keep, gain, k, swell
+        cdef double* x = self._x
+        for i in range(self._m, wide):
+            if not isfinite(x[i]):
+                x[i] = 0.0
+        power = dot(self._shift, self._shift, wide)
+        along = dot(self._shift, x, wide)
+        length = max(power - self._trace / self._age, 0.05 * power)
+        keep = length / power if power > 0.0 else 1.0
+        gain = keep * (0.5 * length - along)
+        gain = min(max(gain, -3.0), 3.0)
+        if self._evidence + gain <= 0.0:
+            self._evidence = 0.0
+            self._clean = 0
+            memset(self._sum, 0, wide * sizeof(double))
+            # Nothing tells for health: what is wrong now is learned as it goes on.
+            self._age = min(self._age + 1.0, <double>LONGEST)
+            for i in range(wide):
+                self._shift[i] += (x[i] - self._shift[i]) / self._age
+            return False
+        self._evidence += gain
+        self._clean += 1
+        for i in range(wide):
+            self._sum[i] += x[i]
+        if self._evidence < self._needed or self._clean < 5:
+            return False
+        k = <double>self._clean
+        swell = 1.0 + k / self._learned_rows
+        if dot(self._sum, self._sum, wide) / k <= (self._quiet_mean + 4.0 * self._quiet_sd) * swell:
+            return True
+        # Not the shift any more, but not health either: begin again with what there is now.
+        for i in range(wide):
+            self._shift[i] = self._sum[i] / k
+        self._age = k
+        self._evidence = 0.0
+        self._clean = 0
+        memset(self._sum, 0, wide * sizeof(double))
+        return False
+
+    def shifted(self, mean, rows):
+        """Tell the alarmed detector what the state has moved by: whitened, shape [components + figures], over so many rows."""
+        cdef Py_ssize_t i
+        cdef const double[::1] given = np.ascontiguousarray(mean, dtype=np.float64)
+        memset(self._shift, 0, self._wide * sizeof(double))
+        for i in range(self.dim):
+            self._shift[i] = given[i]
+        for i in range(self._figures):
+            self._shift[self._m + i] = given[self.dim + i]
+        self._age = max(<double>rows, 1.0)
+        self._evidence = 0.0
+        self._clean = 0
+        memset(self._sum, 0, self._wide * sizeof(double))
+
+    def charts(self):
+        """Each moving average's squared length over its limit, after the last row with a state; shape [4]."""
+        return np.array([self._squares[k] * self._scales[k] / self._limits[k] for k in range(CHARTS)])
+
+    def reset(self):
+        """Forget all evidence and every row; `rows` and `skipped` count from 0 again."""
+        self._cleared()
+        self._forgotten()
+        self.rows = self.skipped = 0
+
+    def interrupted(self):
+        """The next row does not follow the last one: rows between them were lost."""
+        self._forgotten()
+
+    def recent(self):
+        """The last rows, oldest first: deviations [k, components + figures] and times [k]; NaN where unusable."""
+        cdef Py_ssize_t n = min(self.rows, <int64_t>self._slots)
+        order = np.arange(self.rows - n, self.rows) % self._slots
+        taken = self._ring_rows[order].astype(np.float64)
+        columns = np.r_[np.arange(self.dim), self._m + np.arange(self._figures)]
+        return taken[:, columns], self._ring_times[order]
+
+    def feed(self, basins, heads=None, Py_ssize_t start=0, trace=None):
+        """Take rows from `start` on until one brings an event; returns (rows taken, event).
+
+        basins: shape [n, dim]; heads: shape [n] of `qigcore.rows.HEAD`, or None. trace: float64 [n, 2] to be
+        filled with the charts' statistic and the wealth after each row, or None.
+        """
+        cdef cnp.ndarray states = np.ascontiguousarray(basins, dtype=np.float64)
+        cdef cnp.ndarray figures = None
+        cdef const Head* head = NULL
+        cdef const double* row
+        cdef double[:, ::1] out
+        cdef double* told = NULL
+        cdef Py_ssize_t n, i
+        cdef int event = 0
+        if states.ndim != 2 or states.shape[1] != self.dim:
+            raise InvalidBasin(
+                f"rows: expected shape [n, {self.dim}] as the baseline has, got {list((<object>states).shape)}"
+            )
+        n = cnp.PyArray_DIM(states, 0)
+        if heads is not None:
+            if heads.dtype != HEAD_TYPE or len(heads) != n:
+                raise ValueError(f"heads: expected {n} rows of qigcore.rows.HEAD, got {len(heads)} of {heads.dtype}")
+            figures = np.ascontiguousarray(heads)
+            head = <const Head*>cnp.PyArray_DATA(figures)
+        if trace is not None:
+            out = trace
+            if n:
+                told = &out[0, 0]
+        row = <const double*>cnp.PyArray_DATA(states)
+        i = max(start, <Py_ssize_t>0)
+        with nogil:
+            while i < n and event == 0:
+                event = self._step(row + i * self.dim, NULL if head == NULL else head + i)
+                if told != NULL:
+                    told[2 * i] = self.statistic
+                    told[2 * i + 1] = self.wealth
+                i += 1
+        return i - start, event
+
+    def update(self, row):
+        """Take one snapshot; returns the alarm that it brings about, or None.
+
+        row: a `GeometricSnapshot`, or a basin alone, array-like, shape=[dim]. A basin that is no state of the
+        geometry, and every flagged value, is skipped and counted. Raises InvalidBasin for another shape.
+        """
+        cdef Head head
+        cdef cnp.ndarray basin
+        cdef int event
+        if (
+            cnp.PyArray_CheckExact(row)
+            and cnp.PyArray_TYPE(<cnp.ndarray>row) == cnp.NPY_DOUBLE
+            and cnp.PyArray_NDIM(<cnp.ndarray>row) == 1
+            and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>row)
+            and cnp.PyArray_DIM(<cnp.ndarray>row, 0) == self.dim
+        ):
+            event = self._step(<const double*>cnp.PyArray_DATA(<cnp.ndarray>row), NULL)
+        elif hasattr(row, "basin_coords"):
+            memset(&head, 0, sizeof(head))
+            head.timestamp = row.timestamp
+            head.phi = row.phi
+            head.kappa_eff = row.kappa_eff
+            head.error_rate = row.error_rate
+            head.avg_latency_ms = row.avg_latency_ms
+            head.memory_mb = row.memory_mb
+            for name in row.repaired:
+                head.repaired |= <int>_rows.BIT[name]
+            basin = _state(row.basin_coords, self.dim)
+            event = self._step(<const double*>cnp.PyArray_DATA(basin), &head)
+        else:
+            basin = _state(row, self.dim)
+            event = self._step(<const double*>cnp.PyArray_DATA(basin), NULL)
+        return self._respond(event) if event else None
+
+    def _respond(self, event):
+        """What `update` returns for an event; the class above answers."""
+        return event
+
+
+cdef cnp.ndarray _state(values, Py_ssize_t dim):
+    try:
+        array = np.ascontiguousarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidBasin(f"row: expected {dim} numbers, got {type(values).__name__}: {error}") from None
+    if array.ndim != 1 or array.shape[0] != dim:
+        raise InvalidBasin(f"row: expected {dim} components as the baseline has, got shape {list(array.shape)}")
+    return array

@@ -1,0 +1,84 @@
+"""Intervals that healthy means lie in: what the bounded tests may take for granted, and no more.
+
+A bet on a signal wins on average only where the signal's mean is beyond its bound. The bound is therefore
+not the learned mean but the upper end of a confidence interval of it, jointly for all signals.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from qigcore._detectors import moving
+from qigcore.calibration.memory import coefficients, residuals
+from qigcore.calibration.record import CLIP, WEIGHTS, Signal
+from qigcore.calibration.tails import normal_isf, scaled_chi2_isf
+from qigcore.rows import FloatArray
+
+ALPHA = 0.05
+"""Probability that any of the bounds is wrong at all, when the window is of the healthy state."""
+
+HIGHEST = 0.9
+"""A bound of the mean of z: beyond, a bet could hardly win, and the signal says nothing."""
+
+
+def clipped(residual: FloatArray, scale: FloatArray | float) -> FloatArray:
+    """z in [−1, 1]."""
+    return np.clip(residual / (CLIP * np.asarray(scale)), -1.0, 1.0)
+
+
+def mean_bounds(z: FloatArray, signals: int) -> tuple[FloatArray, FloatArray]:
+    """Upper bounds of the means of z and of −z, per column of [n, k], at level ALPHA over 2·`signals` bounds."""
+    n = len(z)
+    mean = z.mean(axis=0)
+    centred = z - mean
+    power = np.einsum("ij,ij->j", centred, centred)
+    lag = np.einsum("ij,ij->j", centred[1:], centred[:-1])
+    rho = np.clip(np.divide(lag, power, out=np.zeros_like(lag), where=power > 0.0), 0.0, 0.9)
+    rho = np.where(rho > 2.0 / math.sqrt(n), rho, 0.0)
+    error = np.sqrt(power / n / max(n - 1, 1) * (1.0 + rho) / (1.0 - rho))
+    # A signal that hardly ever leaves one value may do so more often than was seen: rule of three.
+    reach = normal_isf(ALPHA / (2 * signals)) * error + 3.0 / n
+    return np.clip(mean + reach, 0.0, HIGHEST), np.clip(-mean + reach, 0.0, HIGHEST)
+
+
+def signal_of(values: FloatArray, *, floor_sd: float, log: bool, signals: int) -> Signal:
+    """What the bounded tests need of one figure. values: shape [n], finite, in order of time."""
+    floor = 0.0
+    if log:
+        floor = 0.05 * max(float(np.median(values)), 1e-6)
+        values = np.log(values + floor)
+    center = float(values.mean())
+    deviations = (values - center)[:, None]
+    memory = coefficients(deviations)
+    left = residuals(deviations, memory)
+    scale = max(float(left.std(ddof=1)), floor_sd)
+    up, down = mean_bounds(clipped(left, scale), signals)
+    return Signal(
+        center=center,
+        scale=scale,
+        memory=float(memory[0]),
+        up=float(up[0]),
+        down=float(down[0]),
+        log=log,
+        floor=floor,
+    )
+
+
+def direction_bounds(rows: FloatArray, trace: float, trace2: float) -> tuple[float, ...]:
+    """Bounds of the mean of the bet along each moving average but the first.
+
+    rows: whitened by what they did not teach, shape [n, k]. Whatever the direction, its mean is at most the
+    length of the error of the learned mean, which has a scaled χ² law; to which comes what clipping a skewed
+    row adds, as far as it was seen.
+    """
+    n = len(rows)
+    wrong = math.sqrt(scaled_chi2_isf(trace, 2.0 * trace2, ALPHA) / n) / CLIP
+    made = []
+    for weight in WEIGHTS[1:]:
+        _, along = moving(rows, weight)
+        z = np.clip(along[1:] / CLIP, -1.0, 1.0)
+        seen = max(float(z.mean()), 0.0) + 2.0 * float(z.std()) / math.sqrt(n)
+        made.append(min(wrong + seen, HIGHEST))
+    return tuple(made)

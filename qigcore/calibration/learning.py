@@ -1,0 +1,211 @@
+"""From a healthy window to a `Calibration`, and the check of it on rows that it was not learned from."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from qigcore._detectors import moving
+from qigcore.calibration import whitening
+from qigcore.calibration.bounds import clipped, direction_bounds, mean_bounds, signal_of
+from qigcore.calibration.memory import coefficients, residuals
+from qigcore.calibration.record import CLIP, Calibration, Signal
+from qigcore.calibration.tails import normal_isf, scaled_chi2_isf
+from qigcore.rows import FloatArray
+
+MIN_ROWS = 100
+"""Rows below which no detector is learned: its limits would say more of the window's luck than of the host."""
+
+LARGEST_WINDOW = 50_000
+"""Of a longer window the newest rows are learned from: more would tell nothing that the limits depend on."""
+
+FLOOR_SD = {"phi": 0.002, "kappa": 0.005, "basin_drift": 0.003, "latency": 0.05, "errors": 0.001}
+"""Least sd of a signal, in its unit; of κ a part of its mean, of latency that of its logarithm.
+
+A host so steady that its last digit stands out is not to alarm for that digit.
+"""
+
+FLOOR_RADIANS = 1e-3
+"""Least sd of a whole state: what a compact history keeps of it differs by a tenth of that."""
+
+HELD_OUT = 0.2
+CHECK_LEVEL = 1e-3
+"""Level of each check on held-out rows: a sound window is doubted in about 1 of 200."""
+
+
+def floor_of(metric: str, mean: float) -> float:
+    """Least sd of a signal whose mean is `mean`."""
+    return max(FLOOR_SD[metric] * abs(mean), 0.005) if metric == "kappa" else FLOOR_SD[metric]
+
+
+def calibrate(
+    amplitudes: FloatArray,
+    figures: dict[str, FloatArray],
+    *,
+    interval_s: float | None = None,
+) -> Calibration | None:
+    """What a detector needs, learned from one healthy window; None with fewer than MIN_ROWS rows.
+
+    amplitudes: shape [n, dim], in order of time, with the season taken off where there is one; a component
+        that is not finite makes its row unusable. figures: by metric, shape [n], NaN where unusable; constant
+        ones, and those with fewer than MIN_ROWS values, are left out.
+    """
+    amplitudes = amplitudes[np.isfinite(amplitudes).all(axis=1)][-LARGEST_WINDOW:]
+    if len(amplitudes) < MIN_ROWS:
+        return None
+    series = {}
+    for metric, values in figures.items():
+        usable = values[np.isfinite(values)][-LARGEST_WINDOW:]
+        if len(usable) >= MIN_ROWS and float(np.ptp(usable)) > 1e-12 * max(1.0, float(np.abs(usable).max())):
+            series[metric] = usable
+    made = _learned(amplitudes, series)
+    cut = int(len(amplitudes) * (1.0 - HELD_OUT))
+    doubts = _doubts(
+        _learned(amplitudes[:cut], {name: values[: int(len(values) * (1.0 - HELD_OUT))] for name, values in series.items()}),
+        amplitudes[cut - 1 :],
+        {name: values[int(len(values) * (1.0 - HELD_OUT)) :] for name, values in series.items()},
+    )
+    return msgspec.structs.replace(
+        made,
+        kind="nominal" if doubts else "bounded",
+        doubts=doubts,
+        held_out=len(amplitudes) - cut,
+        interval_s=interval_s,
+    )
+
+
+def _learned(amplitudes: FloatArray, series: dict[str, FloatArray]) -> Calibration:
+    n, dim = amplitudes.shape
+    signals = dim + len(series)
+    center = amplitudes.mean(axis=0)
+    deviations = amplitudes - center
+    memory = coefficients(deviations)
+    left = residuals(deviations, memory)
+    floor = FLOOR_RADIANS / math.sqrt(dim)
+    scale = np.maximum(left.std(axis=0, ddof=1), floor)
+    packed = b""
+    if dim <= whitening.LARGEST_DIM:
+        rows = whitening.out_of_fold(left, center, floor)
+        matrix = whitening.whitener(left, center, floor)
+        packed = matrix[np.tril_indices(dim)].astype("<f8").tobytes()
+    else:
+        rows = (left - left.mean(axis=0)) / scale
+    spread = whitening.spread(rows)
+    up, down = mean_bounds(clipped(left, scale), signals)
+    return Calibration(
+        rows=n,
+        center=tuple(center.tolist()),
+        scale=tuple(scale.tolist()),
+        memory=tuple(memory.tolist()) if memory.any() else (),
+        whitener=packed,
+        trace=spread.trace,
+        trace2=spread.trace2,
+        excess4=spread.excess4,
+        inflation=spread.inflation,
+        tail=spread.tail,
+        up=tuple(up.tolist()),
+        down=tuple(down.tolist()),
+        directions=direction_bounds(rows, spread.trace, spread.trace2),
+        signals={
+            name: signal_of(
+                values, floor_sd=floor_of(name, float(values.mean())), log=name == "latency", signals=signals
+            )
+            for name, values in series.items()
+        },
+        kind="nominal",
+    )
+
+
+def whitened(learned: Calibration, amplitudes: FloatArray) -> FloatArray:
+    """Rows of amplitudes [n, dim], in order of time, as the charts see them; the first has no predecessor."""
+    memory = np.array(learned.memory or [0.0] * len(learned.center))
+    left = residuals(amplitudes - np.array(learned.center), memory)
+    return np.asarray(left @ learned.matrix.T if learned.whitener else left / np.array(learned.scale))
+
+
+def standardised(signal: Signal, values: npt.ArrayLike) -> FloatArray:
+    """Residuals of one figure over their scale, shape [n]; the first has no predecessor."""
+    x = np.asarray(values, dtype=np.float64)
+    x = (np.log(np.maximum(x, 0.0) + signal.floor) if signal.log else x) - signal.center
+    return residuals(x[:, None], np.array([signal.memory]))[:, 0] / signal.scale
+
+
+def _doubts(learned: Calibration, amplitudes: FloatArray, series: dict[str, FloatArray]) -> tuple[str, ...]:
+    """What held-out rows say against the assumptions, one sentence each.
+
+    amplitudes: the held-out rows, after one row more that they follow.
+    """
+    found = []
+    level = normal_isf(CHECK_LEVEL)
+    rows = whitened(learned, amplitudes)[1:]
+    n = len(rows)
+    lengths = np.einsum("ij,ij->i", rows, rows)
+    swell = 1.0 + 1.0 / learned.rows
+    limit = scaled_chi2_isf(
+        learned.trace * swell, 2.0 * learned.trace2 * swell * swell + learned.excess4, 0.01
+    )
+    beyond = int(np.sum(lengths > limit))
+    if _poisson_tail(beyond, 0.01 * n * 1.5) < CHECK_LEVEL:
+        found.append(f"{beyond} of {n} held-out snapshots lie where {0.01 * n:.0f} were expected to")
+    for weight in (0.1, 0.03):
+        skip = int(2.0 / weight)
+        if n < 3 * skip:
+            continue
+        averages, _ = moving(rows, weight)
+        s = weight / (2.0 - weight)
+        swell = 1.0 + 1.0 / (learned.rows * s)
+        keep = (1.0 - weight) ** 2
+        error = math.sqrt(2.0 * learned.trace2 / learned.trace**2 / (n - skip) * (1.0 + keep) / (1.0 - keep))
+        ratio = float(averages[skip:].mean()) / (learned.trace * s * swell)
+        if ratio > 1.0 + (level + 1.0) * error:
+            found.append(
+                f"moving averages (weight {weight:g}) of held-out snapshots vary by {ratio:.2f} of what "
+                "independent residuals would: the healthy state wanders, or one snapshot depends on more than "
+                "the one before"
+            )
+            break
+    wandering = _wandering(learned, amplitudes, series, level)
+    if wandering:
+        found.append(f"held-out means lie outside the learned intervals: {', '.join(wandering)}")
+    strong = max((abs(signal.memory) for signal in learned.signals.values()), default=0.0)
+    if learned.memory:
+        strong = max(strong, float(np.abs(learned.memory).max()))
+    if strong > 0.95:
+        found.append(f"one snapshot foretells the next with a coefficient of {strong:.2f}: the window shows too little")
+    return tuple(found)
+
+
+def _wandering(
+    learned: Calibration, amplitudes: FloatArray, series: dict[str, FloatArray], level: float
+) -> list[str]:
+    """Signals whose held-out mean is beyond its bound by more than its own error."""
+    memory = np.array(learned.memory or [0.0] * len(learned.center))
+    left = residuals(amplitudes - np.array(learned.center), memory)[1:]
+    z = clipped(left, np.array(learned.scale))
+    far = level + math.log(z.shape[1] + len(series)) / 2.0  # many signals: the largest of their errors
+    error = z.std(axis=0) / math.sqrt(len(z))
+    outside = (z.mean(axis=0) > np.array(learned.up) + far * error) | (
+        -z.mean(axis=0) > np.array(learned.down) + far * error
+    )
+    names = [f"component {i}" for i in np.flatnonzero(outside)[:5]]
+    for name, values in series.items():
+        signal = learned.signals.get(name)
+        if signal is None or len(values) < 2:
+            continue
+        score = np.clip(standardised(signal, values)[1:] / CLIP, -1.0, 1.0)
+        error_of = float(score.std()) / math.sqrt(max(len(score), 1))
+        if score.mean() > signal.up + far * error_of or -score.mean() > signal.down + far * error_of:
+            names.append(name)
+    return names
+
+
+def _poisson_tail(count: int, mean: float) -> float:
+    """P(N ≥ count) for a Poisson variable."""
+    term, below = math.exp(-mean), 0.0
+    for k in range(count):
+        below += term
+        term *= mean / (k + 1)
+    return max(1.0 - below, 0.0)

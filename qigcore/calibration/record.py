@@ -1,0 +1,96 @@
+"""What is learned for detection, in the form in which a baseline's file keeps it.
+
+Fields are only ever appended, with defaults, as everywhere in that file.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from qigcore.rows import FloatArray
+
+WEIGHTS = (1.0, 0.3, 0.1, 0.03)
+"""Weights of the moving averages that are charted: 1 sees one snapshot alone, 0.03 some 65 of them."""
+
+CLIP = 3.0
+"""Standard deviations at which the bounded tests clip a signal.
+
+A bet cannot win more than its signal's bound: the lower, the more the large changes take; the higher, the
+less of a change's size is seen at all.
+"""
+
+
+class Signal(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure as the bounded tests see it: z = clip((x_t − memory·x_{t−1})/(CLIP·scale), −1, 1).
+
+    x is the figure (its logarithm for `log`) less `center`. up and down bound the mean of z and of −z in
+    health, 0 to 1.
+    """
+
+    center: float
+    scale: float  # sd of x_t − memory·x_{t−1}, floored; of the logarithm for `log`
+    memory: float  # AR(1) coefficient, 0 where there is none
+    up: float
+    down: float
+    log: bool = False
+    floor: float = 0.0  # added before the logarithm is taken, in the figure's unit
+
+
+class Tail(msgspec.Struct, frozen=True, kw_only=True):
+    """The largest squared lengths of single rows: beyond `start` lies `share` of them, by a generalised Pareto law.
+
+    shape 0 is an exponential tail, whose mean excess is `scale`.
+    """
+
+    start: float
+    share: float
+    scale: float
+    shape: float
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """Of `rows` healthy snapshots: what a detector needs to know.
+
+    center: mean amplitudes, length dim. scale: sd of their residuals. memory: AR(1) coefficients, or empty
+        where amplitudes have none.
+    whitener: the lower triangular W, rows one after another up to the diagonal, float64 little-endian, such
+        that W·residual has nearly the identity as covariance. Empty: amplitudes are only scaled (`scale`).
+    trace, trace2, excess4: of the squared length of W·residual on rows that W was not learned from: its mean,
+        half of the variance that normal rows would give it, and what its variance has beyond that.
+    inflation: by how much longer the variance of a moving average is than that of independent rows, per
+        weight of WEIGHTS.
+    up, down: bounds as those of `Signal`, per component. directions: the same for the bet along each moving
+        average but the first. signals: by metric.
+    kind: "bounded" when the check on held-out rows found nothing against the assumptions, else "nominal";
+        doubts: what it found, one sentence each.
+    """
+
+    rows: int
+    center: tuple[float, ...]
+    scale: tuple[float, ...]
+    memory: tuple[float, ...]
+    whitener: bytes
+    trace: float
+    trace2: float
+    excess4: float
+    inflation: tuple[float, ...]
+    tail: Tail | None
+    up: tuple[float, ...]
+    down: tuple[float, ...]
+    directions: tuple[float, ...]
+    signals: dict[str, Signal]
+    kind: Literal["bounded", "nominal"]
+    doubts: tuple[str, ...] = ()
+    interval_s: float | None = None  # median time between snapshots; None where times were not told
+    held_out: int = 0  # rows of the check
+
+    @property
+    def matrix(self) -> FloatArray:
+        """The whitener as a lower triangular matrix, shape [dim, dim]; only where it is not empty."""
+        dim = len(self.center)
+        made = np.zeros((dim, dim))
+        made[np.tril_indices(dim)] = np.frombuffer(self.whitener, "<f8")
+        return made

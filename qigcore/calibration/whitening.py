@@ -1,0 +1,132 @@
+"""Residuals made round, and how the squared length of a moving average of them is spread in health.
+
+The covariance of a few hundred rows of 64 components, inverted, is mostly noise. It is shrunk; and how rows
+are spread under it is measured on rows that it was not learned from, fold by fold, so that what a small
+window costs is in the limits.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+
+from qigcore._detectors import moving
+from qigcore.calibration.record import WEIGHTS, Tail
+from qigcore.rows import FloatArray
+
+FOLDS = 8
+
+LARGEST_DIM = 256
+"""Beyond so many components only their scales are learned: a covariance would need as many rows."""
+
+TAIL_SHARE = 0.05
+TAIL_ROWS = 20
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Moments of squared lengths, as `record.Calibration` names them."""
+
+    trace: float
+    trace2: float
+    excess4: float
+    inflation: tuple[float, ...]
+    tail: Tail | None
+
+
+def shrunk(residuals: FloatArray, floor: float) -> FloatArray:
+    """Covariance of rows [n, k] with the correlations drawn towards 0, after Schäfer and Strimmer (2005), §2.4.
+
+    floor: least sd of a component.
+    """
+    n, k = residuals.shape
+    sd = np.maximum(residuals.std(axis=0, ddof=1), floor)
+    scores = (residuals - residuals.mean(axis=0)) / sd
+    correlation = scores.T @ scores / (n - 1)
+    squares = scores * scores
+    variance = (squares.T @ squares / n - correlation * correlation) / n
+    apart = ~np.eye(k, dtype=bool)
+    power = float(np.sum(correlation[apart] ** 2))
+    shrink = min(1.0, max(0.0, float(np.sum(variance[apart])) / power)) if power > 0.0 else 1.0
+    correlation *= 1.0 - shrink
+    np.fill_diagonal(correlation, 1.0)
+    return np.asarray(correlation * np.outer(sd, sd))
+
+
+def whitener(residuals: FloatArray, center: FloatArray, floor: float) -> FloatArray:
+    """Lower triangular W with W·Σ·Wᵀ = 1, shape [k, k].
+
+    Amplitudes have unit length, so that they hardly vary along their mean; that direction is given the
+    mean variance of the others, lest noise of second order in it be blown up.
+    """
+    covariance = shrunk(residuals, floor)
+    along = center / np.linalg.norm(center)
+    covariance += np.trace(covariance) / len(along) * np.outer(along, along)
+    return np.asarray(np.linalg.inv(np.linalg.cholesky(covariance)))
+
+
+def out_of_fold(residuals: FloatArray, center: FloatArray, floor: float) -> FloatArray:
+    """Each row whitened by what the other folds taught, shape [n, k], of mean 0. Folds are stretches of time."""
+    n = len(residuals)
+    folds = np.array_split(np.arange(n), FOLDS)
+    centred = residuals - residuals.mean(axis=0)
+    made = np.empty_like(residuals)
+    for fold in folds:
+        others = np.ones(n, dtype=bool)
+        others[fold] = False
+        made[fold] = centred[fold] @ whitener(residuals[others], center, floor).T
+    return np.asarray(made - made.mean(axis=0))
+
+
+def spread(rows: FloatArray) -> Spread:
+    """Moments of the squared lengths of whitened rows [n, k] and of their moving averages.
+
+    trace2 is the unbiased estimate of tr C² (Srivastava 2005, §2), no less than trace²/k, which it never is
+    for k components. A light tail is not reckoned with: limits come from the larger of the normal and the
+    measured spread.
+    """
+    n, k = rows.shape
+    covariance = rows.T @ rows / n
+    trace = float(np.trace(covariance)) * n / (n - 1)
+    trace2 = (float(np.sum(covariance**2)) - float(np.trace(covariance)) ** 2 / n) * n * n / ((n - 1) * (n + 2))
+    trace2 = max(trace2, trace * trace / k)
+    lengths = np.einsum("ij,ij->i", rows, rows)
+    excess4 = max(float(lengths.var(ddof=1)) - 2.0 * trace2, 0.0)
+    inflation = tuple(1.0 if w == 1.0 else _inflation(rows, w, trace, trace2) for w in WEIGHTS)
+    return Spread(trace, trace2, excess4, inflation, _tail(lengths))
+
+
+def _inflation(rows: FloatArray, weight: float, trace: float, trace2: float) -> float:
+    """Variance of the moving average over that of independent rows, where it is larger by two standard errors."""
+    n = len(rows)
+    skip = int(3.0 / weight)
+    if n < 4 * skip:
+        return 1.0
+    lengths, _ = moving(rows, weight)
+    variance = weight / (2.0 - weight)
+    ratio = float(lengths[skip:].mean()) / (trace * (variance - 1.0 / n))
+    keep = (1.0 - weight) ** 2
+    error = math.sqrt(2.0 * trace2 / trace**2 / (n - skip) * (1.0 + keep) / (1.0 - keep))
+    return ratio if ratio > 1.0 + 2.0 * error else 1.0
+
+
+def _tail(lengths: FloatArray) -> Tail | None:
+    """The upper tail by peaks over a threshold: exponential unless the peaks are clearly heavier.
+
+    The generalised Pareto shape by probability-weighted moments (Hosking and Wallis 1987, §4), kept where it
+    exceeds twice its standard error of about 1/√m.
+    """
+    n = len(lengths)
+    if n < 2 * TAIL_ROWS:
+        return None
+    share = max(TAIL_SHARE, TAIL_ROWS / n)
+    ordered = np.sort(lengths)
+    count = int(share * n)
+    start = float(ordered[n - count - 1])
+    peaks = ordered[n - count :] - start
+    excess = float(peaks.mean())
+    second = float(np.sum(peaks * (count - 1 - np.arange(count))) / (count * (count - 1)))
+    shape = 2.0 - excess / (excess - 2.0 * second) if excess > 2.0 * second else 0.0
+    shape = min(shape, 0.5) if shape > 2.0 / math.sqrt(count) else 0.0
+    return Tail(start=start, share=count / n, scale=excess * (1.0 - shape), shape=shape)

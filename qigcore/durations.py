@@ -1,0 +1,37 @@
+"""Lengths of time as a person writes them: "30d", "12h", "90s"."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from qigcore.errors import InvalidLimit
+
+_SECONDS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def seconds(text: str | float, name: str) -> float:
+    """Seconds of a text such as "30d", or a number of seconds; errors call it `name`.
+
+    Units: s, min (or m), h, d, w. Raises InvalidLimit for anything else, and for what is not above 0.
+    """
+    value = math.nan
+    if isinstance(text, str):
+        found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][0-9]+)?)\s*([a-z]+)\s*", text)
+        if found and found[2] in _SECONDS:
+            value = float(found[1]) * _SECONDS[found[2]]
+    elif isinstance(text, (int, float)) and not isinstance(text, bool):
+        value = float(text)
+    if not 0.0 < value < math.inf:
+        raise InvalidLimit(
+            f"{name}: expected a length of time such as '30d', '12h', '10min' or '90s', or seconds, got {text!r}"
+        )
+    return value
+
+
+def worded(value: float) -> str:
+    """Seconds as a person says them: the largest unit of which there are at least two, with two digits."""
+    for unit, name in ((604_800.0, "weeks"), (86_400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if value >= 2.0 * unit:
+            return f"{value / unit:.2g} {name}" if value / unit < 100 else f"{value / unit:.0f} {name}"
+    return f"{value:.2g} s" if value < 100 else f"{value:.0f} s"
