@@ -44,6 +44,7 @@ cdef enum:
     STAKES = 4
     FIGURES = 5
     LONGEST = 100  # rows that the estimate of a shift forgets over
+    ENOUGH = 50  # rows of an estimate that may say that there is no shift
 
 # What `step` reports.
 cdef enum Event:
@@ -164,7 +165,7 @@ cdef class Core:
     cdef Py_ssize_t _bins
     cdef bint _follows, _vector
     # The way back
-    cdef double _evidence, _needed, _quiet_mean, _quiet_sd, _trace, _learned_rows
+    cdef double _evidence, _needed, _quiet_mean, _quiet_sd, _noise, _learned_rows
     cdef int64_t _clean
     cdef double _age
     # The last rows
@@ -230,7 +231,6 @@ cdef class Core:
             self._bins = len(offsets)
             self._season = _doubles(kept, offsets)
         self._needed = tables["evidence"]
-        self._trace = tables["trace"]
         self._learned_rows = tables["rows"]
         self._quiet_mean, self._quiet_sd = tables["quiet"]
         self._slots = tables["slots"]
@@ -423,29 +423,26 @@ cdef class Core:
     cdef bint _back(self) noexcept nogil:
         """Whether the rows since some moment tell for health and against the shift, and nothing else is wrong.
 
-        CUSUM of the log likelihood ratio of health against the estimated shift, whose length is drawn in by
-        what the estimate's own noise adds to it; and the mean since the sum last left 0 must be quiet.
+        Where the shift stands out from the noise of its estimate: CUSUM of the log likelihood ratio of health
+        against it, its length drawn in by that noise; and the mean since the sum last left 0 must be quiet.
+        Where it does not: the estimate goes on with each row, until it is no longer than noise.
         """
         cdef Py_ssize_t i, wide = self._wide
-        cdef double power = 0.0, along = 0.0, length, keep, gain, k, swell
         cdef double* x = self._x
+        cdef double power, length, keep, gain, k
         for i in range(self._m, wide):
             if not isfinite(x[i]):
                 x[i] = 0.0
         power = dot(self._shift, self._shift, wide)
-        along = dot(self._shift, x, wide)
-        length = max(power - self._trace / self._age, 0.05 * power)
-        keep = length / power if power > 0.0 else 1.0
-        gain = keep * (0.5 * length - along)
-        gain = min(max(gain, -3.0), 3.0)
+        length = power - (self._quiet_mean + self._quiet_sd) * self._noise
+        if length < 0.5 * power:
+            self._averaged_in()
+            return self._age >= ENOUGH and power <= self._quiet_mean * (self._noise + 1.0 / self._learned_rows)
+        keep = length / power
+        gain = keep * (0.5 * length - dot(self._shift, x, wide))
+        gain = min(max(gain, -3.5), 3.5)
         if self._evidence + gain <= 0.0:
-            self._evidence = 0.0
-            self._clean = 0
-            memset(self._sum, 0, wide * sizeof(double))
-            # Nothing tells for health: what is wrong now is learned as it goes on.
-            self._age = min(self._age + 1.0, <double>LONGEST)
-            for i in range(wide):
-                self._shift[i] += (x[i] - self._shift[i]) / self._age
+            self._averaged_in()
             return False
         self._evidence += gain
         self._clean += 1
@@ -454,20 +451,44 @@ cdef class Core:
         if self._evidence < self._needed or self._clean < 5:
             return False
         k = <double>self._clean
-        swell = 1.0 + k / self._learned_rows
-        if dot(self._sum, self._sum, wide) / k <= (self._quiet_mean + 4.0 * self._quiet_sd) * swell:
+        if dot(self._sum, self._sum, wide) / k <= (self._quiet_mean + 4.0 * self._quiet_sd) * (
+            1.0 + k / self._learned_rows
+        ):
             return True
         # Not the shift any more, but not health either: begin again with what there is now.
         for i in range(wide):
             self._shift[i] = self._sum[i] / k
         self._age = k
-        self._evidence = 0.0
-        self._clean = 0
-        memset(self._sum, 0, wide * sizeof(double))
+        self._noise = 1.0 / k
+        self._restarted()
         return False
 
-    def shifted(self, mean, rows):
-        """Tell the alarmed detector what the state has moved by: whitened, shape [components + figures], over so many rows."""
+    cdef void _restarted(self) noexcept nogil:
+        self._evidence = 0.0
+        self._clean = 0
+        memset(self._sum, 0, self._wide * sizeof(double))
+
+    cdef void _averaged_in(self) noexcept nogil:
+        """What is wrong now is learned as it goes on: from this row and all since the evidence last was 0.
+
+        All of them: to learn only from rows that do not tell for health would overstate the shift.
+        """
+        cdef double n = self._clean + 1.0
+        cdef double weight
+        cdef Py_ssize_t i
+        self._age = min(self._age + n, max(<double>LONGEST, n))
+        weight = n / self._age
+        self._noise = (1.0 - weight) ** 2 * self._noise + weight * weight / n
+        for i in range(self._wide):
+            self._shift[i] += ((self._sum[i] + self._x[i]) / n - self._shift[i]) * weight
+        self._restarted()
+
+    def shifted(self, mean, rows, noise):
+        """Tell the alarmed detector by what the state has moved.
+
+        mean: of the whitened rows, shape [components + figures], estimated from so many `rows`, with `noise`
+        times their covariance as its own.
+        """
         cdef Py_ssize_t i
         cdef const double[::1] given = np.ascontiguousarray(mean, dtype=np.float64)
         memset(self._shift, 0, self._wide * sizeof(double))
@@ -475,10 +496,9 @@ cdef class Core:
             self._shift[i] = given[i]
         for i in range(self._figures):
             self._shift[self._m + i] = given[self.dim + i]
-        self._age = max(<double>rows, 1.0)
-        self._evidence = 0.0
-        self._clean = 0
-        memset(self._sum, 0, self._wide * sizeof(double))
+        self._age = min(max(<double>rows, 1.0), <double>LONGEST)
+        self._noise = noise
+        self._restarted()
 
     def charts(self):
         """Each moving average's squared length over its limit, after the last row with a state; shape [4]."""

@@ -38,7 +38,7 @@ __all__ = ["Alarm", "ChangeDetector", "Event", "Moved", "Share"]
 STAKES = (0.95, 0.5, 0.2, 0.08)
 """Parts of the wealth that the bets stake: the larger win sooner on large changes, the smaller on small ones."""
 
-EVIDENCE = math.log(1000.0)
+EVIDENCE = math.log(1e4)
 """Log likelihood ratio that says that a shift is over."""
 
 REMEMBERED = 512
@@ -209,12 +209,10 @@ class ChangeDetector(Core):
         """Why, since when, and where; and what the way back is measured from."""
         learned, sure = self._learned, bool(event & EVENTS["sure"])
         deviations, times = self.recent()
-        rows, residual = self._scores(deviations)
-        since = _onset(rows)
-        used = rows[since:]
-        with np.errstate(invalid="ignore"):
-            shift = np.nan_to_num(_mean(used))
-        self.shifted(shift, len(used))
+        rows = self._scores(deviations)
+        memory = float(np.mean(learned.memory)) if learned.memory else 0.0
+        since = _onset(rows, learned.rows, memory)
+        self._expect_shift(deviations[since:], memory)
         dim = self.dim
         first = self.rows - len(rows) + since
         return Alarm(
@@ -227,24 +225,40 @@ class ChangeDetector(Core):
             weight=self._weight_of() if event & EVENTS["fast"] else None,
             onset=first,
             onset_timestamp=_known(times[since]),
-            components=_shares(deviations[since:, :dim], residual[since:, :dim], learned),
-            metrics=_moved(deviations[since:, dim:], used[:, dim:], learned),
+            components=_shares(deviations[since:, :dim], learned),
+            metrics=_moved(deviations[since:, dim:], rows[since:, dim:], learned),
         )
 
-    def _scores(self, deviations: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(Residuals whitened, those of the figures over their scale; residuals of the amplitudes) of `recent()`."""
-        learned, dim = self._learned, self.dim
-        memory = np.array(
-            [*(learned.memory or [0.0] * dim), *(signal.memory for signal in learned.signals.values())]
+    def _memory(self) -> FloatArray:
+        """AR(1) coefficients of the components and the figures."""
+        learned = self._learned
+        return np.array(
+            [*(learned.memory or [0.0] * self.dim), *(signal.memory for signal in learned.signals.values())]
         )
+
+    def _scaled(self, residual: FloatArray) -> FloatArray:
+        """Residuals [..., components + figures] whitened, those of the figures over their scale."""
+        learned, dim = self._learned, self.dim
+        if learned.whitener:
+            white = residual[..., :dim] @ learned.matrix.T
+        else:
+            white = residual[..., :dim] / np.array(learned.scale)
+        figures = residual[..., dim:] / np.array([signal.scale for signal in learned.signals.values()])
+        return np.concatenate([white, np.clip(figures, -6.0, 6.0)], axis=-1)
+
+    def _scores(self, deviations: FloatArray) -> FloatArray:
+        """The rows of `recent()` as the tests saw them."""
+        memory = self._memory()
         left = deviations * np.sqrt(1.0 - memory * memory)
         before = deviations[:-1]
         left[1:] = np.where(np.isfinite(before), deviations[1:] - memory * before, left[1:])
-        scaled = left[:, :dim] / np.array(learned.scale)
-        if learned.whitener:
-            scaled = left[:, :dim] @ learned.matrix.T
-        figures = left[:, dim:] / np.array([signal.scale for signal in learned.signals.values()])
-        return np.hstack([scaled, np.clip(figures, -6.0, 6.0)]), left[:, :dim]
+        return self._scaled(left)
+
+    def _expect_shift(self, deviations: FloatArray, memory: float) -> None:
+        """Say what rows look like while the change lasts: a shift of the state by μ shows as (1 − memory)·μ."""
+        mean = np.nan_to_num(_mean(deviations))
+        noise = min(1.0 / len(deviations), (1.0 - memory) / (1.0 + memory))
+        self.shifted(self._scaled((1.0 - self._memory()) * mean), len(deviations), noise)
 
     def _weight_of(self) -> float:
         """Of the chart that is furthest beyond its limit."""
@@ -369,7 +383,6 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
         "sure": bets_limit(run_length),
         "season": _season(baseline, signals, m),
         "evidence": EVIDENCE,
-        "trace": whole,
         "rows": float(learned.rows),
         "quiet": (whole, math.sqrt(2.0 * (learned.trace2 + len(signals)))),
         "slots": REMEMBERED,
@@ -400,16 +413,22 @@ def _mean(rows: FloatArray) -> FloatArray:
     return np.asarray(np.where(finite, rows, 0.0).sum(axis=0) / finite.sum(axis=0))
 
 
-def _onset(rows: FloatArray) -> int:
-    """Where a shift of unknown size began: the position that makes the sum since then, squared, over its length
-    largest (maximum likelihood for rows of unit covariance). Rows without a state say nothing."""
-    filled = np.nan_to_num(rows)
-    sums = np.cumsum(filled[::-1], axis=0)
+def _onset(rows: FloatArray, learned: int, memory: float) -> int:
+    """Where a shift of unknown size began, by maximum likelihood for rows of unit covariance.
+
+    A shift μ shows as μ in the first row and as (1 − memory)·μ in each later one; its estimate from k rows is
+    held against the noise of those and of what it is measured from, 1/`learned`. Rows without a state say
+    nothing.
+    """
+    filled = np.nan_to_num(rows[::-1])
+    sums = (1.0 - memory) * np.cumsum(filled, axis=0) + memory * filled
     counts = np.maximum(np.cumsum(np.isfinite(rows[::-1, 0])), 1)
-    return len(rows) - 1 - int(np.argmax(np.einsum("ij,ij->i", sums, sums) / counts))
+    weight = (1.0 - memory) ** 2 * counts + 1.0 - (1.0 - memory) ** 2
+    against_noise = np.einsum("ij,ij->i", sums, sums) / (weight * (1.0 + counts / learned))
+    return len(rows) - 1 - int(np.argmax(against_noise))
 
 
-def _shares(deviations: FloatArray, residual: FloatArray, learned: Calibration) -> tuple[Share, ...]:
+def _shares(deviations: FloatArray, learned: Calibration) -> tuple[Share, ...]:
     """The components whose mean deviation is more than noise would give one of them in 64, most first."""
     good = np.isfinite(deviations).all(axis=1)
     n = int(good.sum())
