@@ -321,10 +321,12 @@ def _columns(window: Batch | Sequence[Any] | FloatArray) -> tuple[FloatArray, di
 
 
 def _interval(times: FloatArray) -> float | None:
-    """Median time between snapshots, seconds; None where the times do not tell."""
-    steps = np.diff(times[np.isfinite(times)])
-    interval = float(np.median(steps)) if len(steps) else 0.0
-    return interval if interval > 0.0 else None
+    """Time between snapshots, seconds: the median, or the mean where most come in one tick of the clock."""
+    times = times[np.isfinite(times)]
+    if len(times) < 2:
+        return None
+    interval = float(np.median(np.diff(times))) or float(times[-1] - times[0]) / (len(times) - 1)
+    return interval if 0.0 < interval < math.inf else None
 
 
 def _points(basins: FloatArray, geometry: Geometry) -> Any:

@@ -195,10 +195,18 @@ class ChangeDetector(Core):
         if self.current is None:
             self.current = alarm = self._alarm(event)
             return [Event(kind="alarm", row=row, timestamp=alarm.timestamp, alarm=alarm)]
-        _, times = self.recent()
+        deviations, times = self.recent()
         now = _known(times[-1])
         if event & EVENTS["sure"]:
-            self.current = msgspec.structs.replace(self.current, severity="critical", kind=self._learned.kind)
+            since = max(len(times) - (self.rows - self.current.onset), 0)
+            components, metrics = self._where(deviations[since:], self._scores(deviations)[since:])
+            self.current = msgspec.structs.replace(
+                self.current,
+                severity="critical",
+                kind=self._learned.kind,
+                components=components or self.current.components,
+                metrics=metrics or self.current.metrics,
+            )
             made.append(Event(kind="confirmed", row=row, timestamp=now, alarm=self.current))
         if event & EVENTS["recovered"]:
             made.append(Event(kind="recovered", row=row, timestamp=now, alarm=self.current))
@@ -213,7 +221,7 @@ class ChangeDetector(Core):
         memory = float(np.mean(learned.memory)) if learned.memory else 0.0
         since = _onset(rows, learned.rows, memory)
         self._expect_shift(deviations[since:], memory)
-        dim = self.dim
+        components, metrics = self._where(deviations[since:], rows[since:])
         first = self.rows - len(rows) + since
         return Alarm(
             row=self.rows - 1,
@@ -225,8 +233,18 @@ class ChangeDetector(Core):
             weight=self._weight_of() if event & EVENTS["fast"] else None,
             onset=first,
             onset_timestamp=_known(times[since]),
-            components=_shares(deviations[since:, :dim], learned),
-            metrics=_moved(deviations[since:, dim:], rows[since:, dim:], learned),
+            components=components,
+            metrics=metrics,
+        )
+
+    def _where(
+        self, deviations: FloatArray, rows: FloatArray
+    ) -> tuple[tuple[Share, ...], tuple[Moved, ...]]:
+        """The components and the figures that moved, by the rows since the onset."""
+        dim = self.dim
+        return (
+            _shares(deviations[:, :dim], self._learned),
+            _moved(deviations[:, dim:], rows[:, dim:], self._learned),
         )
 
     def _memory(self) -> FloatArray:

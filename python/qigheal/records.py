@@ -39,7 +39,7 @@ class Share(Record, frozen=True):
 class Finding(Record, frozen=True):
     """One thing that is wrong, in typed form; `message` is the same for a person."""
 
-    kind: str  # phi_low phi_high kappa_off drift breakdown errors latency memory unmeasurable
+    kind: str  # phi_low phi_high kappa_off drift breakdown errors latency memory unmeasurable change
     metric: str  # a key of qigcore.rows.METRICS, or "measurement"
     value: float
     limit: float
@@ -50,6 +50,23 @@ class Finding(Record, frozen=True):
     since: float | None = None  # Unix seconds of the first snapshot of the present run of it
     snapshots: int = 0  # how many snapshots it has lasted
     components: tuple[Share, ...] = ()
+
+
+class Departure(Record, frozen=True):
+    """A departure from the learned state that the sequential tests have found, as long as it lasts.
+
+    kind: "bounded" when its false-alarm rate is guaranteed under the assumption that docs/detection.md
+    states, else "nominal". confirmed: whether the slower, bounded tests have found it too.
+    """
+
+    kind: Literal["bounded", "nominal"]
+    confirmed: bool
+    since: float | None  # Unix seconds of its likely onset
+    found: float | None  # and of the alarm
+    snapshots: int  # since the alarm
+    components: tuple[Share, ...]  # those that moved beyond noise, most first
+    metrics: dict[str, float]  # figures that moved, by how many of their sd
+    statistic: float  # at the alarm, over its limit
 
 
 class HealthReport(Record, frozen=True):
@@ -63,6 +80,7 @@ class HealthReport(Record, frozen=True):
     state: Literal["learning", "absolute", "learned"]  # which limits were applied
     snapshots: int  # recorded so far
     notes: tuple[str, ...] = ()  # facts that are no fault, such as "host never met Φ ≥ 0.65"
+    change: Departure | None = None  # what the sequential tests have found and is not over
 
     def __getitem__(self, name: str) -> Any:
         if name in self.__struct_fields__:

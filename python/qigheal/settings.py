@@ -21,6 +21,7 @@ from qigcore.constants import (
     LINEAR_BELOW,
     PHI_MIN,
 )
+from qigcore.durations import seconds
 from qigcore.errors import HistoryError, InvalidLimit
 
 Geometry = Literal["simplex", "sphere"]
@@ -86,6 +87,8 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
     history_size: snapshots held in memory, 600 bytes each.
     learn_after: good snapshots the baseline is learned from, 30 at least; more gives tighter limits, later.
     kappa_tolerance, error_rate_max, latency_max_ms, memory_growth_max_mb: the absolute limits.
+    false_alarm_every: how often a healthy service may be told to have changed, as "30d", "12h", or seconds;
+        longer tells of small changes later. None: no change detection. See docs/detection.md.
     keep_days, keep_mb: how old, in days, and how large, in megabytes, a history may grow before the oldest
         whole segments that no process writes any more are removed; None: without end. More shows more of
         the past, and takes the disk for it; a megabyte holds about ten thousand snapshots.
@@ -107,6 +110,7 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
     flush_every_s: float = 5.0
     keep_days: float | None = None
     keep_mb: float | None = 1024.0
+    false_alarm_every: str | float | None = "30d"
 
     def __post_init__(self) -> None:
         _inside(self, "phi_min", 0.0, 1.0, never=0.0)
@@ -131,6 +135,8 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
             if getattr(self, name) is not None:
                 _inside(self, name, 0.0, 1e9)
         _one_of(self, "on_invalid", "repair", "raise")
+        if self.false_alarm_every is not None:
+            seconds(self.false_alarm_every, "false_alarm_every")
 
     def save(self, store: Path) -> None:
         """Leave the settings in the store, so that whoever reads the history judges by the same limits."""

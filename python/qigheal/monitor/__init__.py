@@ -20,12 +20,14 @@ from qigcore.recorder import Recorder
 from qigcore.rows import Batch, FloatArray
 from qigcore.rules import LOOK_BACK, REACH, UNMEASURABLE, evaluate
 from qigcore.trends import Trend
+from qigheal.changes import with_change
 from qigheal.health import TEN, assess, column_of, direction_of, unseen
 from qigheal.monitor.codehash import code_hash as code_hash_of
 from qigheal.monitor.flusher import Flusher
 from qigheal.monitor.keeping import Keeper
 from qigheal.monitor.learning import Learner
 from qigheal.monitor.ringview import RingView
+from qigheal.monitor.watching import Watcher
 from qigheal.records import HealthReport
 from qigheal.settings import Geometry, MonitorSettings
 
@@ -52,6 +54,7 @@ class Limits(TypedDict, total=False):
     flush_every_s: float
     keep_days: float | None
     keep_mb: float | None
+    false_alarm_every: str | float | None
 
 
 class GeometricHealthMonitor:
@@ -117,6 +120,7 @@ class GeometricHealthMonitor:
         self.capture = recorder.capture
         self.snapshots = RingView(recorder)
         self._learner = Learner(recorder, settings)
+        self._watcher = Watcher(recorder, self._learner, settings)
         self._flusher: Flusher | None = None
         self._keeper: Keeper | None = None
         self._half = settings.history_size // 2
@@ -190,6 +194,7 @@ class GeometricHealthMonitor:
         """
         recorder, learner = self._recorder, self._learner
         learner.learn()
+        self._watcher.catch_up()
         # Without a lock: a signal handler may stop this thread here, and wait for those that would wait for it.
         while True:
             rules, baseline = judged = learner.judged
@@ -207,9 +212,12 @@ class GeometricHealthMonitor:
             if learner.judged is judged:  # else the drift of these rows is another's
                 break
         notes = baseline.notes if baseline is not None else ()
-        if learner.facts or self._flusher is not None or recorder.unflagged:
+        watcher = self._watcher
+        if learner.facts or self._flusher is not None or recorder.unflagged or watcher.told or watcher.missed:
             notes = (*notes, *self._troubles())
         report = assess(heads, basins, rules, baseline, total, notes, fired)
+        if watcher.found[0] is not None:
+            report = with_change(report, *watcher.found)
         refusals = recorder.refusals
         return report if refusals is None else unseen(report, refusals)
 
@@ -307,6 +315,10 @@ class GeometricHealthMonitor:
     def _troubles(self) -> list[str]:
         notes = list(self._learner.facts.values())
         notes += [text.format(self.invalid[name]) for name, text in UNFLAGGED.items() if name in self.invalid]
+        if self._watcher.told:
+            notes.append(self._watcher.told)
+        if self._watcher.missed:
+            notes.append(f"{self._watcher.missed} snapshots left the ring before they were looked at for changes")
         flusher = self._flusher
         if flusher is not None and flusher.failure:
             notes.append(f"history: {flusher.failures} writes failed, the last: {flusher.failure}")
@@ -366,9 +378,11 @@ class GeometricHealthMonitor:
             if due is not None:
                 self._recorder.put_off(due)
         self._learner.settle()
+        self._watcher.catch_up()
 
     def _after_fork(self) -> None:
         self._learner.after_fork()
+        self._watcher.after_fork()
         if self._flusher is not None:
             self._flusher.after_fork()
             self._flush_due = self._recorder.total + 1

@@ -62,6 +62,11 @@ class Lesson:
     def complete(self) -> bool:
         return self._state[1] == 0
 
+    @property
+    def following(self) -> int:
+        """The number of the row after those that were looked at."""
+        return self._state[0]
+
     def collect(self) -> None:
         """Copy the good rows that there are by now, as many as are missing."""
         following, missing, parts = self._state
@@ -118,8 +123,9 @@ class Learner:
     """Owns the baseline, the rules that follow from it, and the reference that drift is measured from.
 
     judged: what is judged by now, a pair (rules, baseline) that is replaced together with the reference:
-    whoever finds the same one before and after copying rows has rows that belong to it. facts: what a
-    person should know of how it came about, by topic.
+    whoever finds the same one before and after copying rows has rows that belong to it. since: number of the
+    first row after those that the baseline was learned from. facts: what a person should know of how it came
+    about, by topic.
 
     A signal handler may stop a thread anywhere and wait there for others (`close` does). So no lock is
     waited for without end: what `learn` and `settle` cannot have within `PATIENCE_S` is left to the next
@@ -136,6 +142,7 @@ class Learner:
         self._at_first: tuple[RuleSet, Baseline | None] = (rules_for(settings, None), None)
         self.lesson: Lesson | None = Lesson(recorder, settings.learn_after)
         self.facts: dict[str, str] = {}
+        self.since = 0
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -172,7 +179,7 @@ class Learner:
             if self.lesson is None:  # another thread was faster
                 return
             try:
-                self._judge_by(self.learned_from(lesson.batch()), pending=False)
+                self._judge_by(self.learned_from(lesson.batch()), lesson.following, pending=False)
             except QigcoreError as error:
                 self.lesson = None
                 self.facts["lesson"] = f"no baseline could be learned: {error}; set_baseline() tries again"
@@ -205,7 +212,7 @@ class Learner:
         Raises BaselineError when it is of another geometry or dimension.
         """
         with self._lock:
-            self._judge_by(baseline, pending=True)
+            self._judge_by(baseline, self._recorder.total, pending=True)
         if self._file is not None:
             self.settle()
 
@@ -222,10 +229,11 @@ class Learner:
             latency_max_ms=settings.latency_max_ms,
         )
 
-    def _judge_by(self, baseline: Baseline, pending: bool | None = None) -> None:
+    def _judge_by(self, baseline: Baseline, since: int, pending: bool | None = None) -> None:
         """Under the lock."""
         rules = rules_for(self._settings, baseline)
         self._pending = None if pending is None else (baseline, pending)
+        self.since = since
         self._recorder.set_reference(baseline.point, (rules, baseline))
         self.facts.pop("lesson", None)
         self.lesson = None  # last: who finds no lesson finds all the rest done
@@ -240,7 +248,7 @@ class Learner:
         if self._lock.acquire(timeout=PATIENCE_S):
             try:
                 if self.baseline is before:  # else somebody has learned or set one since
-                    self._judge_by(found)
+                    self._judge_by(found, self._recorder.total)
                     taken = True
             except BaselineError as error:
                 self.facts["file"] = f"{error}; the monitor goes on without it"
