@@ -214,7 +214,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         whole = good.copy()
         for values in columns.values():
             whole &= np.isfinite(values)
-        figures = {name: values for name, values in columns.items() if name in METRICS and name != "memory"}
+        figures = {name: columns[name] for name in bands if name not in ("memory", "basin_drift")}
         whole_drift = np.full(len(basins), np.nan)
         whole_drift[good] = drifts
         calibration = learning.calibrate(

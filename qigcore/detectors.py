@@ -352,7 +352,7 @@ def run_length_of(
 def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict[str, Any]:
     """Everything that the loops read, padded. Groups of bets have equal shares of the starting wealth."""
     dim, m = baseline.dim, padded(baseline.dim)
-    moves = learned.trace > 0.0 and any(scale > 0.0 for scale in learned.scale)
+    moves = learned.trace > 0.0
     scale = np.array(learned.scale)
 
     def wide(values: Any, filled: float = 0.0) -> FloatArray:
@@ -428,7 +428,9 @@ def _known(moment: float) -> float | None:
 def _mean(rows: FloatArray) -> FloatArray:
     """Column means of the finite values, NaN where there are none."""
     finite = np.isfinite(rows)
-    return np.asarray(np.where(finite, rows, 0.0).sum(axis=0) / finite.sum(axis=0))
+    counts = finite.sum(axis=0)
+    total = np.where(finite, rows, 0.0).sum(axis=0)
+    return np.divide(total, counts, out=np.full(len(total), np.nan), where=counts > 0)
 
 
 def _onset(rows: FloatArray, learned: int, memory: float) -> int:

@@ -12,7 +12,7 @@ from qigcore._detectors import moving
 from qigcore.calibration import whitening
 from qigcore.calibration.bounds import clipped, direction_bounds, mean_bounds, signal_of
 from qigcore.calibration.memory import coefficients, residuals
-from qigcore.calibration.record import CLIP, Calibration, Signal
+from qigcore.calibration.record import CLIP, WEIGHTS, Calibration, Signal
 from qigcore.calibration.tails import normal_isf, scaled_chi2_isf
 from qigcore.rows import FloatArray
 
@@ -86,14 +86,18 @@ def _learned(amplitudes: FloatArray, series: dict[str, FloatArray]) -> Calibrati
     left = residuals(deviations, memory)
     floor = FLOOR_RADIANS / math.sqrt(dim)
     scale = np.maximum(left.std(axis=0, ddof=1), floor)
-    packed = b""
-    if dim <= whitening.LARGEST_DIM:
+    packed, spread, directions = b"", whitening.STILL, (0.0,) * (len(WEIGHTS) - 1)
+    if (left.std(axis=0) <= floor).all():
+        rows = np.empty((0, dim))
+    elif dim <= whitening.LARGEST_DIM:
         rows = whitening.out_of_fold(left, center, floor)
         matrix = whitening.whitener(left, center, floor)
         packed = matrix[np.tril_indices(dim)].astype("<f8").tobytes()
     else:
         rows = (left - left.mean(axis=0)) / scale
-    spread = whitening.spread(rows)
+    if len(rows):
+        spread = whitening.spread(rows)
+        directions = direction_bounds(rows, spread.trace, spread.trace2)
     up, down = mean_bounds(clipped(left, scale), signals)
     return Calibration(
         rows=n,
@@ -108,7 +112,7 @@ def _learned(amplitudes: FloatArray, series: dict[str, FloatArray]) -> Calibrati
         tail=spread.tail,
         up=tuple(up.tolist()),
         down=tuple(down.tolist()),
-        directions=direction_bounds(rows, spread.trace, spread.trace2),
+        directions=directions,
         signals={
             name: signal_of(
                 values, floor_sd=floor_of(name, float(values.mean())), log=name == "latency", signals=signals
@@ -140,7 +144,24 @@ def _doubts(learned: Calibration, amplitudes: FloatArray, series: dict[str, Floa
     """
     found = []
     level = normal_isf(CHECK_LEVEL)
-    rows = whitened(learned, amplitudes)[1:]
+    if learned.trace > 0.0:
+        found += _spread_doubts(learned, whitened(learned, amplitudes)[1:], level)
+    wandering = _wandering(learned, amplitudes, series, level)
+    if wandering:
+        found.append(f"held-out means lie outside the learned intervals: {', '.join(wandering)}")
+    strong = max((abs(signal.memory) for signal in learned.signals.values()), default=0.0)
+    if learned.memory:
+        strong = max(strong, float(np.abs(learned.memory).max()))
+    if strong > 0.95:
+        found.append(
+            f"one snapshot foretells the next with a coefficient of {strong:.2f}: the window shows too little"
+        )
+    return tuple(found)
+
+
+def _spread_doubts(learned: Calibration, rows: FloatArray, level: float) -> list[str]:
+    """What the lengths of whitened held-out rows, and of their moving averages, say."""
+    found = []
     n = len(rows)
     lengths = np.einsum("ij,ij->i", rows, rows)
     swell = 1.0 + 1.0 / learned.rows
@@ -167,15 +188,7 @@ def _doubts(learned: Calibration, amplitudes: FloatArray, series: dict[str, Floa
                 "the one before"
             )
             break
-    wandering = _wandering(learned, amplitudes, series, level)
-    if wandering:
-        found.append(f"held-out means lie outside the learned intervals: {', '.join(wandering)}")
-    strong = max((abs(signal.memory) for signal in learned.signals.values()), default=0.0)
-    if learned.memory:
-        strong = max(strong, float(np.abs(learned.memory).max()))
-    if strong > 0.95:
-        found.append(f"one snapshot foretells the next with a coefficient of {strong:.2f}: the window shows too little")
-    return tuple(found)
+    return found
 
 
 def _wandering(

@@ -59,7 +59,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     whitener: the lower triangular W, rows one after another up to the diagonal, float64 little-endian, such
         that W·residual has nearly the identity as covariance. Empty: amplitudes are only scaled (`scale`).
     trace, trace2, excess4: of the squared length of W·residual on rows that W was not learned from: its mean,
-        half of the variance that normal rows would give it, and what its variance has beyond that.
+        half of the variance that normal rows would give it, and what its variance has beyond that. All 0 where
+        the state never varied, and no chart is kept.
     inflation: by how much longer the variance of a moving average is than that of independent rows, per
         weight of WEIGHTS.
     up, down: bounds as those of `Signal`, per component. directions: the same for the bet along each moving

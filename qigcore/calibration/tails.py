@@ -6,14 +6,26 @@ SciPy is no dependency of a service, and these run when a detector is made: some
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
-
-_NORMAL = NormalDist()
 
 
 def normal_isf(tail: float) -> float:
-    """The value that a standard normal one exceeds with probability `tail`, 0 < tail < 1."""
-    return -_NORMAL.inv_cdf(tail)
+    """The value that a standard normal one exceeds with probability `tail`, 0 < tail < 1.
+
+    Newton's steps on log tail, which is concave. (The module statistics has it too, and with it loads random
+    numbers and a fork handler into a process that serves.)
+    """
+    if tail > 0.5:
+        return -normal_isf(1.0 - tail)
+    wanted = math.log(tail)
+    x = math.sqrt(max(-2.0 * math.log(2.0 * tail), 0.0))
+    for _ in range(60):
+        above = 0.5 * math.erfc(x * math.sqrt(0.5))
+        density = math.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+        step = (math.log(above) - wanted) * above / density
+        x += step
+        if abs(step) < 1e-14 * (1.0 + abs(x)):
+            break
+    return x
 
 
 def log_gamma_tail(shape: float, x: float) -> float:

@@ -35,6 +35,10 @@ class Spread(msgspec.Struct, frozen=True):
     tail: Tail | None
 
 
+STILL = Spread(0.0, 0.0, 0.0, (1.0,) * len(WEIGHTS), None)
+"""Of a state that never varied: there is nothing to chart."""
+
+
 def shrunk(residuals: FloatArray, floor: float) -> FloatArray:
     """Covariance of rows [n, k] with the correlations drawn towards 0, after Schäfer and Strimmer (2005), §2.4.
 

@@ -18,7 +18,7 @@ from qigcore.errors import InvalidBasin, InvalidLimit
 from qigcore.history import History
 from qigcore.recorder import Recorder
 from qigcore.rows import Batch, FloatArray
-from qigcore.rules import LOOK_BACK, REACH, UNMEASURABLE, evaluate
+from qigcore.rules import LOOK_BACK, MIN_SNAPSHOTS, REACH, UNMEASURABLE, evaluate
 from qigcore.trends import Trend
 from qigheal.changes import with_change
 from qigheal.health import TEN, assess, column_of, direction_of, unseen
@@ -216,7 +216,7 @@ class GeometricHealthMonitor:
         if learner.facts or self._flusher is not None or recorder.unflagged or watcher.told or watcher.missed:
             notes = (*notes, *self._troubles())
         report = assess(heads, basins, rules, baseline, total, notes, fired)
-        if watcher.found[0] is not None:
+        if watcher.found[0] is not None and total >= MIN_SNAPSHOTS:
             report = with_change(report, *watcher.found)
         refusals = recorder.refusals
         return report if refusals is None else unseen(report, refusals)
