@@ -18,6 +18,8 @@ import typer
 
 from qigcore.baseline import Baseline
 from qigcore.history import History
+from qigcore.rules import MIN_SNAPSHOTS
+from qigheal.changes import found_in, with_change
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show
 from qigheal.errors import LedgerError
 from qigheal.health import assess, remeasure, rules_for, trend_of
@@ -105,8 +107,13 @@ def _report(store: Path) -> HealthReport:
         total = sum(segment.rows for segment in history.segments())
     if baseline is not None:
         batch = remeasure(batch, baseline)
-    rules = rules_for(MonitorSettings.load(store), baseline)
-    return assess(batch.heads(), batch.basin_coords, rules, baseline, total)
+    settings = MonitorSettings.load(store)
+    report = assess(batch.heads(), batch.basin_coords, rules_for(settings, baseline), baseline, total)
+    if baseline is None or total < MIN_SNAPSHOTS:
+        return report
+    # The tests begin with the rows at hand: what a service has known for longer, they find at once.
+    alarm, age, _ = found_in(batch, baseline, settings)
+    return with_change(report, alarm, age)
 
 
 @app.command()
