@@ -1,0 +1,1 @@
+"""What is learned for detection; pure functions of a window; no file, no clock."""
