@@ -96,7 +96,7 @@ class Season(msgspec.Struct, frozen=True, kw_only=True):
         """From offsets of shape [24 or 168, signals]."""
         bins, signals = table.shape
         return cls(
-            period_s=WEEK if bins == WEEK // HOUR else DAY,
+            period_s=604_800 if bins == WEEK // HOUR else 86_400,
             bins=bins,
             signals=signals,
             offsets=np.ascontiguousarray(table, dtype="<f8").tobytes(),
@@ -117,11 +117,12 @@ def find(timestamps: npt.ArrayLike, signals: npt.ArrayLike, *, level: float = LE
     A day needs 2 full days, a week 2 full weeks. Hours are averaged; per signal and full period the
     hourly profile is taken to Fourier coefficients z. At harmonic h, D|z̄|²/v̂ is F-distributed when
     the D periods are independent (Brillinger 1981, "Time Series: Data Analysis and Theory", §5.9: the
-    v̂ of neighbouring frequencies is the variance of z over the periods). v̂ is smoothed over harmonics
-    by a line in log–log, never rising with frequency, and at least that of the harmonic itself. The least p, times the number of signals and
-    harmonics, must be below the level both as it is and with a linear trend taken out: a steady climb is
-    the same ramp every day. Offsets are bin means shrunk towards 0 by empirical Bayes (Morris 1983, "Parametric
-    empirical Bayes inference", §1) with the noise that periods show among themselves.
+    variance of z over the periods is the spectrum's estimate from neighbouring frequencies). v̂ is that
+    variance smoothed over harmonics by a line in log–log, never rising with frequency, and no less than
+    the harmonic's own. The least p, times the number of signals and harmonics, must be below the level
+    both as it is and with a linear trend taken out: a steady climb is the same ramp every day. Offsets
+    are bin means shrunk towards 0 by empirical Bayes (Morris 1983, "Parametric empirical Bayes
+    inference", §1) with the noise that periods show among themselves.
 
     Raises ValueError for shapes that do not fit, TooLittleData for no signal.
     """
@@ -212,7 +213,9 @@ class _Periods:
 
     def p_value(self, harmonics: tuple[int, ...], skip: int) -> float:
         """Of the hypothesis that nothing comes back; multiples of `skip` tell nothing about the noise."""
-        return max(_p_value(table, self.full, harmonics, skip) for table in (self.table, self._without_trend()))
+        return max(
+            _p_value(table, self.full, harmonics, skip) for table in (self.table, self._without_trend())
+        )
 
     def offsets(self) -> FloatArray:
         """Shrunk deviations of each bin from the mean, shape [length, k]; the trend taken out."""

@@ -157,7 +157,9 @@ class _Signal:
         """Distance from the median at which a row is far out. Of a scalar, the wider side decides."""
         if not self.scalar:
             middle = float(np.median(self.sizes))
-            return middle + FAR * (1.0 + 20.0 / len(self.sizes)) * max(_mad(self.sizes), 0.02 * middle, self.floor)
+            return middle + FAR * (1.0 + 20.0 / len(self.sizes)) * max(
+                _mad(self.sizes), 0.02 * middle, self.floor
+            )
         values = self.rows[:, 0]
         # A scale per side, so that a long tail is no fault; where most rows are one value, that of the others.
         sides = [values[values > 0.0], -values[values < 0.0]]
