@@ -118,9 +118,9 @@ def frechet_mean(
 ) -> FloatArray:
     """The Fréchet (Karcher) mean: the state with the least mean squared distance to the rows.
 
-    Iterated, in passes that keep nothing of the rows' size, until the gradient stops shrinking (Karcher 1977; Pennec 2006, "Intrinsic Statistics on
+    Iterated until the gradient stops shrinking (Karcher 1977; Pennec 2006, "Intrinsic Statistics on
     Riemannian Manifolds", §4.3), not the normalised average of amplitudes. On the simplex it is unique;
-    on the sphere where the rows lie in an open half sphere.
+    on the sphere where the rows lie in an open half sphere. Nothing of the rows' size is kept meanwhile.
 
     rows: array-like, shape=[n, dim], states at any positive scale. weights: array-like, shape=[n],
     non-negative, at any scale; equal when left out.

@@ -26,7 +26,7 @@ LEVEL = 0.01
 """Chance that a series without a season is given one of a day; the same for a week."""
 
 FULL = 0.75
-"""A day or week is full when this part of its hours holds a usable value of the signal."""
+"""A day or week that is over is full when this part of its hours holds a usable value of the signal."""
 
 HARMONICS = 4
 """Harmonics of a day that are tested: periods of 24, 12, 8 and 6 hours."""
@@ -146,8 +146,7 @@ def find(timestamps: npt.ArrayLike, signals: npt.ArrayLike, *, level: float = LE
     if weekly.enough():
         p_week = weekly.p_value(WEEKLY, 7)
         if p_week < level:
-            bins = (np.arange(168) + 96) % 168 % 24  # both begin at midnight
-            table = profile[bins] + weekly.offsets()
+            table = profile[np.arange(168) % 24] + weekly.offsets()
             return Season.of(table - table.mean(axis=0), weekly.units, min(p_week, p_day))
     return Season.of(profile, daily.units, p_day) if p_day < level else None
 
@@ -173,8 +172,11 @@ class _Periods:
     """Hourly means laid out by period: hours [m] since the epoch, means [m, k] with NaN where empty."""
 
     def __init__(self, hours: npt.NDArray[np.int64], means: FloatArray, length: int) -> None:
-        # Periods begin with the first hour of the data, bins with midnight (UTC) or Monday.
-        unit = (hours - hours[0]) // length
+        # Periods begin with the first hour of the data, bins with midnight (UTC) or Monday. What a clock
+        # wrote while it stood elsewhere, days from the rest, must not choose that hour.
+        starts = np.concatenate(([0], np.flatnonzero(np.diff(hours) > 24) + 1))
+        begin = hours[starts[np.searchsorted(starts, len(hours) // 2, side="right") - 1]]
+        unit = (hours - begin) // length
         numbers, unit = np.unique(unit, return_inverse=True)
         shift = MONDAY // HOUR if length == WEEK // HOUR else 0
         bins = (hours - shift) % length
@@ -182,10 +184,11 @@ class _Periods:
         self.table[unit, bins] = means
         self.numbers = numbers.astype(float)
         self.length = length
-        self.full = np.mean(np.isfinite(self.table), axis=1) >= FULL  # [periods, signals]
+        over = begin + (numbers + 1) * length - 1 <= hours[-1]
+        self.full = (np.mean(np.isfinite(self.table), axis=1) >= FULL) & over[:, None]  # [periods, signals]
         self.units = int(self.full.sum(axis=0).max())
         # Position in days or weeks of each cell, for the trend; a cell before the first hour's bin is the next day's.
-        first = int((hours[0] - shift) % length)
+        first = int((begin - shift) % length)
         self.place = (np.arange(length) - first) % length / length
         self.slope = self._slope()
         away = self.numbers[unit] + self.place[bins] - 0.5 * (self.numbers[-1] + 1.0)

@@ -31,7 +31,10 @@ def baseline(found: Baseline, *, json: bool) -> None:
     for name, band in found.bands.items():
         figures = (band.mean, band.sd, band.low, band.high)
         table.add_row(
-            escape(name), *(f"{figure:.4g}" for figure in figures), f"{band.autocorrelation:.2f}", str(band.count)
+            escape(name),
+            *(f"{figure:.4g}" for figure in figures),
+            f"{band.autocorrelation:.2f}",
+            str(band.count),
         )
     console.print(table)
     for note in found.notes:
