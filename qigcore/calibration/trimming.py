@@ -8,6 +8,15 @@ never left out: then the window holds no one state, and which part is the health
 Scales that the fault itself cannot widen: the noise of a row comes from differences between
 neighbours, which a stretch touches at its two ends only; the noise of a block from that and its
 autocorrelation, or from the spread of the blocks where that is wider, as with a season or slow noise.
+
+Measured, on basins of 64 components (Dirichlet, c = 500), Φ, κ, lognormal latencies (σ = 0.5) and rare
+errors. Of 1,100 windows of 100, 300 and 2,000 independent rows none lost a row. With an autocorrelation
+of 0.9, 2 % of the windows of 100 rows are called unsteady and 0.06 % of rows are left out; of 300 and
+2,000, none. An incident of a tenth, 0.4 rad or ten times the latency, is found in 99 % of windows of 300
+and 2,000 independent rows, at a loss of under 0.1 % of the others. With an autocorrelation of 0.9 it is found
+in 2,000 by the basin always and by latency in half of the windows, but hardly ever in 300, which are worth
+sixteen independent rows. Nothing is lost of normal or lognormal values, and so nothing of their spread; of
+Student's t with 5 degrees of freedom, 1.2 % of the standard deviation.
 """
 
 from __future__ import annotations
@@ -40,6 +49,9 @@ TWO_STATES = 4.0
 BLOCK = 10
 """Rows of a short block; with a twentieth of the window, the long one, the two lengths looked at."""
 
+SCATTERED = 0.05
+"""More far-out rows than this part, outside of stretches, are a second mode of one state: kept, and said."""
+
 FEWEST = 30
 """Fewer usable values of a signal are not judged."""
 
@@ -53,7 +65,8 @@ _TO_SD = 1.482602218505602  # sd of a normal law for each unit of its median abs
 class Trimmed(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """keep: bool, shape [n], the rows to learn from; all True where `steady` is False.
 
-    reasons: one sentence for each stretch or kind of row left out, or why the window is not one state.
+    reasons: one sentence for each stretch or kind of row left out, or kept for being too many; or why the
+        window is not one state.
     steady: whether the window holds one state, but for at most a fifth of its rows.
     """
 
@@ -104,11 +117,15 @@ def trim(amplitudes: FloatArray, scalars: Mapping[str, FloatArray] | None = None
             single[first:last] = False
             away[usable[first] : usable[last - 1] + 1] = True
             place = f"rows {usable[first]} to {usable[last - 1]}"
-            reasons.append(f"{last - first} snapshots left out ({place}): {_word(name)} stood apart")
-        if single.any():
+            reasons.append(f"{_counted(last - first)} left out ({place}): {_word(name)} stood apart")
+        if single.sum() > SCATTERED * len(usable):
+            reasons.append(
+                f"{_counted(int(single.sum()))} of {_word(name)} far out, but too many: kept as a mode"
+            )
+        elif single.any():
             away[usable[single]] = True
-            reasons.append(f"{single.sum()} snapshots left out, each by itself: {_word(name)} far out")
-    if away.sum() > LARGEST_SHARE * n:
+            reasons.append(f"{_counted(int(single.sum()))} left out, each by itself: {_word(name)} far out")
+    if away.sum() > LARGEST_SHARE * n:  # of the rows of all signals together
         return _unsteady(n, f"{away.mean():.0%} of it differ from the rest; {'; '.join(reasons)}")
     return Trimmed(keep=~away, reasons=tuple(reasons), steady=True)
 
@@ -116,6 +133,10 @@ def trim(amplitudes: FloatArray, scalars: Mapping[str, FloatArray] | None = None
 def _unsteady(n: int, why: str) -> Trimmed:
     reason = f"the learning window is not one state: {why}; mark a period that is healthy throughout"
     return Trimmed(keep=np.ones(n, dtype=bool), reasons=(reason,), steady=False)
+
+
+def _counted(count: int) -> str:
+    return f"{count} snapshot{'s' if count != 1 else ''}"
 
 
 def _word(name: str) -> str:
@@ -146,7 +167,6 @@ class _Signal:
         self.floor = FLOORS.get(name, 1e-9) if self.scalar else 1e-6
         if name == "kappa":
             self.floor = max(self.floor, 0.005 * abs(float(centre[0])))
-        # Chords shrink by a row's square root of the mean square; a scalar's sign is kept.
         self.sizes = np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows))
         self.limit = self._limit()
         shrunk = np.minimum(1.0, self.limit / np.maximum(self.sizes, 1e-300))
@@ -157,19 +177,17 @@ class _Signal:
         """Distance from the median at which a row is far out. Of a scalar, the wider side decides."""
         if not self.scalar:
             middle = float(np.median(self.sizes))
-            return middle + FAR * (1.0 + 20.0 / len(self.sizes)) * max(
-                _mad(self.sizes), 0.02 * middle, self.floor
-            )
+            scale = max(_mad(self.sizes), 0.02 * middle, self.floor)
+            return middle + FAR * (1.0 + 20.0 / len(self.sizes)) * scale
         values = self.rows[:, 0]
+        sides = [side for side in (values[values > 0.0], -values[values < 0.0]) if len(side)]
+        others = np.concatenate(sides) if sides else values[:0]
         # A scale per side, so that a long tail is no fault; where most rows are one value, that of the others.
-        sides = [values[values > 0.0], -values[values < 0.0]]
-        others = np.concatenate(sides)
-        scale, told = 0.0, len(values)
-        if len(others) < 0.5 * len(values):
-            scale, told = (_TO_SD * float(np.median(others)), len(others)) if len(others) else (0.0, told)
-        elif len(others):
-            scale = max(_TO_SD * float(np.median(side)) for side in sides if len(side))
-        return FAR * (1.0 + 20.0 / told) * max(scale, self.floor)
+        if not 0 < len(others) < 0.5 * len(values):
+            scale, told = max((float(np.median(side)) for side in sides), default=0.0), len(values)
+        else:
+            scale, told = float(np.median(others)), len(others)
+        return FAR * (1.0 + 20.0 / told) * max(_TO_SD * scale, self.floor)
 
     def _noise(self) -> None:
         """Variance of a row, summed over components, and its autocorrelation at lag 1, from differences.
