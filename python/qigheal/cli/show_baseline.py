@@ -23,7 +23,8 @@ def baseline(found: Baseline, *, json: bool) -> None:
         document(found)
         return
     skipped = f", {found.skipped} left out" if found.skipped else ""
-    line(f"learned from {found.count} snapshots{skipped}, {_when(found.created)}")
+    when = _when(found.created)
+    line(f"learned from {found.count} snapshots{skipped}{', ' if when else ''}{when}")
     code = f", code {found.code_hash}" if found.code_hash else ""
     line(f"  {found.geometry} of {found.dim} components{code}")
     line(f"  spread {found.variance**0.5:.3g} rad, drift limit {found.drift_limit:.3g} rad")
