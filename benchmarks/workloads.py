@@ -81,6 +81,15 @@ def rows_to_one() -> Work:
     return lambda: call(rows, q)
 
 
+def mean_and_variance(rows: int = 1_000_000) -> Work:
+    """Fréchet mean and variance of many rows, 512 MB of a million."""
+    rng = np.random.default_rng(2)
+    many = np.empty((rows, DIM))
+    for start in range(0, rows, 50_000):  # drawn piece by piece: one call would hold them twice
+        many[start : start + 50_000] = rng.dirichlet(np.full(DIM, 200.0), min(50_000, rows - start))
+    return lambda: geometry.frechet_variance(many, geometry.frechet_mean(many))
+
+
 def check_health(recorded: int = ROWS) -> Work:
     check: Work = monitor(recorded).check_health
     return check

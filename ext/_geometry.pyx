@@ -3,15 +3,14 @@
 Each function converts its arguments, runs C loops without the GIL where there are many rows, and
 returns new float64 arrays. No state, and nothing about monitoring.
 
-Precision policy. That of sums.h and states.h; log maps are summed as weighted chords, so that near rows
-do not cancel.
+Precision policy. That of sums.h, states.h and means.h.
 """
 
 cimport numpy as cnp
-from libc.math cimport INFINITY, atan2, cos, isfinite, sin, sqrt
+from libc.math cimport INFINITY, cos, isfinite, sin, sqrt
 from libc.stdlib cimport free, malloc
 
-from numeric cimport GROUP, SIMPLEX, SPHERE, WIDE, apart, chords, measured_rows, prepared, squares_of
+from numeric cimport GROUP, SIMPLEX, SPHERE, WIDE, apart, measured_rows, prepared, squares_of
 
 import numpy as np
 
@@ -24,6 +23,20 @@ cdef enum:
     TURNS = 10_000  # slow only for states near the edge of a half sphere
 
 cdef double CLOSE = 1e-9  # radians of gradient at which a stalled mean counts as found
+
+cdef double ENOUGH = 1e-17  # radians of gradient expected after a step, at which no pass is spent to look
+
+cdef extern from "means.h" nogil:
+    ctypedef struct Pass "QigPass":
+        double* sum
+        double* part
+        double* scratch
+        Py_ssize_t refused
+        int antipode
+    void one_pass "qig_pass"(
+        const double* rows, const double* shares, Py_ssize_t n, Py_ssize_t dim, int geometry,
+        const double* mean, Pass* made
+    ) noexcept
 
 INSTRUCTIONS = "avx2" if WIDE else "plain"
 
@@ -278,73 +291,64 @@ def amplitudes(rows, str geometry="simplex"):
     return result
 
 
-cdef double _pull(
-    const double* unit, const double* share, const double* mean, double* pull, Py_ssize_t n, Py_ssize_t dim
-) noexcept nogil:
-    """The weighted mean of the rows' log maps at `mean`, and its length; −1 where a row is its antipode."""
-    cdef double near, far, angle, weight
-    cdef double back = 0.0
-    cdef Py_ssize_t i, j
-    cdef const double* row
-    for j in range(dim):
-        pull[j] = 0.0
-    for i in range(n):
-        if share[i] == 0.0:
-            continue
-        row = unit + i * dim
-        chords(row, mean, dim, &near, &far)
-        near = sqrt(near)
-        far = sqrt(far)
-        if far < 1e-12:
-            return -1.0
-        # log = θ/sin θ · (row − cos θ · mean), with sin θ = near·far/2 and cos θ = 1 − near²/2
-        angle = 2.0 * atan2(near, far)
-        weight = share[i] * (angle / (0.5 * near * far) if near > 0.0 else 1.0)
-        for j in range(dim):
-            pull[j] += weight * (row[j] - mean[j])
-        back += weight * 0.5 * near * near
-    for j in range(dim):
-        pull[j] += back * mean[j]
-    return sqrt(squares_of(pull, dim))
+def karcher(rows, shares, str geometry):
+    """The Karcher mean of states, or None where they have no single one.
 
-
-def karcher(units, shares):
-    """The Karcher mean of unit vectors, or None where they have no single one.
-
-    units : ndarray, shape=[n, dim], float64, C-contiguous, of unit vectors
-    shares : ndarray, shape=[n], float64, C-contiguous, non-negative and summing to 1
+    rows : array-like, shape=[n, dim], states at any positive scale, n at least 1
+    shares : ndarray, shape=[n], float64, C-contiguous, non-negative and summing to 1; None for equal ones
 
     Gradient steps m ← exp_m(Σ wᵢ log_m(xᵢ)) from the normalised mean, until a step no longer shortens
-    the gradient.
+    the gradient, or would, at the rate of the last, leave none that counts. Raises as `amplitudes`.
     """
-    cdef cnp.ndarray rows = units
-    cdef cnp.ndarray weights = shares
-    cdef Py_ssize_t n = cnp.PyArray_DIM(rows, 0)
-    cdef Py_ssize_t dim = cnp.PyArray_DIM(rows, 1)
-    cdef cnp.ndarray mean = np.ascontiguousarray(shares @ units)
-    cdef cnp.ndarray pull = np.empty(dim)
+    cdef int kind = _kind(geometry)
+    cdef cnp.ndarray states = _array(rows, "rows", 2)
+    cdef cnp.ndarray weights
+    cdef const double* share = NULL
+    if shares is not None:
+        weights = shares
+        share = <const double*>cnp.PyArray_DATA(weights)
+    cdef Py_ssize_t n = cnp.PyArray_DIM(states, 0)
+    cdef Py_ssize_t dim = cnp.PyArray_DIM(states, 1)
+    cdef cnp.ndarray mean = np.zeros(dim)
+    cdef cnp.ndarray room = np.empty((2 + GROUP) * dim)
     cdef double* centre = <double*>cnp.PyArray_DATA(mean)
-    cdef double* step = <double*>cnp.PyArray_DATA(pull)
-    cdef const double* unit = <const double*>cnp.PyArray_DATA(rows)
-    cdef const double* share = <const double*>cnp.PyArray_DATA(weights)
+    cdef double* step = <double*>cnp.PyArray_DATA(room)
+    cdef const double* source = <const double*>cnp.PyArray_DATA(states)
     cdef double length = 0.0
     cdef double before = INFINITY
-    cdef double scale = sqrt(squares_of(centre, dim))
+    cdef double scale
     cdef Py_ssize_t i
     cdef int turn
+    cdef Pass made
+    cdef bint last = False
+    made.sum = step
+    made.part = step + dim
+    made.scratch = step + 2 * dim
+    with nogil:
+        one_pass(source, share, n, dim, kind, NULL, &made)
+    if made.refused >= 0:
+        raise _refusal(source + made.refused * dim, dim, kind, f"rows[{made.refused}]")
+    scale = sqrt(squares_of(step, dim))
     if scale < 1e-9:
         return None
     with nogil:
         for i in range(dim):
-            centre[i] /= scale
+            centre[i] = step[i] / scale
         for turn in range(TURNS):
-            length = _pull(unit, share, centre, step, n, dim)
+            one_pass(source, share, n, dim, kind, centre, &made)
+            if made.antipode:
+                length = -1.0
+                break
+            length = sqrt(squares_of(step, dim))
             if length < 1e-16 or before <= length < CLOSE:
                 break
+            last = length < CLOSE and length * (length / before) < ENOUGH
             before = length
             for i in range(dim):
                 centre[i] = cos(length) * centre[i] + sin(length) / length * step[i]
             scale = sqrt(squares_of(centre, dim))
             for i in range(dim):
                 centre[i] /= scale
+            if last:
+                break
     return mean if 0.0 <= length < CLOSE else None

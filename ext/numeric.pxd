@@ -57,9 +57,6 @@ cdef extern from "states.h" nogil:
         const double* rows, bint units, Py_ssize_t n, Py_ssize_t dim, const double* target, int geometry,
         double* out, double* scratch
     ) noexcept
-    void chords "qig_chords"(
-        const double* a, const double* b, Py_ssize_t n, double* near, double* far
-    ) noexcept
     double squares_of "qig_squares"(const double* values, Py_ssize_t n) noexcept
 
 cdef inline bint measured(const Head* row, int flag) noexcept nogil:

@@ -238,14 +238,6 @@ QIG_DISPATCHED(ptrdiff_t, qig_measured,
                 double *out, double *scratch),
                rows, units, n, dim, target, geometry, out, scratch)
 
-/* ‖a − b‖² and ‖a + b‖² of two amplitudes. */
-QIG_BODY void qig_chords_body(const double *a, const double *b, ptrdiff_t n, double *near, double *far, int wide)
-{
-    qig_gaps_of(a, 1.0, b, 1.0, n, 1, near, far, wide);
-}
-QIG_DISPATCHED(void, qig_chords, (const double *a, const double *b, ptrdiff_t n, double *near, double *far),
-               a, b, n, near, far)
-
 static inline double qig_squares(const double *values, ptrdiff_t n) { return qig_squares_of(values, n); }
 
 #endif

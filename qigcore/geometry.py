@@ -120,7 +120,7 @@ def frechet_mean(
 
     Iterated until the gradient stops shrinking (Karcher 1977; Pennec 2006, "Intrinsic Statistics on
     Riemannian Manifolds", §4.3), not the normalised average of amplitudes. On the simplex it is unique;
-    on the sphere where the rows lie in an open half sphere.
+    on the sphere where the rows lie in an open half sphere. Nothing of the rows' size is kept meanwhile.
 
     rows: array-like, shape=[n, dim], states at any positive scale. weights: array-like, shape=[n],
     non-negative, at any scale; equal when left out.
@@ -128,20 +128,30 @@ def frechet_mean(
     Returns the amplitude, shape [dim]. Raises TooLittleData for no rows; InvalidBasin as `distance`
     does, for unusable weights, and for rows all round the sphere, which have no single mean.
     """
-    units = _rows(rows, geometry)
-    if weights is None:
-        shares = np.full(len(units), 1.0 / len(units))
-    else:
+    try:
+        states = np.asarray(rows)
+    except (TypeError, ValueError) as error:  # rows of unequal length
+        raise InvalidBasin(
+            f"rows: expected an array of numbers, got {type(rows).__name__}: {error}"
+        ) from None
+    if states.ndim != 2:
+        raise InvalidBasin(
+            f"rows: expected rows of components, shape [n, dim], got shape {list(states.shape)}"
+        )
+    if not len(states):
+        raise TooLittleData("rows: expected at least one row, got none")
+    shares = None
+    if weights is not None:
         shares = np.array(weights, dtype=np.float64)
-        if shares.shape != units.shape[:1]:
+        if shares.shape != states.shape[:1]:
             raise InvalidBasin(
-                f"weights: expected one for each of {len(units)} rows, got shape {shares.shape}"
+                f"weights: expected one for each of {len(states)} rows, got shape {shares.shape}"
             )
         if not (np.isfinite(shares).all() and shares.min() >= 0.0 and shares.max() > 0.0):
             raise InvalidBasin("weights: expected finite non-negative numbers, not all 0")
         shares /= shares.max()
         shares /= shares.sum()
-    mean = karcher(units, shares)
+    mean = karcher(states, shares, geometry)
     if mean is None:
         raise InvalidBasin("rows: expected states within one half of the sphere, got some all round it")
     return _inside(mean, geometry, "rows")
@@ -193,17 +203,6 @@ def _pair(p: npt.ArrayLike, q: npt.ArrayLike, geometry: Geometry) -> tuple[Float
     if len(a) != len(b):
         raise InvalidBasin(f"p and q: expected as many components in both, got {len(a)} and {len(b)}")
     return a, b
-
-
-def _rows(rows: npt.ArrayLike, geometry: Geometry) -> FloatArray:
-    units = amplitudes(rows, geometry)
-    if units.ndim != 2:
-        raise InvalidBasin(
-            f"rows: expected rows of components, shape [n, dim], got shape {list(units.shape)}"
-        )
-    if not len(units):
-        raise TooLittleData("rows: expected at least one row, got none")
-    return units
 
 
 def _frame(a: FloatArray, b: FloatArray) -> tuple[float, FloatArray, FloatArray]:

@@ -287,3 +287,15 @@ def state(direction: list[int], geometry: str) -> list[float]:
     if geometry == "simplex":
         return [q * q / total for q in direction]
     return [q / math.sqrt(total) for q in direction]
+
+
+# --- calibration ------------------------------------------------------------------------------------
+
+
+def season_at(table: np.ndarray, begin: int, moment: float) -> np.ndarray:
+    """Offsets at one moment, on the line between the two nearest centres of hours, in fractions."""
+    bins = len(table)
+    hours = (Fraction(moment) - begin) / 3600 - Fraction(1, 2)
+    low = math.floor(hours)
+    part = float(hours - low)
+    return (1.0 - part) * table[low % bins] + part * table[(low + 1) % bins]

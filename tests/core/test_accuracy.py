@@ -237,6 +237,9 @@ def prints():
                 "distance_matrix": geometry.distance_matrix(rows, kind),
                 "amplitudes": geometry.amplitudes(rows, kind),
                 "frechet_mean": geometry.frechet_mean(near + np.abs(near).sum(), geometry=kind),
+                "frechet_mean of many": geometry.frechet_mean(
+                    np.random.default_rng(dim).dirichlet(np.full(dim, 2.0), 300), geometry=kind
+                ),
             }.items():
                 found[f"{name} {kind} {dim}"] = hashlib.sha256(values.tobytes()).hexdigest()
     return found

@@ -300,6 +300,36 @@ def test_log_maps_at_the_mean_cancel(kind):
     assert np.linalg.norm(pull) < 1e-14
 
 
+@pytest.mark.parametrize("kind", GEOMETRIES)
+@pytest.mark.parametrize("n", [7, 8, 255, 256, 257, 1003])
+def test_a_mean_of_many_has_the_same_bits_however_the_rows_lie(kind, n):
+    """Rows are taken in eights and summed by 256: no row is lost or counted twice where these end."""
+    rows = states(kind, n, 12, 6, 20.0) + (30.0 if kind == "sphere" else 0.0)
+    mean = geometry.frechet_mean(rows, None, kind)
+    units = geometry.amplitudes(rows, kind)
+    assert mean == pytest.approx(gradient_mean(units, np.ones(n), 40), abs=1e-11)
+    for same in (rows.tolist(), np.asfortranarray(rows), np.repeat(rows, 2, axis=0)[::2]):
+        assert np.array_equal(geometry.frechet_mean(same, None, kind), mean)
+    assert geometry.frechet_mean(rows, np.ones(n), kind) == pytest.approx(mean, abs=1e-15)
+    scaled = rows * np.where(np.arange(n) % 9 == 4, 2.0**-1000, 1.0)[:, None]  # through the exact rescaling
+    assert np.array_equal(geometry.frechet_mean(scaled, None, kind), mean)
+
+
+def test_a_mean_names_the_row_that_is_no_state_and_leaves_out_those_of_no_weight():
+    rows = states("sphere", 300, 5, 7, 3.0) + 20.0
+    for place in (0, 7, 8, 131, 299):
+        bad = rows.copy()
+        bad[place] = 0.0
+        with pytest.raises(InvalidBasin, match=rf"^rows\[{place}\]: expected at least one component other"):
+            geometry.frechet_mean(bad, None, "sphere")
+    mean = geometry.frechet_mean(rows[1:], None, "sphere")
+    opposite = np.vstack([-mean, rows[1:]])
+    shares = np.r_[0.0, np.ones(299)]
+    assert geometry.frechet_mean(opposite, shares, "sphere") == pytest.approx(mean, abs=1e-15)
+    with pytest.raises(InvalidBasin, match="rows: expected an array of numbers, got list"):
+        geometry.frechet_mean([[1.0], [1.0, 2.0]])
+
+
 @given(st.permutations(range(8)), st.integers(0, 5))
 def test_a_mean_depends_on_neither_order_nor_on_how_weights_are_spelt(order, seed):
     rows = states("simplex", 8, 5, seed)
