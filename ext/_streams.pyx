@@ -6,7 +6,7 @@ means, in a second and third pass, never as differences of raw moments.
 """
 
 cimport numpy as cnp
-from libc.math cimport NAN, fabs, frexp, isfinite, ldexp, sqrt
+from libc.math cimport NAN, exp, fabs, frexp, isfinite, ldexp, sqrt
 
 import numpy as np
 
@@ -21,10 +21,22 @@ cdef struct Series:
     double target
 
 
+cdef enum:
+    TOLD = 10  # usable values, less 1 pairs of neighbours, below which no autocorrelation can be told
+
+cdef double FEWEST = 3.0  # effective values: one degree of freedom is left beside level and slope
+
+
 cdef struct Line:
     double slope
-    double error
+    double error  # corrected for autocorrelation
+    double independent  # not corrected
+    double correlation  # at lag 1 of the residuals, bias-corrected
+    double effective
+    double quantile  # Student's, 97.5 %, effective − 2 degrees of freedom
     double mean
+    double middle  # mean place of the usable values
+    double level_error  # of `mean`
     double recent
     Py_ssize_t count
 
@@ -74,6 +86,22 @@ cdef double _recent_mean(const Series* series, Py_ssize_t recent) noexcept nogil
     return (total / late + origin) * ldexp(1.0, exponent)
 
 
+cdef double _quantile(double freedom) noexcept nogil:
+    """97.5 % quantile of Student's t for at least 1 degree of freedom, within 1e-6 of itself.
+
+    z exp(Σ cₖ uᵏ) in u = 1/freedom; the coefficients are a minimax fit over 0 < u ≤ 1.
+    """
+    cdef double u = 1.0 / freedom
+    cdef double power = -0.03835100471
+    power = 0.1129341435 + u * power
+    power = -0.01924907423 + u * power
+    power = -0.2642287982 + u * power
+    power = 0.1613162773 + u * power
+    power = 0.7063192972 + u * power
+    power = 1.210422667 + u * power
+    return 1.959963984540054 * exp(u * power)
+
+
 cdef void _fit(const Series* series, Line* line) noexcept nogil:
     """Fills in all but the recent mean."""
     cdef double origin = 0.0
@@ -83,11 +111,16 @@ cdef void _fit(const Series* series, Line* line) noexcept nogil:
     cdef double across = 0.0
     cdef double along = 0.0
     cdef double left = 0.0
-    cdef double value, x, y, shrink, grow
+    cdef double products = 0.0
+    cdef double before = 0.0
+    cdef double value, x, y, shrink, grow, positive
     cdef Py_ssize_t count = 0
+    cdef Py_ssize_t pairs = 0
+    cdef Py_ssize_t last = -2
     cdef Py_ssize_t i
     cdef int exponent
-    line.slope = line.error = line.mean = NAN
+    line.slope = line.error = line.independent = line.mean = line.middle = line.level_error = NAN
+    line.correlation = line.effective = line.quantile = NAN
     for i in range(series.n):
         value = _seen(series, i)
         if isfinite(value):
@@ -100,6 +133,7 @@ cdef void _fit(const Series* series, Line* line) noexcept nogil:
     if count == 0:
         return
     middle /= count
+    line.middle = middle
     exponent = _exponent(largest)
     shrink = ldexp(1.0, -exponent)
     grow = ldexp(1.0, exponent)
@@ -119,29 +153,36 @@ cdef void _fit(const Series* series, Line* line) noexcept nogil:
                 along += x * (value * shrink - origin - mean)
         along /= across
         line.slope = along * grow
-    if count >= 3:
-        for i in range(series.n):
-            value = _seen(series, i)
-            if isfinite(value):
-                y = value * shrink - origin - mean - along * (i - middle)
-                left += y * y
-        line.error = sqrt(left / (count - 2) / across) * grow
+    if count < 3:
+        return
+    for i in range(series.n):
+        value = _seen(series, i)
+        if isfinite(value):
+            y = value * shrink - origin - mean - along * (i - middle)
+            left += y * y
+            if i == last + 1:
+                products += before * y
+                pairs += 1
+            before = y
+            last = i
+    line.independent = sqrt(left / (count - 2) / across) * grow
+    line.effective = count
+    if count >= TOLD and pairs >= TOLD - 1:
+        # With count − 1 pairs the plain lag-1 estimate; where values are missing, as if they had been like the rest.
+        line.correlation = products / left * (<double>(count - 1) / pairs) if left > 0.0 else 0.0
+        if left > 0.0:  # residuals of 0 carry no correlation, and no bias of one
+            line.correlation = max(min((count * line.correlation + 2.0) / (count - 4), 1.0), -1.0)
+        positive = max(line.correlation, 0.0)
+        line.effective = max(count * (1.0 - positive) / (1.0 + positive), FEWEST)
+    line.quantile = _quantile(line.effective - 2.0)
+    left /= line.effective - 2.0
+    line.error = sqrt(left / across) * grow
+    line.level_error = sqrt(left / line.effective) * grow
 
 
-def least_squares(values, Py_ssize_t recent, target=None):
-    """Straight line through the usable values of a series, and the mean of the last `recent` of them.
-
-    values : array-like, shape=[n]; float64 arrays are read in place, at any stride. Values that are
-    not finite keep their place in the series but are skipped.
-    target : float or None. With one, the line is drawn through the distances |value − target|; the
-    recent mean is that of the values themselves.
-
-    Returns (slope per step, its standard error, mean, recent mean, usable values, skipped values).
-    Slope needs 2 usable values, its error 3, the means 1; NaN otherwise.
-    """
+cdef cnp.ndarray _series(values, target, Series* series):
+    """Describes the values to the loops; the array returned owns what `series` points to."""
     cdef cnp.ndarray array
-    cdef Series series
-    cdef Line line
     if (
         cnp.PyArray_CheckExact(values)
         and cnp.PyArray_TYPE(<cnp.ndarray>values) == cnp.NPY_DOUBLE
@@ -159,6 +200,51 @@ def least_squares(values, Py_ssize_t recent, target=None):
     series.n = cnp.PyArray_DIM(array, 0)
     series.toward = target is not None
     series.target = 0.0 if target is None else target
+    return array
+
+
+def recent_line(values, Py_ssize_t recent, target=None):
+    """Straight line through the usable values of a series, and the mean of the last `recent` of them.
+
+    values : array-like, shape=[n]; float64 arrays are read in place, at any stride. Values that are
+    not finite keep their place in the series but are skipped.
+    target : float or None. With one, the line is drawn through the distances |value − target|; the
+    recent mean is that of the values themselves.
+
+    Returns (slope per step, its standard error, quantile, recent mean, usable values, autocorrelation);
+    see `least_squares`.
+    """
+    cdef Series series
+    cdef Line line
+    cdef cnp.ndarray array = _series(values, target, &series)
     _fit(&series, &line)
     line.recent = _recent_mean(&series, recent)
-    return line.slope, line.error, line.mean, line.recent, line.count, series.n - line.count
+    return line.slope, line.error, line.quantile, line.recent, line.count, line.correlation
+
+
+def least_squares(values):
+    """Straight line through the usable values of a series, as `recent_line` takes them, with all of its noise.
+
+    Returns (slope per step, its standard error, mean, usable values, skipped values, standard error
+    uncorrected for autocorrelation, autocorrelation at lag 1, effective number of values, 97.5 %
+    quantile of Student's t at that number less 2, mean place of the usable values, standard error of
+    the mean). The mean needs 1 usable value, the slope 2, their errors 3, the autocorrelation 10 and 9 pairs
+    of neighbours; NaN otherwise. An unknown autocorrelation counts as 0.
+    """
+    cdef Series series
+    cdef Line line
+    cdef cnp.ndarray array = _series(values, None, &series)
+    _fit(&series, &line)
+    return (
+        line.slope,
+        line.error,
+        line.mean,
+        line.count,
+        series.n - line.count,
+        line.independent,
+        line.correlation,
+        line.effective,
+        line.quantile,
+        line.middle,
+        line.level_error,
+    )

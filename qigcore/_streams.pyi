@@ -1,5 +1,8 @@
 import numpy.typing as npt
 
-def least_squares(
+def recent_line(
     values: npt.ArrayLike, recent: int, target: float | None = None
-) -> tuple[float, float, float, float, int, int]: ...
+) -> tuple[float, float, float, float, int, float]: ...
+def least_squares(
+    values: npt.ArrayLike,
+) -> tuple[float, float, float, int, int, float, float, float, float, float, float]: ...
