@@ -6,9 +6,11 @@ means, in a second and third pass, never as differences of raw moments.
 """
 
 cimport numpy as cnp
-from libc.math cimport NAN, exp, fabs, frexp, isfinite, ldexp, sqrt
+from libc.math cimport INFINITY, NAN, copysign, exp, fabs, frexp, isfinite, ldexp, sqrt
 
 import numpy as np
+
+from qigcore.errors import InvalidLimit
 
 cnp.import_array()
 
@@ -180,6 +182,80 @@ cdef void _fit(const Series* series, Line* line) noexcept nogil:
     line.level_error = sqrt(left / line.effective) * grow
 
 
+cdef struct Crossing:
+    int course  # index into COURSES
+    double eta
+    double low
+    double high
+    double level
+
+
+COURSES = ("reaches", "passed", "away", "noise", "unknown")
+
+
+cdef double _earliest(double slope, double error, double level_error, double way, double now) noexcept nogil:
+    """Steps until the line may first be at the limit, where its slope is inside its noise."""
+    cdef double closed_by = (error - slope) * (error + slope)
+    cdef double product = slope * way
+    cdef double constant = (way - level_error) * (way + level_error)
+    cdef double root
+    if constant - (closed_by * now + 2.0 * product) * now <= 0.0:
+        return 0.0
+    if closed_by > 0.0:
+        # `now` lies between the two roots; the later one, by the form that does not cancel
+        root = sqrt(product * product + closed_by * constant)
+        root = constant / (root + product) if product > 0.0 else (root - product) / closed_by
+        return max(root - now, 0.0)
+    return constant / (2.0 * product) - now if product > 0.0 else INFINITY
+
+
+cdef void _cross(const Line* line, double limit, Py_ssize_t n, Crossing* found) noexcept nogil:
+    """Where the line is at the limit, from the newest place on; `qigcore.timeto` says what comes out.
+
+    All places u, from the mean place on, with |way − slope u| ≤ sqrt(level_error² + error² u²).
+    """
+    cdef double now = n - 1 - line.middle
+    cdef double slope = line.slope
+    cdef double error = line.quantile * line.error
+    cdef double level_error = line.quantile * line.level_error
+    cdef double way = limit - line.mean
+    cdef double scale, open_by, far, near
+    found.level = line.mean + slope * now
+    found.eta = found.low = found.high = NAN
+    found.course = 4
+    if line.count < TOLD:
+        return
+    scale = max(max(fabs(slope), error), max(level_error, fabs(way)))
+    if scale > 0.0:  # the four are squared
+        scale = ldexp(1.0, -_exponent(scale))
+        slope *= scale
+        error *= scale
+        level_error *= scale
+        way *= scale
+    if fabs(slope) <= error:
+        found.course = 3
+        found.low = _earliest(slope, error, level_error, way, now)
+        found.high = INFINITY
+        return
+    open_by = (slope - error) * (slope + error)
+    far = slope * way
+    far += copysign(sqrt(error * error * way * way + open_by * level_error * level_error), far)
+    # The nearer root by the product of both: a difference would cancel.
+    near = (way - level_error) * (way + level_error) / far - now if far != 0.0 else -now
+    far = far / open_by - now
+    found.eta = way / slope - now
+    found.low = min(near, far)
+    found.high = max(near, far)
+    if found.eta >= 0.0:
+        found.course = 0
+        found.low = max(found.low, 0.0)
+    elif found.eta >= 1 - n:
+        found.course = 1
+    else:
+        found.course = 2
+        found.eta = found.low = found.high = NAN
+
+
 cdef cnp.ndarray _series(values, target, Series* series):
     """Describes the values to the loops; the array returned owns what `series` points to."""
     cdef cnp.ndarray array
@@ -227,9 +303,9 @@ def least_squares(values):
 
     Returns (slope per step, its standard error, mean, usable values, skipped values, standard error
     uncorrected for autocorrelation, autocorrelation at lag 1, effective number of values, 97.5 %
-    quantile of Student's t at that number less 2, mean place of the usable values, standard error of
-    the mean). The mean needs 1 usable value, the slope 2, their errors 3, the autocorrelation 10 and 9 pairs
-    of neighbours; NaN otherwise. An unknown autocorrelation counts as 0.
+    quantile of Student's t at that number less 2). The mean needs 1 usable value, the slope 2, the
+    errors 3, the autocorrelation 10 and 9 pairs of neighbours; NaN otherwise. An unknown autocorrelation
+    counts as 0.
     """
     cdef Series series
     cdef Line line
@@ -245,6 +321,44 @@ def least_squares(values):
         line.correlation,
         line.effective,
         line.quantile,
-        line.middle,
-        line.level_error,
+    )
+
+
+def crossing(values, double limit, double interval, timestamps=None):
+    """When the line that `least_squares` draws is at `limit`.
+
+    interval : seconds between places, NaN if unknown; timestamps : float64, shape=[n], instead of it.
+
+    Returns the fields of `qigcore.timeto.TimeTo`, in their order.
+    """
+    cdef Series series, times
+    cdef Line line
+    cdef Crossing found
+    cdef cnp.ndarray clock
+    cdef cnp.ndarray array
+    if not isfinite(limit):
+        raise InvalidLimit(f"limit: expected a finite number, got {limit!r}")
+    array = _series(values, None, &series)
+    if timestamps is not None:
+        clock = _series(timestamps, None, &times)
+        if times.n != series.n:
+            raise ValueError(f"timestamps: expected one for each of {series.n} values, got {times.n}")
+        if times.n > 1:
+            interval = (_at(&times, times.n - 1) - _at(&times, 0)) / (times.n - 1)
+        if not (times.n > 1 and isfinite(interval) and interval > 0.0):
+            interval = NAN
+    _fit(&series, &line)
+    _cross(&line, limit, series.n, &found)
+    return (
+        COURSES[found.course],
+        found.eta,
+        found.low,
+        found.high,
+        limit,
+        found.level,
+        found.eta * interval,
+        found.low * interval,
+        found.high * interval,
+        line.count,
+        series.n - line.count,
     )

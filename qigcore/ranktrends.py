@@ -71,7 +71,7 @@ class MannKendall(msgspec.Struct, frozen=True):
 class _Points(NamedTuple):
     places: FloatArray
     values: FloatArray
-    count: int
+    usable: int
     skipped: int
     block: int
 
@@ -91,9 +91,9 @@ def theil_sen(values: npt.ArrayLike, correction: Correction = "none") -> TheilSe
     _known(correction)
     points = _points(values)
     n = len(points.values)
-    tail = (points.count, points.skipped, points.block)
+    tail = (points.usable, points.skipped, points.block)
     if n < 2:
-        return TheilSen(*[math.nan] * 4, *tail)
+        return TheilSen(math.nan, math.nan, math.nan, math.nan, *tail)
     slope, slopes = _median_slope(points)
     factor = _factor(points, slope, correction)
     reach = Z95 * math.sqrt(_tied_variance(points.values) * factor)
@@ -136,7 +136,7 @@ def mann_kendall(values: npt.ArrayLike, correction: Correction = "hamed-rao") ->
     _known(correction)
     points = _points(values)
     n = len(points.values)
-    tail = (points.count, points.skipped)
+    tail = (points.usable, points.skipped)
     s = concordance(points.values)
     variance = _tied_variance(points.values)
     if n < 3:
@@ -202,9 +202,7 @@ def _factor(points: _Points, slope: float, correction: Correction) -> float:
         return 1.0
     if correction == "ar1":
         return n / least_squares(points.values)[7]
-    _, where, ties = np.unique(
-        points.values - slope * points.places, return_inverse=True, return_counts=True
-    )
+    _, where, ties = np.unique(points.values - slope * points.places, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(ties) - (ties - 1) / 2.0)[where] - (n + 1) / 2.0
     products = lagged_products(np.ascontiguousarray(ranks, np.float64))
     if not products[0] > 0.0:

@@ -9,11 +9,9 @@ import math
 from typing import Literal
 
 import msgspec
-import numpy as np
 import numpy.typing as npt
 
-from qigcore._streams import least_squares
-from qigcore.errors import InvalidLimit
+from qigcore._streams import crossing
 
 ENOUGH = 10
 """Usable values below which a direction is unknown."""
@@ -23,7 +21,7 @@ Course = Literal["reaches", "passed", "away", "noise", "unknown"]
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
-class TimeTo(msgspec.Struct, frozen=True):
+class TimeTo(msgspec.Struct, frozen=True, gc=False):
     """When the least-squares line through a series is at a limit, counted from the newest snapshot.
 
     course: what the other fields mean.
@@ -70,11 +68,13 @@ class TimeTo(msgspec.Struct, frozen=True):
             scale, unit = next((size for size in _UNITS if leading >= 2.0 * size[0]), _UNITS[-1])
         eta, low, high = (time / scale for time in times)
         if self.course == "noise":
-            before = "" if low == 0.0 or low == math.inf else f", and not before {_round(low)} {unit} (95 %)"
+            before = "" if low in (0.0, math.inf) else f", and not before {_round(low)} {unit} (95 %)"
             return f"{name} does not move towards {limit} by more than its noise{before}"
         if self.course == "passed":
             return f"{name} reached {limit} about {_round(-eta)} {unit} ago"
-        return f"{name} reaches {limit} in about {_round(eta)} {unit}, 95 %: {_round(low)}–{_round(high)} {unit}"
+        return (
+            f"{name} reaches {limit} in about {_round(eta)} {unit}, 95 %: {_round(low)}–{_round(high)} {unit}"
+        )
 
 
 def time_to(
@@ -98,75 +98,13 @@ def time_to(
     autocorrelation, and t is Student's, as in `slope`. Raises InvalidLimit for a limit that is not finite, and
     ValueError for an interval that is not positive, or timestamps that do not fit.
     """
-    if not math.isfinite(limit):
-        raise InvalidLimit(f"limit: expected a finite number, got {limit!r}")
-    slope, error, mean, count, skipped, _, _, _, quantile, middle, level_error = least_squares(values)
-    size = count + skipped
-    seconds = _interval(interval_s, timestamps, size)
-    now = size - 1 - middle
-    level = mean + slope * now
-    course: Course
-    if count < ENOUGH:
-        return TimeTo("unknown", *[math.nan] * 3, limit, level, *[math.nan] * 3, count, skipped)
-    error, level_error, way = quantile * error, quantile * level_error, limit - mean
-    scale = max(abs(slope), error, level_error, abs(way))
-    if scale > 0.0:  # their squares are formed
-        slope, error, level_error, way = slope / scale, error / scale, level_error / scale, way / scale
-    if abs(slope) <= error:
-        course, eta, high = "noise", math.nan, math.inf
-        low = _earliest(slope, error, level_error, way, now)
-    else:
-        open_by = (slope - error) * (slope + error)
-        spread = math.sqrt(error * error * way * way + open_by * level_error * level_error)
-        far = slope * way + math.copysign(spread, slope * way)
-        # The two roots, the nearer one by the product of both: a difference would cancel.
-        ends = (far / open_by, (way - level_error) * (way + level_error) / far if far else 0.0)
-        eta, low, high = way / slope - now, min(ends) - now, max(ends) - now
-        if eta >= 0.0:
-            course, low = "reaches", max(low, 0.0)
-        elif eta >= 1.0 - size:
-            course = "passed"
-        else:
-            course, eta, low, high = "away", math.nan, math.nan, math.nan
-    return TimeTo(
-        course, eta, low, high, limit, level, eta * seconds, low * seconds, high * seconds, count, skipped
-    )
-
-
-def _earliest(slope: float, error: float, level_error: float, way: float, now: float) -> float:
-    """Steps until the line may first be at the limit, where its slope is inside its noise."""
-    closed_by = (error - slope) * (error + slope)
-    product = slope * way
-    constant = (way - level_error) * (way + level_error)
-
-    def may(at: float) -> bool:
-        return -closed_by * at * at - 2.0 * product * at + constant <= 0.0
-
-    if may(now):
-        return 0.0
-    if closed_by > 0.0:
-        # `now` lies between the two roots; the later one, by the form that does not cancel
-        root = math.sqrt(product * product + closed_by * constant)
-        later = constant / (root + product) if product > 0.0 else (root - product) / closed_by
-        return max(later - now, 0.0)
-    return constant / (2.0 * product) - now if product > 0.0 else math.inf
-
-
-def _interval(interval_s: float | None, timestamps: npt.ArrayLike | None, size: int) -> float:
-    """Seconds between snapshots; NaN where unknown."""
-    if interval_s is not None:
-        if timestamps is not None:
-            raise ValueError("interval_s: expected it or timestamps, got both; leave one out")
-        if not 0.0 < interval_s < math.inf:
-            raise ValueError(f"interval_s: expected seconds above 0, got {interval_s!r}")
-        return interval_s
-    if timestamps is None:
-        return math.nan
-    times = np.asarray(timestamps, np.float64)
-    if times.shape != (size,):
-        raise ValueError(f"timestamps: expected one for each of {size} values, got shape {list(times.shape)}")
-    lasted = float(times[-1] - times[0]) if size > 1 else 0.0
-    return lasted / (size - 1) if 0.0 < lasted < math.inf else math.nan
+    if interval_s is None:
+        return TimeTo(*crossing(values, limit, math.nan, timestamps))
+    if timestamps is not None:
+        raise ValueError("interval_s: expected it or timestamps, got both; leave one out")
+    if not 0.0 < interval_s < math.inf:
+        raise ValueError(f"interval_s: expected seconds above 0, got {interval_s!r}")
+    return TimeTo(*crossing(values, limit, interval_s))
 
 
 def _round(number: float) -> str:

@@ -65,7 +65,7 @@ class Slope(msgspec.Struct, frozen=True):
     t: float = math.nan
 
 
-class Trend(msgspec.Struct, frozen=True):
+class Trend(msgspec.Struct, frozen=True, gc=False):
     """Where a metric is going.
 
     slope, stderr: per snapshot; of the values, or with `better="toward"` of their distance from the
@@ -108,7 +108,7 @@ def slope(values: npt.ArrayLike) -> Slope:
     A step or a bend in the series is taken for autocorrelation: it makes the slope less certain, since a line
     does not describe it.
     """
-    found, error, mean, count, skipped, independent, correlation, effective, t, _, _ = least_squares(values)
+    found, error, mean, count, skipped, independent, correlation, effective, t = least_squares(values)
     return Slope(found, error, mean, count, skipped, independent, correlation, effective, t)
 
 

@@ -5,6 +5,7 @@ Nothing here is shared with the package but its frozen records and its layout of
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from collections.abc import Iterable
@@ -94,6 +95,64 @@ def exact_line(values: Iterable[float]) -> tuple[float, float, float]:
     slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / across
     left = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in points)
     return float(slope), math.sqrt(left / across / (n - 2)), float(mean_y)
+
+
+def corrected_line(values: Iterable[float]) -> tuple[float, float, float]:
+    """Standard error, autocorrelation and effective number of values, as the docstring of `slope` says them."""
+    y = np.array(list(values))
+    x = np.flatnonzero(np.isfinite(y))
+    slope, _, mean = exact_line(y)
+    residuals = np.full(len(y), math.nan)
+    residuals[x] = y[x] - mean - slope * (x - x.mean())
+    n, squares = len(x), math.fsum(residuals[x] ** 2)
+    pairs = [a * b for a, b in itertools.pairwise(residuals.tolist()) if math.isfinite(a * b)]
+    if n < 10 or len(pairs) < 9:
+        r, effective = math.nan, float(n)
+    else:
+        r = math.fsum(pairs) / squares * (n - 1) / len(pairs)
+        r = min(max((n * r + 2) / (n - 4), -1.0), 1.0)
+        effective = max(n * (1 - max(r, 0.0)) / (1 + max(r, 0.0)), 3.0)
+    return math.sqrt(squares / (effective - 2) / sum((x - x.mean()) ** 2)), r, effective
+
+
+def autoregression(n: int, rho: float, series: int, seed: int) -> np.ndarray:
+    """Stationary Gaussian AR(1) series, shape [series, n], with innovations of sd 1."""
+    rows = np.random.default_rng(seed).normal(size=(series, n))
+    rows[:, 0] /= math.sqrt(1.0 - rho * rho)
+    for i in range(1, n):
+        rows[:, i] += rho * rows[:, i - 1]
+    return rows
+
+
+def fieller_set(
+    values: Iterable[float], limit: float, t: float, effective: float, at: np.ndarray
+) -> np.ndarray:
+    """Whether the line may be at the limit, at places `at` counted from the newest value."""
+    y = np.array(list(values))
+    x = np.flatnonzero(np.isfinite(y))
+    slope, intercept = np.polyfit(x, y[x], 1)
+    across = np.sum((x - x.mean()) ** 2)
+    variance = np.sum((y[x] - intercept - slope * x) ** 2) / (effective - 2)
+    place = len(y) - 1 + at
+    error = np.sqrt(variance * (1 / effective + (place - x.mean()) ** 2 / across))
+    return np.abs(intercept + slope * place - limit) <= t * error
+
+
+def concordant_less_discordant(values: list[float]) -> int:
+    return sum((b > a) - (b < a) for a, b in itertools.combinations(values, 2))
+
+
+def hamed_rao_factor(values: list[float], slope: float) -> float:
+    """Equation 21 of Hamed and Rao with significant lags only, from ranks by their definition."""
+    n = len(values)
+    left = [value - slope * i for i, value in enumerate(values)]
+    ranks = [1 + sum(b < a for b in left) + (sum(b == a for b in left) - 1) / 2 - (n + 1) / 2 for a in left]
+    total, squares = 0.0, sum(rank * rank for rank in ranks)
+    for lag in range(1, n if squares else 1):
+        r = sum(ranks[i] * ranks[i + lag] for i in range(n - lag)) / squares
+        if abs(r) > 1.959963984540054 / math.sqrt(n):
+            total += (n - lag) * (n - lag - 1) * (n - lag - 2) * r
+    return max(1.0, 1 + 2 / (n * (n - 1) * (n - 2)) * total)
 
 
 # --- recorder ---------------------------------------------------------------------------------------

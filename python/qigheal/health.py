@@ -6,8 +6,6 @@ they come to the same findings. No ring, no file and no clock enters here.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -173,7 +171,7 @@ def trend_of(
     is learned. Raises ValueError for another metric.
 
     rules: those in force. With them, a trend that degrades says when it is at the limit that they set;
-        `edge_of` says which. Without, or for memory, whose limit is of its growth, `reaches` is None.
+        `RuleSet.edges` says which. Without, or for memory, whose limit is of its growth, `reaches` is None.
     """
     column = column_of(metric)
     values = np.where(batch.good(column), batch.columns[column], np.nan)
@@ -183,43 +181,26 @@ def trend_of(
     return reaching(found, values, metric, rules, batch.timestamp)
 
 
-def edge_of(rules: RuleSet, metric: str, side: Literal["above", "below"]) -> float | None:
-    """Where a metric leaves what is healthy on one side; None where the rules set no limit to its values.
-
-    Once learned, the edge of the band, which is the nearest limit; before, the absolute limit that is
-    most severe, since a warning there is but a part of it.
-    """
-    limits = [
-        (rule.severity == "critical", rule.limit)
-        for rule in rules.rules
-        if rule.metric == metric and rule.side == side and rule.statistic in ("mean10", "last")
-    ]
-    if not limits:
-        return None
-    if rules.state == "absolute":
-        most = max(critical for critical, _ in limits)
-        limits = [each for each in limits if each[0] == most]
-    nearest = min if side == "above" else max
-    return nearest(limit for _, limit in limits)
-
-
-def reaching(
-    found: Trend, values: FloatArray, metric: str, rules: RuleSet, timestamps: FloatArray
-) -> Trend:
+def reaching(found: Trend, values: FloatArray, metric: str, rules: RuleSet, timestamps: FloatArray) -> Trend:
     """A degrading trend with the time at which it is at its limit, from the values, shape [n], that it is of.
 
     timestamps: shape [n], Unix seconds. κ goes to the edge on the side to which the newest values are off.
     """
-    side: Literal["above", "below"] = "below" if metric == "phi" else "above"
-    if metric == "kappa":
-        low, high = edge_of(rules, metric, "below"), edge_of(rules, metric, "above")
-        if low is None or high is None:
-            return found
-        side = "below" if found.recent_avg < (low + high) / 2.0 else "above"
-    limit = edge_of(rules, metric, side)
+    low, high = rules.edges[metric]
+    limit = low if metric == "phi" else high
+    if metric == "kappa" and low is not None and high is not None and found.recent_avg < (low + high) / 2.0:
+        limit = low
     if limit is None:
         return found
-    return msgspec.structs.replace(found, reaches=time_to(values, limit, timestamps=timestamps))
+    return Trend(
+        found.direction,
+        found.slope,
+        found.stderr,
+        found.recent_avg,
+        found.snapshots,
+        found.autocorrelation,
+        time_to(values, limit, timestamps=timestamps),
+    )
 
 
 def column_of(metric: str) -> str:

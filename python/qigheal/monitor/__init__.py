@@ -231,7 +231,9 @@ class GeometricHealthMonitor:
         found = direction_of(values, metric, baseline)
         if found.direction != "degrading":
             return found
-        times = recorder.series("timestamp", window)[: len(values)]  # one more may have been recorded since
+        times = recorder.series("timestamp", window)
+        if len(times) > len(values):  # recorded since
+            times = times[: len(values)]
         return reaching(found, values, metric, rules, times)
 
     def set_baseline(self) -> Baseline:
