@@ -158,7 +158,7 @@ def test_asking_costs_two_microseconds_and_checking_ten() -> None:
     for i, basin in enumerate(basins):
         host.record(0.75, 64.0 + i % 7, basin, 0.0, 5.0, 100.0)
 
-    worse = worsening()
+    worse = worsening(KNOWN)  # all but κ degrade, and a second line is drawn through the values
 
     def cost(call: Any) -> float:
         """The best of many turns, in µs: what else the machine does falls on some of them only."""
