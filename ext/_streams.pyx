@@ -26,6 +26,9 @@ cdef struct Series:
 cdef enum:
     TOLD = 10  # usable values, less 1 pairs of neighbours, below which no autocorrelation can be told
 
+    FREE = 5  # degrees of freedom below which the wander of a series cannot be told
+    LONG = 40  # values from which on the wander of a series is measured over 3 steps, and not over 1
+
 cdef double FEWEST = 3.0  # effective values: one degree of freedom is left beside level and slope
 
 
@@ -35,7 +38,7 @@ cdef struct Line:
     double independent  # not corrected
     double correlation  # at lag 1 of the residuals, bias-corrected
     double effective
-    double quantile  # Student's, 97.5 %, effective − 2 degrees of freedom
+    double quantile  # standard errors in half of a 95 % interval
     double mean
     double middle  # mean place of the usable values
     double level_error  # of `mean`
@@ -104,6 +107,39 @@ cdef double _quantile(double freedom) noexcept nogil:
     return 1.959963984540054 * exp(u * power)
 
 
+cdef struct Outside:
+    double first  # the largest, descending
+    double second
+    double third
+
+
+cdef inline double _without(Outside* outside, double square, Py_ssize_t largest) noexcept nogil:
+    """What to add to a sum of squares without the 1 or 3 largest: the square, or the one it displaces.
+
+    Taking them off the whole sum would leave nothing but rounding beside a step that is large enough.
+    """
+    cdef double least
+    if largest == 1:
+        least = outside.first
+        if square <= least:
+            return square
+        outside.first = square
+        return least
+    least = outside.third
+    if square <= least:
+        return square
+    if square <= outside.second:
+        outside.third = square
+        return least
+    outside.third = outside.second
+    if square <= outside.first:
+        outside.second = square
+        return least
+    outside.second = outside.first
+    outside.first = square
+    return least
+
+
 cdef void _fit(const Series* series, Line* line) noexcept nogil:
     """Fills in all but the recent mean."""
     cdef double origin = 0.0
@@ -114,15 +150,20 @@ cdef void _fit(const Series* series, Line* line) noexcept nogil:
     cdef double along = 0.0
     cdef double left = 0.0
     cdef double products = 0.0
-    cdef double before = 0.0
-    cdef double value, x, y, shrink, grow, positive
+    cdef double wander = 0.0
+    cdef double first = NAN  # the residuals one, two and three places before
+    cdef double second = NAN
+    cdef double third = NAN
+    cdef double value, x, y, step, shrink, grow, positive, variance, t
+    cdef Outside outside
     cdef Py_ssize_t count = 0
     cdef Py_ssize_t pairs = 0
-    cdef Py_ssize_t last = -2
-    cdef Py_ssize_t i
+    cdef Py_ssize_t steps = 0
+    cdef Py_ssize_t i, lag
     cdef int exponent
     line.slope = line.error = line.independent = line.mean = line.middle = line.level_error = NAN
     line.correlation = line.effective = line.quantile = NAN
+    outside.first = outside.second = outside.third = 0.0
     for i in range(series.n):
         value = _seen(series, i)
         if isfinite(value):
@@ -157,17 +198,26 @@ cdef void _fit(const Series* series, Line* line) noexcept nogil:
         line.slope = along * grow
     if count < 3:
         return
+    lag = 3 if count >= LONG else 1
     for i in range(series.n):
         value = _seen(series, i)
+        y = value * shrink - origin - mean - along * (i - middle)  # not finite where the value is not
         if isfinite(value):
-            y = value * shrink - origin - mean - along * (i - middle)
             left += y * y
-            if i == last + 1:
-                products += before * y
+            if isfinite(first):
+                products += first * y
                 pairs += 1
-            before = y
-            last = i
-    line.independent = sqrt(left / (count - 2) / across) * grow
+            step = y - (third if lag == 3 else first)
+            if isfinite(step):
+                steps += 1
+                wander += _without(&outside, step * step, lag)
+        else:
+            y = NAN
+        third = second
+        second = first
+        first = y
+    variance = left / (count - 2) / across
+    line.independent = sqrt(variance) * grow
     line.effective = count
     if count >= TOLD and pairs >= TOLD - 1:
         # With count − 1 pairs the plain lag-1 estimate; where values are missing, as if they had been like the rest.
@@ -178,6 +228,14 @@ cdef void _fit(const Series* series, Line* line) noexcept nogil:
         line.effective = max(count * (1.0 - positive) / (1.0 + positive), FEWEST)
     line.quantile = _quantile(line.effective - 2.0)
     left /= line.effective - 2.0
+    if steps - lag - 1 >= FREE:
+        # What a random walk of such steps would do, which no AR(1) series goes beyond.
+        wander *= 1.2 * (<double>count * count + 1.0) / (lag * (steps - lag - 1) * count * (<double>count * count - 1.0))
+        variance = max(variance, wander)
+        t = _quantile(count - 2.0)
+        if t * t * variance < line.quantile * line.quantile * left / across:
+            left = min(left, variance * across)
+            line.quantile = t * sqrt(variance * across / left)
     line.error = sqrt(left / across) * grow
     line.level_error = sqrt(left / line.effective) * grow
 
@@ -302,8 +360,8 @@ def least_squares(values):
     """Straight line through the usable values of a series, as `recent_line` takes them, with all of its noise.
 
     Returns (slope per step, its standard error, mean, usable values, skipped values, standard error
-    uncorrected for autocorrelation, autocorrelation at lag 1, effective number of values, 97.5 %
-    quantile of Student's t at that number less 2). The mean needs 1 usable value, the slope 2, the
+    uncorrected for autocorrelation, autocorrelation at lag 1, effective number of values, standard
+    errors in half of a 95 % interval). The mean needs 1 usable value, the slope 2, the
     errors 3, the autocorrelation 10 and 9 pairs of neighbours; NaN otherwise. An unknown autocorrelation
     counts as 0.
     """

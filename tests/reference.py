@@ -13,9 +13,11 @@ from fractions import Fraction
 
 import mpmath
 import numpy as np
+from scipy import stats
 
 from qigcore.rows import BIT, REPAIRABLE
 from qigcore.rules import Rule
+from qigcore.trends import Slope
 
 
 def rule_statistic(rows: list[dict[str, float]], rule: Rule) -> float:
@@ -97,22 +99,30 @@ def exact_line(values: Iterable[float]) -> tuple[float, float, float]:
     return float(slope), math.sqrt(left / across / (n - 2)), float(mean_y)
 
 
-def corrected_line(values: Iterable[float]) -> tuple[float, float, float]:
-    """Standard error, autocorrelation and effective number of values, as the docstring of `slope` says them."""
+def corrected_line(values: Iterable[float]) -> tuple[float, float, float, float]:
+    """Standard error, autocorrelation, effective number and t, as the docstring of `slope` says them."""
     y = np.array(list(values))
     x = np.flatnonzero(np.isfinite(y))
-    slope, _, mean = exact_line(y)
-    residuals = np.full(len(y), math.nan)
-    residuals[x] = y[x] - mean - slope * (x - x.mean())
+    slope, independent, mean = exact_line(y)
+    residuals = y - mean - slope * (np.arange(len(y)) - x.mean())
     n, squares = len(x), math.fsum(residuals[x] ** 2)
-    pairs = [a * b for a, b in itertools.pairwise(residuals.tolist()) if math.isfinite(a * b)]
-    if n < 10 or len(pairs) < 9:
-        r, effective = math.nan, float(n)
-    else:
+    pairs = [p for p in residuals[1:] * residuals[:-1] if math.isfinite(p)]
+    r, effective = math.nan, float(n)
+    if n >= 10 and len(pairs) >= 9:
         r = math.fsum(pairs) / squares * (n - 1) / len(pairs)
         r = min(max((n * r + 2) / (n - 4), -1.0), 1.0)
         effective = max(n * (1 - max(r, 0.0)) / (1 + max(r, 0.0)), 3.0)
-    return math.sqrt(squares / (effective - 2) / sum((x - x.mean()) ** 2)), r, effective
+    error = math.sqrt(squares / (effective - 2) / sum((x - x.mean()) ** 2))
+    t = float(stats.t.ppf(0.975, effective - 2))
+    lag = 3 if n >= 40 else 1
+    steps = sorted(d * d for d in residuals[lag:] - residuals[:-lag] if math.isfinite(d))
+    free = len(steps) - lag - 1
+    if free >= 5:
+        walk = math.fsum(steps[:-lag]) / free / lag * 1.2 * (n * n + 1) / (n * (n * n - 1))
+        bound, t_bound = max(independent, math.sqrt(walk)), float(stats.t.ppf(0.975, n - 2))
+        if t_bound * bound < t * error:
+            error, t = min(error, bound), t_bound * bound / min(error, bound)
+    return error, r, effective, t
 
 
 def autoregression(n: int, rho: float, series: int, seed: int) -> np.ndarray:
@@ -124,18 +134,15 @@ def autoregression(n: int, rho: float, series: int, seed: int) -> np.ndarray:
     return rows
 
 
-def fieller_set(
-    values: Iterable[float], limit: float, t: float, effective: float, at: np.ndarray
-) -> np.ndarray:
+def fieller_set(values: Iterable[float], limit: float, line: Slope, at: np.ndarray) -> np.ndarray:
     """Whether the line may be at the limit, at places `at` counted from the newest value."""
     y = np.array(list(values))
     x = np.flatnonzero(np.isfinite(y))
     slope, intercept = np.polyfit(x, y[x], 1)
     across = np.sum((x - x.mean()) ** 2)
-    variance = np.sum((y[x] - intercept - slope * x) ** 2) / (effective - 2)
     place = len(y) - 1 + at
-    error = np.sqrt(variance * (1 / effective + (place - x.mean()) ** 2 / across))
-    return np.abs(intercept + slope * place - limit) <= t * error
+    error = line.stderr * np.sqrt(across / line.effective + (place - x.mean()) ** 2)
+    return np.abs(intercept + slope * place - limit) <= line.t * error
 
 
 def concordant_less_discordant(values: list[float]) -> int:

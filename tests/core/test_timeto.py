@@ -23,7 +23,7 @@ def test_the_interval_is_the_set_of_its_definition(values, limit, tilt):
     if not line.stderr > 1e-6:
         return
     at = np.linspace(0.0, 300.0, 1501)
-    inside = fieller_set(values, limit, line.t, line.effective, at)
+    inside = fieller_set(values, limit, line, at)
     assert found.count == len(values)
     assert found.level == pytest.approx(line.mean + line.slope * (len(values) - 1) / 2, rel=1e-9, abs=1e-9)
     assert (abs(line.slope) <= line.t * line.stderr) == (found.course == "noise")
