@@ -1,8 +1,8 @@
 """Loops over one metric's recent values; the records they fill stand in `qigcore.trends`.
 
 Precision policy. Values are taken relative to the first usable one and scaled by a power of two, so
-that a constant series has slope 0 exactly and nothing overflows; sums of squares are taken about the
-means, in a second and third pass, never as differences of raw moments.
+that a constant series has slope 0 exactly and nothing overflows; places are taken about their mean, and
+the squares of the residuals about the line, in passes of their own, never as differences of raw moments.
 """
 
 cimport numpy as cnp
@@ -149,6 +149,7 @@ cdef void _fit(const Series* series, Line* line) noexcept nogil:
     cdef double across = 0.0
     cdef double along = 0.0
     cdef double left = 0.0
+    cdef double aside = 0.0
     cdef double products = 0.0
     cdef double wander = 0.0
     cdef double first = NAN  # the residuals one, two and three places before
@@ -184,17 +185,16 @@ cdef void _fit(const Series* series, Line* line) noexcept nogil:
     for i in range(series.n):
         value = _seen(series, i)
         if isfinite(value):
-            mean += value * shrink - origin
+            x = i - middle
+            y = value * shrink - origin
+            mean += y
+            aside += x
+            across += x * x
+            along += x * y
     mean /= count
     line.mean = (mean + origin) * grow
     if count >= 2:
-        for i in range(series.n):
-            value = _seen(series, i)
-            if isfinite(value):
-                x = i - middle
-                across += x * x
-                along += x * (value * shrink - origin - mean)
-        along /= across
+        along = (along - mean * aside) / across  # aside is 0 but for the rounding of `middle`
         line.slope = along * grow
     if count < 3:
         return

@@ -199,7 +199,7 @@ def reaching(found: Trend, values: FloatArray, metric: str, rules: RuleSet, time
         found.recent_avg,
         found.snapshots,
         found.autocorrelation,
-        time_to(values, limit, timestamps=timestamps),
+        time_to(values, limit, None, timestamps),
     )
 
 
