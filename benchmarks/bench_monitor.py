@@ -24,6 +24,8 @@ class Look:
     def setup(self) -> None:
         self.critical = workloads.check_health_critical()
         self.get_trend = workloads.get_trend()
+        self.degrading = workloads.get_trend_degrading()
+        self.rank_trend = workloads.rank_trend()
 
     def time_check_health_critical_100(self) -> None:
         for _ in CALLS:
@@ -32,6 +34,13 @@ class Look:
     def time_get_trend_100(self) -> None:
         for _ in CALLS:
             self.get_trend()
+
+    def time_get_trend_degrading_100(self) -> None:
+        for _ in CALLS:
+            self.degrading()
+
+    def time_mann_kendall_1000(self) -> None:
+        self.rank_trend()
 
 
 def track_import_ms() -> float:

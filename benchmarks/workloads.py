@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qigcore import geometry
+from qigcore.trends import mann_kendall
 from qigheal import GeometricHealthMonitor
 
 Work = Callable[[], object]
@@ -106,3 +107,17 @@ def check_health_critical() -> Work:
 def get_trend(metric: str = "basin_drift", window: int = 50) -> Work:
     trend = monitor().get_trend
     return lambda: trend(metric, window)
+
+
+def get_trend_degrading(window: int = 50) -> Work:
+    """The trend of a Φ that falls: it says when it is at its limit too."""
+    made = monitor()
+    for i, basin in enumerate(healthy()[0][:window]):
+        made.record(0.75 - 0.001 * i, 64.0, basin, 0.0, 5.0, 100.0)
+    return lambda: made.get_trend("phi", window)
+
+
+def rank_trend(values: int = ROWS) -> Work:
+    """Mann–Kendall with the correction of Hamed and Rao, which has a Theil–Sen slope in it."""
+    series = np.random.default_rng(2).normal(size=values)
+    return lambda: mann_kendall(series)

@@ -129,6 +129,27 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             )
         return Program(rows)
 
+    @cached_property
+    def edges(self) -> dict[str, tuple[float | None, float | None]]:
+        """Where each metric's values stop being healthy, below and above; None where no rule says so.
+
+        Of learned rules the nearest limit, which is the band's edge; of absolute ones the nearest of the
+        most severe, since a warning there is but a part of it. Memory has none: its rules are of growth.
+        """
+        found = {}
+        for metric in METRICS:
+            ends: list[float | None] = []
+            for side, nearest in (("below", max), ("above", min)):
+                limits = [
+                    (self.state == "absolute" and rule.severity == "critical", rule.limit)
+                    for rule in self.rules
+                    if (rule.metric, rule.side) == (metric, side) and rule.statistic in ("mean10", "last")
+                ]
+                most = max((severe for severe, _ in limits), default=False)
+                ends.append(nearest((limit for severe, limit in limits if severe == most), default=None))
+            found[metric] = (ends[0], ends[1])
+        return found
+
 
 class Fired(msgspec.Struct, frozen=True):
     """A rule that fires at one of the last five positions."""

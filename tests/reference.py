@@ -5,6 +5,7 @@ Nothing here is shared with the package but its frozen records and its layout of
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from collections.abc import Iterable
@@ -12,9 +13,11 @@ from fractions import Fraction
 
 import mpmath
 import numpy as np
+from scipy import stats
 
 from qigcore.rows import BIT, REPAIRABLE
 from qigcore.rules import Rule
+from qigcore.trends import Slope
 
 
 def rule_statistic(rows: list[dict[str, float]], rule: Rule) -> float:
@@ -94,6 +97,69 @@ def exact_line(values: Iterable[float]) -> tuple[float, float, float]:
     slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / across
     left = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in points)
     return float(slope), math.sqrt(left / across / (n - 2)), float(mean_y)
+
+
+def corrected_line(values: Iterable[float]) -> tuple[float, float, float, float]:
+    """Standard error, autocorrelation, effective number and t, as the docstring of `slope` says them."""
+    y = np.array(list(values))
+    x = np.flatnonzero(np.isfinite(y))
+    slope, independent, mean = exact_line(y)
+    residuals = y - mean - slope * (np.arange(len(y)) - x.mean())
+    n, squares = len(x), math.fsum(residuals[x] ** 2)
+    pairs = [p for p in residuals[1:] * residuals[:-1] if math.isfinite(p)]
+    r, effective = math.nan, float(n)
+    if n >= 10 and len(pairs) >= 9:
+        r = math.fsum(pairs) / squares * (n - 1) / len(pairs)
+        r = min(max((n * r + 2) / (n - 4), -1.0), 1.0)
+        effective = max(n * (1 - max(r, 0.0)) / (1 + max(r, 0.0)), 3.0)
+    error = math.sqrt(squares / (effective - 2) / sum((x - x.mean()) ** 2))
+    t = float(stats.t.ppf(0.975, effective - 2))
+    lag = 3 if n >= 40 else 1
+    steps = sorted(d * d for d in residuals[lag:] - residuals[:-lag] if math.isfinite(d))
+    free = len(steps) - lag - 1
+    if free >= 5:
+        walk = math.fsum(steps[:-lag]) / free / lag * 1.2 * (n * n + 1) / (n * (n * n - 1))
+        bound, t_bound = max(independent, math.sqrt(walk)), float(stats.t.ppf(0.975, n - 2))
+        if t_bound * bound < t * error:
+            error, t = min(error, bound), t_bound * bound / min(error, bound)
+    return error, r, effective, t
+
+
+def autoregression(n: int, rho: float, series: int, seed: int) -> np.ndarray:
+    """Stationary Gaussian AR(1) series, shape [series, n], with innovations of sd 1."""
+    rows = np.random.default_rng(seed).normal(size=(series, n))
+    rows[:, 0] /= math.sqrt(1.0 - rho * rho)
+    for i in range(1, n):
+        rows[:, i] += rho * rows[:, i - 1]
+    return rows
+
+
+def fieller_set(values: Iterable[float], limit: float, line: Slope, at: np.ndarray) -> np.ndarray:
+    """Whether the line may be at the limit, at places `at` counted from the newest value."""
+    y = np.array(list(values))
+    x = np.flatnonzero(np.isfinite(y))
+    slope, intercept = np.polyfit(x, y[x], 1)
+    across = np.sum((x - x.mean()) ** 2)
+    place = len(y) - 1 + at
+    error = line.stderr * np.sqrt(across / line.effective + (place - x.mean()) ** 2)
+    return np.abs(intercept + slope * place - limit) <= line.t * error
+
+
+def concordant_less_discordant(values: list[float]) -> int:
+    return sum((b > a) - (b < a) for a, b in itertools.combinations(values, 2))
+
+
+def hamed_rao_factor(values: list[float], slope: float) -> float:
+    """Equation 21 of Hamed and Rao with significant lags only, from ranks by their definition."""
+    n = len(values)
+    left = [value - slope * i for i, value in enumerate(values)]
+    ranks = [1 + sum(b < a for b in left) + (sum(b == a for b in left) - 1) / 2 - (n + 1) / 2 for a in left]
+    total, squares = 0.0, sum(rank * rank for rank in ranks)
+    for lag in range(1, n if squares else 1):
+        r = sum(ranks[i] * ranks[i + lag] for i in range(n - lag)) / squares
+        if abs(r) > 1.959963984540054 / math.sqrt(n):
+            total += (n - lag) * (n - lag - 1) * (n - lag - 2) * r
+    return max(1.0, 1 + 2 / (n * (n - 1) * (n - 2)) * total)
 
 
 # --- recorder ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,6 +70,8 @@ def test_trends_and_history(toy: ToyHost, tmp_path: Path) -> None:
     trends = json.loads(qigheal("trends", "--store", toy.store, "--json", cwd=tmp_path).stdout)
     assert set(trends) == {"phi", "kappa", "basin_drift", "latency", "errors", "memory"}
     assert trends["phi"]["direction"] == "stable"
+    assert trends["phi"]["reaches"] is None
+    assert -1.0 <= trends["phi"]["autocorrelation"] <= 1.0
     history = json.loads(
         qigheal("history", "--store", toy.store, "--last", "3", "--json", cwd=tmp_path).stdout
     )
@@ -76,6 +79,34 @@ def test_trends_and_history(toy: ToyHost, tmp_path: Path) -> None:
     assert history["snapshots"][0]["code_hash"] == toy.healthy
     assert len(history["snapshots"][0]["basin_coords"]) == 64
     assert sum(segment["rows"] for segment in history["segments"]) == 360
+
+
+def test_trends_say_when_what_degrades_is_at_its_limit(tmp_path: Path) -> None:
+    # No baseline is known here, so that Φ falls towards 0.65 and latency is beyond 2000 ms throughout.
+    store = tmp_path / "store"
+    noise = np.random.default_rng(9).normal(size=60)
+    with History(store) as history:
+        heads = np.zeros(60, HEAD)
+        heads["timestamp"] = 1.7e9 + 60.0 * np.arange(60)
+        heads["phi"] = 0.9 - 0.001 * np.arange(60) + 0.002 * noise
+        heads["kappa_eff"] = 64.0
+        heads["avg_latency_ms"] = 3000.0 + 10.0 * np.arange(60) + noise
+        heads["memory_mb"] = 100.0 + 5.0 * np.arange(60)
+        history.append_rows(heads, np.ones((60, 64)), ("",))
+    said = qigheal("trends", "--store", store, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert re.search(
+        r"^Φ reaches 0\.65 in about 3\.[0-9] h, 95 %: 2\.[0-9]–[34]\.?[0-9]? h$", said.stdout, re.M
+    )
+    assert "latency is beyond 2000 already\n" in said.stdout
+    assert "memory reaches" not in said.stdout
+    trends = json.loads(qigheal("trends", "--store", store, "--json", cwd=tmp_path).stdout)
+    reaches = trends["phi"]["reaches"]
+    assert (reaches["course"], reaches["limit"]) == ("reaches", 0.65)
+    assert reaches["eta_s"] == pytest.approx(60.0 * reaches["eta"])
+    assert reaches["low"] < 191.0 < reaches["high"]
+    assert trends["latency"]["reaches"]["eta"] is None
+    assert trends["memory"]["reaches"] is None
 
 
 def test_heal_review_patches(toy: ToyHost, tmp_path: Path) -> None:

@@ -12,7 +12,17 @@ from qigcore.fitness import Fitness
 from qigcore.geometry import distance, distances
 from qigcore.history import History
 from qigcore.rows import Batch
-from qigcore.trends import Trend
+from qigcore.trends import (
+    MannKendall,
+    Slope,
+    TheilSen,
+    TimeTo,
+    Trend,
+    mann_kendall,
+    slope,
+    theil_sen,
+    time_to,
+)
 from qigheal import GeometricHealthMonitor, GeometricSnapshot, HealingPatch, HealthReport, SelfHealingEngine
 from qigheal.records import Change, HealResult
 
@@ -24,6 +34,7 @@ def monitoring(basin: npt.NDArray[np.float64]) -> None:
     assert_type(monitor.check_health(), HealthReport)
     assert_type(monitor.check_health()["healthy"], Any)
     assert_type(monitor.get_trend("phi"), Trend)
+    assert_type(monitor.get_trend("phi").reaches, TimeTo | None)
     assert_type(monitor.baseline, Baseline | None)
     assert_type(monitor.snapshots[0], GeometricSnapshot)
 
@@ -31,6 +42,11 @@ def monitoring(basin: npt.NDArray[np.float64]) -> None:
 def numbers(rows: npt.NDArray[np.float64]) -> None:
     assert_type(distance(rows[0], rows[1]), float)
     assert_type(distances(rows, rows[0]), npt.NDArray[np.float64])
+    assert_type(slope(rows[0]), Slope)
+    assert_type(theil_sen(rows[0], "ar1"), TheilSen)
+    assert_type(mann_kendall([1.0, 2.0]), MannKendall)
+    assert_type(time_to(rows[0], 0.65, interval_s=60.0), TimeTo)
+    assert_type(time_to(rows[0], 0.65).sentence("Φ"), str)
     with History.read_only(".qigheal") as history:
         assert_type(history.last(10), Batch)
 

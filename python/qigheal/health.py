@@ -29,7 +29,7 @@ from qigcore.rules import (
     severities,
     summary,
 )
-from qigcore.trends import Trend, trend
+from qigcore.trends import Trend, time_to, trend
 from qigheal.records import SEVERITIES, Finding, HealthReport, Share
 from qigheal.settings import MonitorSettings
 
@@ -161,15 +161,46 @@ def unseen(report: HealthReport, refusals: tuple[int, int, float, int]) -> Healt
     )
 
 
-def trend_of(batch: Batch, metric: str, baseline: Baseline | None = None) -> Trend:
+def trend_of(
+    batch: Batch, metric: str, baseline: Baseline | None = None, rules: RuleSet | None = None
+) -> Trend:
     """Which way a metric (a key of `rows.METRICS`) has been going over a batch in time order.
 
     Repaired values are left out. Higher is better for Φ, lower for drift, latency, errors and memory;
     κ is better the nearer it is to the centre of its healthy band, or to the source document's κ* before one
     is learned. Raises ValueError for another metric.
+
+    rules: those in force. With them, a trend that degrades says when it is at the limit that they set;
+        `RuleSet.edges` says which. Without, or for memory, whose limit is of its growth, `reaches` is None.
     """
     column = column_of(metric)
-    return direction_of(np.where(batch.good(column), batch.columns[column], np.nan), metric, baseline)
+    values = np.where(batch.good(column), batch.columns[column], np.nan)
+    found = direction_of(values, metric, baseline)
+    if rules is None or found.direction != "degrading":
+        return found
+    return reaching(found, values, metric, rules, batch.timestamp)
+
+
+def reaching(found: Trend, values: FloatArray, metric: str, rules: RuleSet, timestamps: FloatArray) -> Trend:
+    """A degrading trend with the time at which it is at its limit, from the values, shape [n], that it is of.
+
+    timestamps: shape [n], Unix seconds. κ goes to the edge on the side to which the newest values are off.
+    """
+    low, high = rules.edges[metric]
+    limit = low if metric == "phi" else high
+    if metric == "kappa" and low is not None and high is not None and found.recent_avg < (low + high) / 2.0:
+        limit = low
+    if limit is None:
+        return found
+    return Trend(
+        found.direction,
+        found.slope,
+        found.stderr,
+        found.recent_avg,
+        found.snapshots,
+        found.autocorrelation,
+        time_to(values, limit, None, timestamps),
+    )
 
 
 def column_of(metric: str) -> str:

@@ -348,3 +348,43 @@ def test_a_limit_must_be_a_number() -> None:
             limit=1.0,
             severity="warning",
         )
+
+
+# --- where a metric's values stop being healthy -----------------------------------------------------
+
+
+def test_edges_of_the_absolute_rules_are_their_limits_and_not_the_warnings_before_them() -> None:
+    assert absolute_rules(phi_min=0.6, drift_max=1.5, kappa_star=64.0).edges == {
+        "phi": (0.6, None),
+        "kappa": (54.0, 74.0),
+        "basin_drift": (None, 1.5),
+        "latency": (None, 2000.0),
+        "errors": (None, 0.05),
+        "memory": (None, None),
+    }
+
+
+def test_edges_of_learned_rules_are_those_of_the_bands() -> None:
+    rng = np.random.default_rng(6)
+    batch = Batch.of_rows(
+        heads(
+            60,
+            phi=0.6 + 0.02 * rng.random(60),
+            kappa_eff=20.0 + rng.random(60),
+            avg_latency_ms=50.0 + rng.random(60),
+            error_rate=0.01 * rng.random(60),
+        ),
+        rng.dirichlet(np.full(64, 100.0), 60),
+        ("",),
+    )
+    known = Baseline.learn(batch)
+    bands = known.bands
+    assert learned_rules(known).edges == {
+        "phi": (bands["phi"].low, bands["phi"].high),
+        "kappa": (bands["kappa"].low, bands["kappa"].high),
+        "basin_drift": (None, known.drift_limit),
+        "latency": (None, bands["latency"].high),
+        "errors": (None, bands["errors"].high),
+        "memory": (None, None),
+    }
+    assert learned_rules(known, drift_ceiling=0.01).edges["basin_drift"] == (None, 0.01)

@@ -135,7 +135,7 @@ def trends(
     window: Annotated[int, typer.Option(help="Snapshots to look back over.", min=10)] = 50,
     json: Json = False,
 ) -> int:
-    """Where Φ, κ, drift, latency, errors and memory are heading.
+    """Where Φ, κ, drift, latency, errors and memory are heading, and when what degrades is at its limit.
 
     Example: qigheal trends --window 200
     """
@@ -145,7 +145,8 @@ def trends(
         batch = history.last(window)
     if baseline is not None:
         batch = remeasure(batch, baseline)
-    found = {metric: trend_of(batch, metric, baseline) for metric in show.METRIC_NAMES}
+    rules = rules_for(MonitorSettings.load(place), baseline)
+    found = {metric: trend_of(batch, metric, baseline, rules) for metric in show.METRIC_NAMES}
     show.trends(found, json=json)
     return NOTHING_TO_SAY if all(t.direction == "unknown" for t in found.values()) else FINE
 

@@ -18,12 +18,13 @@ from rich.table import Table
 
 from qigcore.history import Compacted, Damage, Expired, SegmentInfo
 from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
-from qigcore.trends import Trend
+from qigcore.trends import TimeTo, Trend
 from qigheal.healing.phases import Criterion
 from qigheal.importing import Imported
 from qigheal.records import Change, HealingPatch, HealResult, HealthReport, Verdict
 
 METRIC_NAMES = tuple(METRICS)
+CALLED = {"phi": "Φ", "kappa": "κ", "basin_drift": "drift", "errors": "error rate"}
 COLOUR = {"normal": "green", "warning": "yellow", "critical": "red"}
 
 WIDE = 160
@@ -126,6 +127,15 @@ def trends(found: Mapping[str, Trend], *, json: bool) -> None:
             metric, trend.direction, f"{trend.slope:+.3g}", f"{trend.stderr:.2g}", f"{trend.recent_avg:.4g}"
         )
     console.print(table)
+    for metric, trend in found.items():
+        if trend.reaches is not None:
+            line(_reaching(CALLED.get(metric, metric), trend.reaches))
+
+
+def _reaching(name: str, reaches: TimeTo) -> str:
+    if reaches.course == "away":  # what degrades does so outwards: the line was beyond from the first on
+        return f"{name} is beyond {reaches.limit:.6g} already"
+    return reaches.sentence(name)
 
 
 def history(batch: Batch, segments: Sequence[SegmentInfo], damage: Damage, *, json: bool) -> None:

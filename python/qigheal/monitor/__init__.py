@@ -21,7 +21,7 @@ from qigcore.rows import Batch, FloatArray
 from qigcore.rules import LOOK_BACK, MIN_SNAPSHOTS, REACH, UNMEASURABLE, evaluate
 from qigcore.trends import Trend
 from qigheal.changes import with_change
-from qigheal.health import TEN, assess, column_of, direction_of, unseen
+from qigheal.health import TEN, assess, column_of, direction_of, reaching, unseen
 from qigheal.monitor.codehash import code_hash as code_hash_of
 from qigheal.monitor.flusher import Flusher
 from qigheal.monitor.keeping import Keeper
@@ -225,17 +225,24 @@ class GeometricHealthMonitor:
         """Which way a metric went over the last `window` snapshots; see `qigheal.health.trend_of`.
 
         metric: phi, kappa, basin_drift, latency, errors or memory. Raises ValueError for another one.
+        One that degrades says when it is at the limit in force, if that is one of the metric's values.
         Unknown while the host is unmeasurable because more than 3 of the last 10 snapshots were refused.
         """
         recorder = self._recorder
         self._learner.learn()  # first: it measures drift anew
-        values = recorder.series(
-            column_of(metric), window if window < recorder.capacity else recorder.capacity
-        )
+        window = window if window < recorder.capacity else recorder.capacity
+        values = recorder.series(column_of(metric), window)
         refusals = recorder.refusals
         if refusals is not None and (refusals[0] & TEN).bit_count() > UNMEASURABLE:
             values = values[:0]  # they are of the time before
-        return direction_of(values, metric, self._learner.baseline)
+        rules, baseline = self._learner.judged
+        found = direction_of(values, metric, baseline)
+        if found.direction != "degrading":
+            return found
+        times = recorder.series("timestamp", window)
+        if len(times) > len(values):  # recorded since
+            times = times[: len(values)]
+        return reaching(found, values, metric, rules, times)
 
     def set_baseline(self) -> Baseline:
         """Declare what the ring holds now healthy: learn from it, and replace the file in the history's folder.
