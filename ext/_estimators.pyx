@@ -163,7 +163,8 @@ cdef object _odd_numbers(object values):
             raise InvalidBasin(f"expected real numbers, got an array of {array.dtype}")
         if array is not values and np.ma.is_masked(values):
             raise InvalidBasin("expected an array without masked values; fill or leave them out")
-        return np.require(array, np.float32 if array.dtype == np.float32 else np.float64, ("C", "A"))
+        with np.errstate(all="ignore"):  # a longdouble beyond float64 becomes ∞, which is refused in its turn
+            return np.require(array, np.float32 if array.dtype == np.float32 else np.float64, ("C", "A"))
     except InvalidBasin:
         raise
     except Exception as error:  # a host's object may raise anything while it is converted
