@@ -34,11 +34,14 @@ cdef extern from "stdlib.h" nogil:
 cdef extern from "products.h" nogil:
     enum:
         COLUMNS "QIG_COLUMNS"
+    bint WIDE "qig_wide"
     void products "qig_products"(
         const float* x, const float* columns, Py_ssize_t n, Py_ssize_t blocks, double* out
     ) noexcept
     bint unit_of_floats "qig_unit_of_floats"(const float* x, float* unit, Py_ssize_t n) noexcept
     bint unit_of_doubles "qig_unit_of_doubles"(const double* x, float* unit, Py_ssize_t n) noexcept
+
+INSTRUCTIONS = "avx2" if WIDE else "plain"
 
 cdef double NOTHING = 1e-300
 cdef double LARGEST = 1e100  # of a state's component: its square, summed, stays far from overflow

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple, Self, final
+from typing import Final, Literal, NamedTuple, Self, final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,8 @@ from qigcore.rows import FloatArray
 
 _OnInvalid = Literal["nan", "raise"]
 _Float32s = npt.NDArray[np.float32]
+
+INSTRUCTIONS: Final[Literal["plain", "avx2"]]
 
 class Reading(NamedTuple):
     phi: float
