@@ -88,10 +88,14 @@ cdef class Embeddings(Kernel):
     cdef double _take(self, object x) except? -1.0:
         cdef const double* cosines = self._centroids._to(x)
         cdef double* share = <double*>cnp.PyArray_DATA(self._share)
+        cdef double found
         cdef Py_ssize_t i
         for i in range(self.dim):
             share[i] = self._sharpness * cosines[i]  # −d²/τ = (2·cos − 2)/τ; what is common cancels
-        return _concentration(_softmax(share, self.dim), self._most)
+        found = _softmax(share, self.dim)
+        if found < 0.0:  # another thread wrote to the embedding meanwhile: one NaN would stay in the averages
+            raise InvalidBasin("embedding: " + _wanted("embedding"))
+        return _concentration(found, self._most)
 
 
 def unit_rows(rows):

@@ -10,7 +10,7 @@ from qigcore.estimators.pooling import pooled_bins
 
 
 class ClassDefinition(Definition, frozen=True, kw_only=True, tag_field="kind", tag="class"):
-    """classes: their number, at least 2; inputs: what `update` gets; dim, seed: see `pooling`."""
+    """classes: their number, 2 to 2^20; inputs: what `update` gets; dim, seed: see `pooling`."""
 
     classes: int
     inputs: Literal["probabilities", "logits"] = "probabilities"
@@ -19,7 +19,7 @@ class ClassDefinition(Definition, frozen=True, kw_only=True, tag_field="kind", t
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within("classes", self.classes, 2, 1 << 24)
+        within("classes", self.classes, 2, 1 << 20)
         within("dim", self.dim, 2, MOST)
         within("seed", self.seed, 0, 2**64 - 1)
 

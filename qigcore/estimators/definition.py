@@ -3,7 +3,7 @@
 The file is one JSON document: {"format": 1, "fingerprint": "…", "definition": {"kind": …, …}}. The
 fingerprint is SHA-256 over the canonical JSON of the definition (keys in the order of the fields, floats in
 their shortest form that reads back the same). Fields are never reordered; new ones come last, with
-defaults, and a definition at its defaults for them keeps its old fingerprint.
+defaults that never change, and are left out where they hold: an old definition keeps its fingerprint.
 
 Averages are no part of it: they belong to one process and one stretch of traffic.
 """
@@ -41,7 +41,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     memory: int
 
     def __post_init__(self) -> None:
-        within("memory", self.memory, 1, 1e9)
+        within("memory", self.memory, 1, 10**9)
 
     @property
     def fingerprint(self) -> str:
@@ -50,7 +50,9 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 def within(name: str, value: float, low: float, high: float) -> None:
-    """Raise ValueError, naming all of it, for a value that is not between low and high."""
+    """Raise ValueError, naming all of it, for a value that is not between low and high: whole ones, if those are."""
+    if type(low) is int and type(value) is not int:  # numpy's own integers have no place in a JSON file
+        raise ValueError(f"{name}: expected a whole number, an int, got {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value!r}")
 

@@ -353,6 +353,9 @@ def test_the_monitor_flags_what_could_not_be_used(kind):
     [
         (lambda: ClassEstimator(1), "classes: expected 2"),
         (lambda: ClassEstimator(10, memory=0), "memory: expected 1"),
+        (lambda: ClassEstimator(10, memory=9.5), "memory: expected a whole number"),
+        (lambda: ClassEstimator(np.int64(10)), "classes: expected a whole number"),
+        (lambda: StateEstimator(129), "components: expected 2 to 128"),
         (lambda: ClassEstimator(10, dim=1), "dim: expected 2"),
         (lambda: ClassEstimator(10, seed=-1), "seed: expected 0"),
         (lambda: ClassEstimator(10, inputs="scores"), "'logits', got 'scores'"),
