@@ -158,7 +158,45 @@ def judging() -> Group:
     return group
 
 
-GROUPS = (recording, one_distance, many_distances, checking, judging)
+def assigning() -> Group:
+    """One embedding to 64 centroids."""
+    group = Group(
+        "one 384-dimensional embedding to a reading",
+        "ns a call",
+        "numpy soft assignment alone",
+        note=(
+            "Ours checks the embedding, assigns it softly, and returns averaged Φ, κ and basin; numpy's row is its "
+            "norm, 64 dot products and a softmax, scikit-learn's the nearest centroid."
+        ),
+    )
+    rows, definition = workloads.embeddings(), workloads.fitted().definition
+    centroids, sharpness = definition.rows.copy(), np.float32(2.0 / definition.temperature)
+
+    def plain() -> Work:
+        given = cycle(list(rows))
+
+        def work() -> object:
+            row = next(given)
+            values = sharpness * (centroids @ (row / np.linalg.norm(row)))
+            values = np.exp(values - values.max())
+            return values / values.sum()
+
+        return work
+
+    def sklearn() -> Work:
+        from sklearn.cluster import KMeans
+
+        predict = KMeans(len(centroids), init=centroids, n_init=1, max_iter=1).fit(rows).predict
+        given = cycle(list(rows[:, None, :]))
+        return lambda: predict(next(given))
+
+    group.add("qigheal EmbeddingEstimator.update", workloads.embedding_update)
+    group.add("numpy soft assignment alone", plain)
+    group.add("scikit-learn KMeans.predict", sklearn)
+    return group
+
+
+GROUPS = (recording, one_distance, many_distances, checking, judging, assigning)
 
 PACKAGES = (
     "numpy",
@@ -168,6 +206,7 @@ PACKAGES = (
     "scipy",
     "simsimd",
     "river",
+    "scikit-learn",
 )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qigcore import geometry
+from qigcore.estimators import ClassEstimator, EmbeddingEstimator, EventEstimator, StateEstimator
 from qigcore.trends import mann_kendall
 from qigheal import GeometricHealthMonitor
 
@@ -121,3 +122,45 @@ def rank_trend(values: int = ROWS) -> Work:
     """Mann–Kendall with the correction of Hamed and Rao, which has a Theil–Sen slope in it."""
     series = np.random.default_rng(2).normal(size=values)
     return lambda: mann_kendall(series)
+
+
+@cache
+def embeddings() -> npt.NDArray[np.float32]:
+    """Around 64 directions, shape [1000, 384], float32."""
+    rng = np.random.default_rng(2)
+    directions = rng.normal(size=(DIM, 384))
+    return (directions[rng.integers(0, DIM, ROWS)] + rng.normal(size=(ROWS, 384))).astype(np.float32)
+
+
+@cache
+def fitted() -> EmbeddingEstimator:
+    return EmbeddingEstimator.fit(embeddings())
+
+
+def embedding_update() -> Work:
+    update, rows = fitted().update, cycle(list(embeddings()))
+    return lambda: update(next(rows))
+
+
+def class_update(classes: int = 10) -> Work:
+    update = ClassEstimator(classes).update
+    rows = cycle(list(np.random.default_rng(3).dirichlet(np.full(classes, 0.1), 100)))
+    return lambda: update(next(rows))
+
+
+def logits_update(classes: int = 1000) -> Work:
+    update = ClassEstimator(classes, inputs="logits").update
+    rows = cycle(list(np.random.default_rng(4).normal(0.0, 3.0, (100, classes))))
+    return lambda: update(next(rows))
+
+
+def event_update() -> Work:
+    update, names = EventEstimator().update, cycle([f"/route/{i}" for i in range(100)])
+    return lambda: update(next(names))
+
+
+def state_update(components: int = DIM) -> Work:
+    """Every fiftieth renews the figures of the covariance."""
+    update = StateEstimator(components).update
+    rows = cycle(list(np.random.default_rng(5).normal(size=(100, components))))
+    return lambda: update(next(rows))

@@ -7,6 +7,7 @@ Rooms, lowest first (an import goes only downward):
     rows        the layout of one recorded snapshot, in memory and on disk
     geometry    distances and means of basins
     trends      slopes with their noise, rank tests, time to a limit; its parts: timeto, ranktrends
+    estimators  Φ, κ and a basin for services that have none of their own
     recorder    the ring that record() writes to
     baseline    what healthy looks like, learned
     rules       which findings the last snapshots give rise to

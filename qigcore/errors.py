@@ -6,6 +6,7 @@
     ├── InvalidBasin        a basin handed to the geometry is no point of it
     ├── TooLittleData       a statistic was asked of fewer values than it needs
     ├── BaselineError       a baseline file that cannot be read or does not fit
+    ├── EstimatorError      an estimator file that cannot be read or is not what it says it is
     ├── MissingExtra        an optional dependency is not installed
     └── HistoryError        a store that cannot be opened, read or written
 
@@ -44,6 +45,10 @@ class TooLittleData(QigcoreError, ValueError):
 
 class BaselineError(QigcoreError):
     """A baseline that cannot be read, or belongs to another geometry or dimension."""
+
+
+class EstimatorError(QigcoreError):
+    """An estimator's file that cannot be read, is of another kind, or does not match its fingerprint."""
 
 
 class MissingExtra(QigcoreError, ImportError):

@@ -365,3 +365,58 @@ def season_at(table: np.ndarray, begin: int, moment: float) -> np.ndarray:
     low = math.floor(hours)
     part = float(hours - low)
     return (1.0 - part) * table[low % bins] + part * table[(low + 1) % bins]
+
+
+# --- estimators -------------------------------------------------------------------------------------
+
+
+def splitmix(value: int) -> int:
+    """SplitMix64's first output from a state of `value`."""
+    z = (value + 0x9E3779B97F4A7C15) % 2**64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+    return z ^ (z >> 31)
+
+
+def bin_of_text(text: str, seed: int, dim: int) -> int:
+    found = 0xCBF29CE484222325
+    for byte in text.encode():
+        found = ((found ^ byte) * 0x100000001B3) % 2**64
+    return (splitmix(found ^ splitmix(seed)) >> 32) * dim >> 32
+
+
+def exact_entropy(weights: Iterable[float]) -> float:
+    with mpmath.workdps(40):
+        exact = [mpmath.mpf(float(weight)) for weight in weights]
+        shares = [weight / mpmath.fsum(exact) for weight in exact if weight > 0]
+        return float(-mpmath.fsum(share * mpmath.log(share) for share in shares))
+
+
+def softmax(logits: Iterable[float]) -> list[float]:
+    with mpmath.workdps(40):
+        powers = [mpmath.exp(mpmath.mpf(float(each))) for each in logits]
+        return [float(power / mpmath.fsum(powers)) for power in powers]
+
+
+def request_weights(n: int, memory: int) -> list[float]:
+    """What each of n requests counts in the average after the last: a plain mean that turns exponential."""
+    weights: list[float] = []
+    for i in range(1, n + 1):
+        gain = max(1 / i, 2 / (memory + 1))
+        weights = [weight * (1 - gain) for weight in weights] + [gain]
+    return weights
+
+
+def soft_assignment(x: np.ndarray, centroids: np.ndarray, temperature: float) -> list[float]:
+    """By squared distances of unit vectors, in float64."""
+    unit = x.astype(float) / np.linalg.norm(x.astype(float))
+    return softmax([-float(((unit - c) ** 2).sum()) / temperature for c in centroids.astype(float)])
+
+
+def unexplained(correlation: np.ndarray) -> float:
+    """Geometric mean over i of 1 − Rᵢ², the part of component i that those before it do not explain."""
+    left = [
+        1.0 - float(correlation[i, :i] @ np.linalg.solve(correlation[:i, :i], correlation[:i, i]))
+        for i in range(1, len(correlation))
+    ]
+    return math.exp(math.fsum(math.log(each) for each in left) / len(left))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qigcore.baseline import Baseline
+from qigcore.estimators import EmbeddingEstimator, EventEstimator, Reading, Readings
 from qigcore.fitness import Fitness
 from qigcore.geometry import distance, distances
 from qigcore.history import History
@@ -49,6 +50,18 @@ def numbers(rows: npt.NDArray[np.float64]) -> None:
     assert_type(time_to(rows[0], 0.65).sentence("Φ"), str)
     with History.read_only(".qigheal") as history:
         assert_type(history.last(10), Batch)
+
+
+def estimating(rows: npt.NDArray[np.float32]) -> None:
+    estimator = EmbeddingEstimator.fit(rows, centroids=64)
+    reading = estimator.update(rows[0])
+    assert_type(reading, Reading)
+    assert_type(reading.basin, npt.NDArray[np.float64])
+    assert_type(estimator.update_many(rows), Readings)
+    assert_type(estimator.definition.rows, npt.NDArray[np.float32])
+    assert_type(EventEstimator.load("estimator.json"), EventEstimator)
+    monitor = GeometricHealthMonitor(dim=estimator.dim, module_name=estimator.identity)
+    assert_type(monitor.record(*reading, 0.0, 5.0, 100.0), float)
 
 
 async def healing() -> None:
