@@ -6,6 +6,7 @@
     ├── InvalidBasin        a basin handed to the geometry is no point of it
     ├── TooLittleData       a statistic was asked of fewer values than it needs
     ├── BaselineError       a baseline file that cannot be read or does not fit
+    ├── DetectorBusy        two threads at one change detector
     ├── MissingExtra        an optional dependency is not installed
     └── HistoryError        a store that cannot be opened, read or written
 
@@ -44,6 +45,10 @@ class TooLittleData(QigcoreError, ValueError):
 
 class BaselineError(QigcoreError):
     """A baseline that cannot be read, or belongs to another geometry or dimension."""
+
+
+class DetectorBusy(QigcoreError, RuntimeError):
+    """A change detector was called while another thread's rows were being taken; nothing was changed."""
 
 
 class MissingExtra(QigcoreError, ImportError):
