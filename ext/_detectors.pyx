@@ -11,11 +11,11 @@ from libc.math cimport INFINITY, NAN, fabs, floor, isfinite, log, sqrt
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
-from numeric cimport BASIN, SIMPLEX, SPHERE, Head, apart, measured, prepared
+from numeric cimport BASIN, SIMPLEX, SPHERE, Head, apart, measured, taken
 
 import numpy as np
 
-from qigcore.errors import InvalidBasin
+from qigcore.errors import DetectorBusy, InvalidBasin
 from qigcore import rows as _rows
 
 cnp.import_array()
@@ -70,6 +70,21 @@ cdef double* _doubles(list kept, values) except NULL:
         array = array.copy()
     kept.append(array)
     return <double*>cnp.PyArray_DATA(array)
+
+
+def _fitting(dict tables, Py_ssize_t m):
+    """Raise ValueError for a table of another size than the loops read: they ask for none."""
+    dim, season = tables["dim"], tables["season"]
+    sizes = {name: m for name in ("center", "memory", "spread", "scaling", "inverse", "weight")}
+    sizes |= {name: CHARTS for name in ("charts", "limits", "directions")}
+    sizes |= {"basin": dim, "bounds": 2 * m, "stakes": STAKES, "bands": ROWS * sum(range(ROWS, m + 1, ROWS))}
+    for name, size in sizes.items():
+        if tables[name] is not None and np.size(tables[name]) != size:
+            raise ValueError(f"{name}: expected {size} values, got {np.size(tables[name])}")
+    if season is not None and (np.ndim(season[0]) != 2 or np.shape(season[0])[1] != m + FIGURES):
+        raise ValueError(f"season: expected offsets of shape [bins, {m + FIGURES}], got {np.shape(season[0])}")
+    if dim < 1 or tables["slots"] < 1 or len(tables["figures"]) > FIGURES:
+        raise ValueError(f"expected at least one component, one slot, and at most {FIGURES} figures")
 
 
 def padded(Py_ssize_t dim):
@@ -140,6 +155,7 @@ cdef class Core:
     cdef double* _bounds
     cdef double* _shares
     cdef double* _weight
+    cdef double* _copy
     cdef double* _scratch
     cdef double* _deviation
     cdef double* _residual
@@ -163,7 +179,7 @@ cdef class Core:
     cdef Figure _figure[FIGURES]
     cdef double _sure, _period
     cdef Py_ssize_t _bins
-    cdef bint _follows, _vector
+    cdef bint _follows, _vector, _busy
     # The way back
     cdef double _evidence, _needed, _quiet_mean, _quiet_sd, _noise, _learned_rows
     cdef int64_t _clean
@@ -179,6 +195,7 @@ cdef class Core:
         self.dim = tables["dim"]
         self._kind = SIMPLEX if tables["geometry"] == "simplex" else SPHERE
         self._m = m = padded(self.dim)
+        _fitting(tables, m)
         self._basin = _doubles(kept, tables["basin"])
         self._center = _doubles(kept, tables["center"])
         self._expected = _doubles(kept, tables["center"])
@@ -206,6 +223,7 @@ cdef class Core:
             self._figure[i].down = down
             self._figure[i].weight = weight
         self._wide = self._m + ROWS  # the figures stand behind the components
+        self._copy = _doubles(kept, np.zeros(m))
         self._scratch = _doubles(kept, np.zeros(m))
         self._deviation = _doubles(kept, np.zeros(m))
         self._residual = _doubles(kept, np.zeros(m))
@@ -320,7 +338,7 @@ cdef class Core:
         self.rows += 1
         self._times[slot] = at
         if basin != NULL and (head == NULL or measured(head, BASIN)):
-            unit = prepared(basin, self._scratch, self.dim, self._kind, &scale)
+            unit = taken(basin, self._copy, self._scratch, self.dim, self._kind, &scale)
         whole = unit != NULL
         if not whole:
             self.skipped += 1
@@ -375,12 +393,12 @@ cdef class Core:
             value = drift if figure.offset < 0 else NAN
             if figure.offset >= 0 and head != NULL and measured(head, figure.flag):
                 value = (<const double*>(<const char*>head + figure.offset))[0]
-            if figure.log and value >= 0.0:
-                value = log(value + figure.floor)
+            if figure.log and isfinite(value):
+                value = log(max(value, 0.0) + figure.floor)
             kept[m + k] = NAN
             if isfinite(value):
                 value -= figure.center + self._seasonal(k, at)
-                kept[m + k] = <float>value
+                kept[m + k] = <float>min(max(value, -1e30), 1e30)
                 now = value - figure.memory * figure.before if figure.follows else value * figure.spread
                 figure.before = value
                 figure.follows = True
@@ -491,6 +509,8 @@ cdef class Core:
         """
         cdef Py_ssize_t i
         cdef const double[::1] given = np.ascontiguousarray(mean, dtype=np.float64)
+        if given.shape[0] != self.dim + self._figures:
+            raise ValueError(f"mean: expected {self.dim + self._figures} values, got {given.shape[0]}")
         memset(self._shift, 0, self._wide * sizeof(double))
         for i in range(self.dim):
             self._shift[i] = given[i]
@@ -504,14 +524,24 @@ cdef class Core:
         """Each moving average's squared length over its limit, after the last row with a state; shape [4]."""
         return np.array([self._squares[k] * self._scales[k] / self._limits[k] for k in range(CHARTS)])
 
+    cdef int _alone(self) except -1:
+        """Raise DetectorBusy while another thread's rows are being taken: `feed` lets go of the GIL."""
+        if self._busy:
+            raise DetectorBusy(
+                "another thread is feeding this detector; let one thread have it, or put a lock around its calls"
+            )
+        return 0
+
     def reset(self):
         """Forget all evidence and every row; `rows` and `skipped` count from 0 again."""
+        self._alone()
         self._cleared()
         self._forgotten()
         self.rows = self.skipped = 0
 
     def interrupted(self):
         """The next row does not follow the last one: rows between them were lost."""
+        self._alone()
         self._forgotten()
 
     def recent(self):
@@ -527,8 +557,11 @@ cdef class Core:
 
         basins: shape [n, dim]; heads: shape [n] of `qigcore.rows.HEAD`, or None. trace: float64 [n, 2] to be
         filled with the charts' statistic and the wealth after each row, or None.
+
+        What the event means is for the caller to answer. Raises InvalidBasin and ValueError for other shapes,
+        DetectorBusy while another thread's rows are being taken.
         """
-        cdef cnp.ndarray states = np.ascontiguousarray(basins, dtype=np.float64)
+        cdef cnp.ndarray states = np.require(basins, np.float64, "CA")
         cdef cnp.ndarray figures = None
         cdef const Head* head = NULL
         cdef const double* row
@@ -542,16 +575,21 @@ cdef class Core:
             )
         n = cnp.PyArray_DIM(states, 0)
         if heads is not None:
-            if heads.dtype != HEAD_TYPE or len(heads) != n:
-                raise ValueError(f"heads: expected {n} rows of qigcore.rows.HEAD, got {len(heads)} of {heads.dtype}")
-            figures = np.ascontiguousarray(heads)
+            rows = np.asarray(heads)
+            if rows.dtype != HEAD_TYPE or rows.ndim != 1 or len(rows) != n:
+                raise ValueError(f"heads: expected {n} rows of qigcore.rows.HEAD, got {rows.shape} of {rows.dtype}")
+            figures = np.require(rows, HEAD_TYPE, "CA")
             head = <const Head*>cnp.PyArray_DATA(figures)
         if trace is not None:
             out = trace
+            if out.shape[0] != n or out.shape[1] != 2:
+                raise ValueError(f"trace: expected float64 of shape [{n}, 2], got [{out.shape[0]}, {out.shape[1]}]")
             if n:
                 told = &out[0, 0]
         row = <const double*>cnp.PyArray_DATA(states)
-        i = max(start, <Py_ssize_t>0)
+        i = start = max(start, <Py_ssize_t>0)
+        self._alone()
+        self._busy = True
         with nogil:
             while i < n and event == 0:
                 event = self._step(row + i * self.dim, NULL if head == NULL else head + i)
@@ -559,13 +597,15 @@ cdef class Core:
                     told[2 * i] = self.statistic
                     told[2 * i + 1] = self.wealth
                 i += 1
-        return i - start, event
+        self._busy = False
+        return max(i - start, <Py_ssize_t>0), event
 
     def update(self, row):
         """Take one snapshot; returns the alarm that it brings about, or None.
 
         row: a `GeometricSnapshot`, or a basin alone, array-like, shape=[dim]. A basin that is no state of the
-        geometry, and every flagged value, is skipped and counted. Raises InvalidBasin for another shape.
+        geometry, and every flagged value, is skipped and counted. Raises InvalidBasin for another shape,
+        DetectorBusy while another thread's rows are being taken.
         """
         cdef Head head
         cdef cnp.ndarray basin
@@ -574,9 +614,10 @@ cdef class Core:
             cnp.PyArray_CheckExact(row)
             and cnp.PyArray_TYPE(<cnp.ndarray>row) == cnp.NPY_DOUBLE
             and cnp.PyArray_NDIM(<cnp.ndarray>row) == 1
-            and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>row)
+            and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>row)
             and cnp.PyArray_DIM(<cnp.ndarray>row, 0) == self.dim
         ):
+            self._alone()
             event = self._step(<const double*>cnp.PyArray_DATA(<cnp.ndarray>row), NULL)
         elif hasattr(row, "basin_coords"):
             memset(&head, 0, sizeof(head))
@@ -589,11 +630,19 @@ cdef class Core:
             for name in row.repaired:
                 head.repaired |= <int>_rows.BIT[name]
             basin = _state(row.basin_coords, self.dim)
+            self._alone()
             event = self._step(<const double*>cnp.PyArray_DATA(basin), &head)
         else:
             basin = _state(row, self.dim)
+            self._alone()
             event = self._step(<const double*>cnp.PyArray_DATA(basin), NULL)
-        return self._respond(event) if event else None
+        if not event:
+            return None
+        self._busy = True
+        try:
+            return self._respond(event)
+        finally:
+            self._busy = False
 
     def _respond(self, event):
         """What `update` returns for an event; the class above answers."""
@@ -602,7 +651,7 @@ cdef class Core:
 
 cdef cnp.ndarray _state(values, Py_ssize_t dim):
     try:
-        array = np.ascontiguousarray(values, dtype=np.float64)
+        array = np.require(values, np.float64, "CA")
     except (TypeError, ValueError) as error:
         raise InvalidBasin(f"row: expected {dim} numbers, got {type(values).__name__}: {error}") from None
     if array.ndim != 1 or array.shape[0] != dim:

@@ -7,6 +7,7 @@
     ├── TooLittleData       a statistic was asked of fewer values than it needs
     ├── BaselineError       a baseline file that cannot be read or does not fit
     ├── EstimatorError      an estimator file that cannot be read or is not what it says it is
+    ├── DetectorBusy        two threads at one change detector
     ├── MissingExtra        an optional dependency is not installed
     └── HistoryError        a store that cannot be opened, read or written
 
@@ -49,6 +50,10 @@ class BaselineError(QigcoreError):
 
 class EstimatorError(QigcoreError):
     """An estimator's file that cannot be read, is of another kind, or does not match its fingerprint."""
+
+
+class DetectorBusy(QigcoreError, RuntimeError):
+    """A change detector was called while another thread's rows were being taken; nothing was changed."""
 
 
 class MissingExtra(QigcoreError, ImportError):
