@@ -41,7 +41,8 @@ class StateEstimator(Estimator[StateDefinition]):
     phi: normalised total correlation of the components, in [0, 1]; kappa: their effective rank, in [1, components].
         Formulas, and what they do not mean: `figures.total_correlation`. Both are of the covariance of the last
         `memory` requests or so, shrunk by `figures.shrunk_correlation`; they are renewed at the first request
-        and at each `refresh`-th, because that takes far longer than a request (0.2 ms for 64 components, 0.7 ms for 128).
+        and at each `refresh`-th, because that takes far longer than a request: 0.2 ms for 64 components, 0.7 ms for
+        128; beyond, threads of the linear algebra library would make it tens of ms on a busy machine.
 
     Raises ValueError for a setting out of range.
     """
