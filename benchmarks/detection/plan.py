@@ -32,6 +32,7 @@ from benchmarks.detection.streams import (
     Steady,
     World,
     centre,
+    inner,
     joined,
 )
 
@@ -41,8 +42,6 @@ ORACLE, ALWAYS = "oracle", "always fires"
 
 SLOW = 50.0
 """Microseconds a row beyond which a detector is tried on some streams and changes only."""
-
-PIECE = 5000  # rows
 
 
 @dataclass(frozen=True)
@@ -110,19 +109,21 @@ STREAMS = (
     ),
     Stream(
         "ar-0.5",
-        "Gaussian AR(1), ρ = 0.5, in the tangent space, as much noise as c = 500",
-        lambda rng: Autoregressive(centre(rng), 500.0, 0.5),
+        "Gaussian AR(1), ρ = 0.5, in the tangent space at p0, half Dirichlet(2) and half uniform, with as much "
+        "noise as c = 500",
+        lambda rng: Autoregressive(inner(rng), 500.0, 0.5),
         shifts(0.05, 0.1, 0.2, 0.4),
     ),
     Stream(
         "ar-0.9",
         "the same with ρ = 0.9",
-        lambda rng: Autoregressive(centre(rng), 500.0, 0.9),
+        lambda rng: Autoregressive(inner(rng), 500.0, 0.9),
         shifts(0.05, 0.1, 0.2, 0.4),
     ),
     Stream(
         "season",
-        "Dirichlet, c = 500, whose centre goes round a circle of 0.15 rad in 1,440 rows, so that the drift from p0 is alike all day; with times, Φ, κ, latency",
+        "Dirichlet, c = 500, whose centre goes round a circle of 0.15 rad in 1,440 rows, so that its distance from "
+        "p0 is the same all day; with times, Φ, κ and latency, which know no season",
         lambda rng: Seasonal.draw(rng, 500.0, 0.15),
         shifts(0.1, 0.2, 0.4),
         learned=(14 * 1440, 2000),
@@ -197,16 +198,18 @@ def calibrated(stream: Stream, candidate: Candidate, size: Size) -> float:
 def oracle_limit(stream: Stream, change: Change, size: Size) -> float | None:
     """The limit that gives the oracle of a change RUN_LENGTH; None where the likelihood is unknown.
 
-    The statistic starts afresh every PIECE rows, so that one is as good as many streams.
+    The statistic starts afresh every half of that, so that one stream is as good as many.
     """
-    pieces = []
-    count = size.tuning_rows // (5 if change.over else 1)  # a growing change takes 20 times as long
+    pieces, piece = [], int(RUN_LENGTH / 2)
+    count = (
+        size.tuning_rows // 5 if change.over else 2 * size.tuning_rows
+    )  # a growing change takes 20 times as long
     for number in range(size.tuning_worlds):
         rng, world, _ = seeded(TUNING, stream, number)
         changed = world.changed(rng, change)
         rows = world.healthy(rng, count, stream.learned[0])
-        for at in range(0, len(rows), PIECE):
-            statistic = changed.statistic(rows[at : at + PIECE], stream.learned[0] + at)
+        for at in range(0, len(rows), piece):
+            statistic = changed.statistic(rows[at : at + piece], stream.learned[0] + at)
             if statistic is None:
                 return None
             pieces.append(statistic)
