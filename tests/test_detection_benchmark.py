@@ -111,14 +111,14 @@ def test_steady_rows_have_the_stated_centre_and_concentration(c: float) -> None:
 def test_changed_rows_lie_around_the_moved_centre() -> None:
     draw = rng(3)
     world = Steady(centre(draw), 500.0)
-    rows = world.changed(draw, Change("", "shift", 0.2, 8)).rows(draw, 40_000, 0).basins
+    rows = world.changed(draw, Change("", "shift", 0.2, 8)).rows(draw, 0, 40_000, 0).basins
     assert geometry.distance(rows.mean(axis=0), world.p0) == pytest.approx(0.2, abs=0.003)
 
 
 def test_spread_keeps_the_centre_and_doubles_the_variance() -> None:
     draw = rng(4)
     world = Steady(centre(draw), 500.0)
-    rows = world.changed(draw, Change("", "spread", 2.0)).rows(draw, 40_000, 0).basins
+    rows = world.changed(draw, Change("", "spread", 2.0)).rows(draw, 0, 40_000, 0).basins
     ratio = rows.var(axis=0) / (world.p0 * (1.0 - world.p0)) * 251.0
     assert ratio.mean() == pytest.approx(1.0, abs=0.005)
     assert geometry.distance(rows.mean(axis=0), world.p0) < 0.004
@@ -159,6 +159,19 @@ def test_autoregressive_shift_is_exact_and_log_undoes_exp() -> None:
     moved_to = world.exp(shift[None])[0]
     assert geometry.distance(world.p0, moved_to) == pytest.approx(0.2, abs=1e-12)
     np.testing.assert_allclose(world.exp(world.log(moved_to[None])), moved_to[None], atol=1e-14)
+
+
+def test_autoregressive_change_has_no_seam() -> None:
+    """The noise goes on through the change: drawn anew there, its jump alone would give the change away."""
+    draw = rng(18)
+    world = Autoregressive(inner(draw), 500.0, 0.9)
+    changed = world.changed(draw, Change("", "shift", 0.05))
+    steps = np.zeros(20)
+    for _ in range(400):
+        v = world.log(changed.rows(draw, 10, 10, 0).basins)
+        v[10:] -= changed.shift  # type: ignore[attr-defined]
+        steps[1:] += (np.diff(v, axis=0) ** 2).sum(axis=1) / 400
+    np.testing.assert_allclose(steps[1:], 0.2 * 63.0 / 501.0, rtol=0.05)  # E|v' − v|² = 2(1 − ρ)·variance
 
 
 def test_season_is_a_circle_of_the_stated_radius_and_period() -> None:
@@ -209,18 +222,18 @@ def test_digits_change_as_stated() -> None:
     mean = healthy.basins.mean(axis=0)
     drift = geometry.distances(healthy.basins, mean)
     assert drift.mean() == pytest.approx(0.29, abs=0.1)
-    few = world.changed(draw, Change("", "mix")).rows(draw, 50, 0)
+    few = world.changed(draw, Change("", "mix")).rows(draw, 0, 50, 0)
     assert geometry.distances(few.basins, mean).mean() == pytest.approx(1.8, abs=0.1)
-    slow = world.changed(draw, Change("", "mix", over=400)).rows(draw, 400, 0)
+    slow = world.changed(draw, Change("", "mix", over=400)).rows(draw, 0, 400, 0)
     away = geometry.distances(slow.basins, mean)
     assert away[:40].mean() < 0.4
     assert away[-40:].mean() > 1.0
-    noisy = world.changed(draw, Change("", "noise", 0.3, over=200)).rows(draw, 300, 7)
+    noisy = world.changed(draw, Change("", "noise", 0.3, over=200)).rows(draw, 0, 300, 7)
     assert noisy.heads is not None
     assert np.diff(noisy.heads["timestamp"]) == pytest.approx(60.0)
     assert noisy.heads["phi"][-50:].mean() < healthy.given().phi.mean() - 0.05  # type: ignore[union-attr]
     for kind in ("blank", "permuted"):
-        hurt = world.changed(draw, Change("", kind, 0.1)).rows(draw, 200, 0)
+        hurt = world.changed(draw, Change("", kind, 0.1)).rows(draw, 0, 200, 0)
         assert geometry.distance(hurt.basins.mean(axis=0), mean) > 0.04
 
 
@@ -246,7 +259,7 @@ def test_ramp_statistic_is_that_of_the_loops() -> None:
     draw = rng(12)
     ramp = Ramp(Steady(centre(draw), 500.0), 0.2, np.zeros(DIM), 6)
     ramp = Ramp(ramp.world, 0.2, moved(draw, ramp.world.p0, 0.2, DIM, 1e-4)[1], 6)
-    rows = ramp.rows(draw, 20, 0)
+    rows = ramp.rows(draw, 0, 20, 0)
     ages = ramp.law(np.arange(20))
     ratios = np.array(
         [[evidence(rows.basins[t : t + 1], 500.0 * ramp.world.p0, ages[max(0, t - k)])[0] for t in range(20)]

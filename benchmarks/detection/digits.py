@@ -114,7 +114,11 @@ class Altered:
     change: Change
     which: int
 
-    def rows(self, rng: Rng, n: int, start: int) -> Rows:
+    def rows(self, rng: Rng, before: int, n: int, start: int) -> Rows:
+        return joined([Digits().healthy(rng, before, start), self.after(rng, n, start + before)])
+
+    def after(self, rng: Rng, n: int, start: int) -> Rows:
+        """The n rows after the change."""
         change = self.change
         reached = np.minimum(1.0, (np.arange(n) + 1) / change.over) if change.over else np.ones(n)
         if change.kind == "mix":

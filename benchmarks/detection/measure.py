@@ -27,11 +27,11 @@ def from_first(first: Callable[[Rows, int], int | None], rows: Rows) -> Iterator
     """
     at = 0
     while at < len(rows):
-        size = 1024
+        size = 8192
         while (found := first(rows[at : at + size], at)) is None:
             if at + size >= len(rows):
                 return
-            size *= 4
+            size *= 8
         yield at + found
         at += found + 1
 

@@ -33,7 +33,6 @@ from benchmarks.detection.streams import (
     World,
     centre,
     inner,
-    joined,
 )
 
 JUDGING, TUNING = 1, 2  # the first number of every seed
@@ -165,8 +164,7 @@ def trials(
         changed = world.changed(rng, change)
         before = int(rng.integers(100, 200))  # at no fixed place in the cycle in which a peer looks
         start = stream.learned[0] + int(rng.integers(stream.phases))
-        quiet = world.healthy(rng, before, start)
-        yield changed, joined([quiet, changed.rows(rng, size.horizon, start + before)]), before, start
+        yield changed, changed.rows(rng, before, size.horizon, start), before, start
 
 
 def calibrated(stream: Stream, candidate: Candidate, size: Size) -> float:

@@ -161,10 +161,16 @@ def _limits(found: dict[str, Any]) -> list[str]:
 
 
 def _reached(row: dict[str, Any], asked: float) -> str:
-    """A run length is missed for certain only where its whole interval lies below."""
-    if row["run_length"] is None or row["run_length"] >= asked:
+    """A run length is reached or missed for certain only where its interval lies on one side."""
+    if row["low"] >= asked:
         return "yes"
-    return "NO" if row["high"] < asked else "within the error"
+    if row["high"] is not None and row["high"] < asked:
+        return "NO"
+    return (
+        "yes, within the error"
+        if row["run_length"] is None or row["run_length"] >= asked
+        else "no, within the error"
+    )
 
 
 def _reading(found: dict[str, Any]) -> list[str]:

@@ -77,8 +77,8 @@ class Change:
 class Changed(Protocol):
     """A world after its change."""
 
-    def rows(self, rng: Rng, n: int, start: int) -> Rows:
-        """The n rows after the change, which falls on row `start` of the stream."""
+    def rows(self, rng: Rng, before: int, n: int, start: int) -> Rows:
+        """`before` healthy rows and n after the change, without a seam; rows[0] is row `start` of the stream."""
 
     def statistic(self, rows: Rows, start: int) -> Floats | None:
         """For each row t, the log-likelihood ratio of "the change came at k ≤ t" at the best k. Shape [n].
@@ -186,8 +186,8 @@ class Redrawn:
     before: Floats
     after: Floats
 
-    def rows(self, rng: Rng, n: int, start: int) -> Rows:
-        return Rows(dirichlet(rng, self.after, n))
+    def rows(self, rng: Rng, before: int, n: int, start: int) -> Rows:
+        return joined([Rows(dirichlet(rng, self.before, before)), Rows(dirichlet(rng, self.after, n))])
 
     def statistic(self, rows: Rows, start: int) -> Floats:
         ratio = evidence(rows.basins, self.before, self.after)
@@ -213,8 +213,8 @@ class Ramp:
         made: Floats = self.world.c * (np.cos(angle) * np.sqrt(self.world.p0) + np.sin(angle) * self.way) ** 2
         return made
 
-    def rows(self, rng: Rng, n: int, start: int) -> Rows:
-        return Rows(dirichlet(rng, self.law(np.arange(n)), n))
+    def rows(self, rng: Rng, before: int, n: int, start: int) -> Rows:
+        return joined([self.world.healthy(rng, before), Rows(dirichlet(rng, self.law(np.arange(n)), n))])
 
     def statistic(self, rows: Rows, start: int) -> Floats:
         """One sum for each possible age of the change; all ages of `over` rows and more share the last.
@@ -297,8 +297,10 @@ class Moved:
     world: Autoregressive
     shift: Floats
 
-    def rows(self, rng: Rng, n: int, start: int) -> Rows:
-        return Rows(self.world.exp(self.world.noise(rng, n) + self.shift))
+    def rows(self, rng: Rng, before: int, n: int, start: int) -> Rows:
+        v = self.world.noise(rng, before + n)  # one series: a seam in it would give the change away
+        v[before:] += self.shift
+        return Rows(self.world.exp(v))
 
     def statistic(self, rows: Rows, start: int) -> Floats:
         """From the innovations v' − ρ v, which are independent.
@@ -392,8 +394,9 @@ class Displaced:
     world: Seasonal
     shift: Floats
 
-    def rows(self, rng: Rng, n: int, start: int) -> Rows:
-        return self.world.drawn(rng, n, start, self.shift)
+    def rows(self, rng: Rng, before: int, n: int, start: int) -> Rows:
+        quiet = self.world.healthy(rng, before, start)
+        return joined([quiet, self.world.drawn(rng, n, start + before, self.shift)])
 
     def statistic(self, rows: Rows, start: int) -> Floats:
         """The oracle knows the season, too."""
