@@ -15,22 +15,20 @@ import pytest
 from scipy.signal import lfilter
 
 from benchmarks.detection import digits, measure, plan, report
+from benchmarks.detection.autoregressive import Autoregressive
 from benchmarks.detection.beside import WINDOW, Discrepancy, exceedances
 from benchmarks.detection.oracles import AlwaysFires, Oracle, limit
 from benchmarks.detection.peers import Candidate, Ours
+from benchmarks.detection.season import Seasonal
+from benchmarks.detection.steady import Ramp, Steady, evidence
 from benchmarks.detection.streams import (
     DAY,
     DIM,
-    Autoregressive,
     Change,
     Floats,
-    Ramp,
     Rows,
-    Seasonal,
-    Steady,
     centre,
     direction,
-    evidence,
     inner,
     likeliest,
     moved,

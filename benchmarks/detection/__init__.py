@@ -2,8 +2,9 @@
 
     python -m benchmarks.detection [--quick] [--json] [--out docs/detection-figures.md]
 
-`streams` and `digits` make healthy and changed streams, `peers` holds the detectors (`elsewhere` those that
-need an environment of their own), `oracles` the row that knows the answer, `measure` counts, `plan` says who
-is measured on what and `report` writes the page. Every detector sees the same rows. What is calibrated is
-calibrated on streams of other seeds than those it is judged on (`plan.TUNING` and `plan.JUDGING`).
+`steady`, `autoregressive`, `season` and `digits` make healthy and changed streams of what is in `streams`;
+`peers` holds the detectors, `beside` and `elsewhere` those that need a Python of their own, `oracles` the rows
+that keep the others honest; `measure` counts, `plan` says who is measured on what, `report` writes the page.
+Every detector sees the same rows. What is calibrated is calibrated on streams of other seeds than those it is
+judged on (`plan.TUNING` and `plan.JUDGING`).
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-import weakref
 from collections.abc import Iterator
 from functools import cache
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ class Beside:
             stdout=subprocess.PIPE,
             text=True,
         )
-        weakref.finalize(self, self._child.kill)
+        # Not weakref.finalize nor atexit: processes of a pool end without running them.
+        Finalize(self, self._child.kill, exitpriority=2)
+        Finalize(self, self._folder.cleanup, exitpriority=1)
 
     def ask(self, values: Floats, **question: Any) -> Any:
         np.save(self._file, values)

@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 
 from benchmarks.detection import measure
+from benchmarks.detection.autoregressive import Autoregressive
 from benchmarks.detection.beside import exceedances
 from benchmarks.detection.digits import Digits
 from benchmarks.detection.measure import Detector
 from benchmarks.detection.oracles import AlwaysFires, Oracle, limit
 from benchmarks.detection.peers import RUN_LENGTH, Candidate
+from benchmarks.detection.season import Seasonal
+from benchmarks.detection.steady import Steady
 from benchmarks.detection.streams import (
     DIM,
-    Autoregressive,
     Change,
     Changed,
     Rng,
     Rows,
-    Seasonal,
-    Steady,
     World,
     centre,
     inner,
