@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import subprocess
@@ -16,9 +17,9 @@ from scipy.signal import lfilter
 
 from benchmarks.detection import digits, measure, plan, report
 from benchmarks.detection.autoregressive import Autoregressive
-from benchmarks.detection.beside import WINDOW, Discrepancy, exceedances
+from benchmarks.detection.beside import WINDOW, Discrepancy, candidates, exceedances
 from benchmarks.detection.oracles import AlwaysFires, Oracle, limit
-from benchmarks.detection.peers import Candidate, Ours
+from benchmarks.detection.peers import Candidate, Ours, adwin_tuned, page_hinkley_tuned
 from benchmarks.detection.season import Seasonal
 from benchmarks.detection.steady import Ramp, Steady, evidence
 from benchmarks.detection.streams import (
@@ -370,6 +371,28 @@ def test_windowed_statistic_read_in_chunks_alarms_as_read_whole(monkeypatch: pyt
     whole = values.copy()
     whole[: WINDOW - 1] = np.nan
     assert list(chunked.alarms(Rows(values[:, None]))) == list(exceedances(whole, 1.0))
+
+
+def test_river_detectors_are_back_in_their_learned_state_after_each_alarm() -> None:
+    pytest.importorskip("river")
+    draw = rng(19)
+    world = Steady(centre(draw), 500.0)
+    learned = world.healthy(draw, 1000)
+    rows = world.changed(draw, Change("", "shift", 0.4)).rows(draw, 100, 400, 0)
+    for detector in (adwin_tuned(learned, 10.0), page_hinkley_tuned(learned, 0.5)):
+        alarms = list(detector.alarms(rows))
+        assert len(alarms) > 3
+        again = [at + alarms[0] + 1 for at in detector.alarms(rows[alarms[0] + 1 :])]
+        assert again == alarms[1:]
+
+
+@pytest.mark.parametrize(("python", "reason"), [("", "--frouros-python"), (sys.executable, "frouros")])
+def test_a_python_without_frouros_is_absent_not_broken(python: str, reason: str) -> None:
+    if python and importlib.util.find_spec("frouros"):
+        pytest.skip("frouros is installed here")
+    for candidate in candidates(python):
+        with pytest.raises(ImportError, match=reason):
+            candidate.learn(Rows(np.full((300, DIM), 1.0 / DIM)))
 
 
 # The plan and the page
