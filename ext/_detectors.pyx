@@ -52,6 +52,7 @@ cdef enum Event:
     SURE = 2
     RECOVERED = 4
 
+MOST_FIGURES = FIGURES
 EVENTS = {"fast": FAST, "sure": SURE, "recovered": RECOVERED}
 
 cdef struct Figure:
@@ -177,7 +178,7 @@ cdef class Core:
     cdef double _bet[FIGURES][2][STAKES]
     cdef double _parts[3]  # wealth of the components, the figures, the directions
     cdef Figure _figure[FIGURES]
-    cdef double _sure, _period
+    cdef double _sure, _period, _begin
     cdef Py_ssize_t _bins
     cdef bint _follows, _vector, _busy
     # The way back
@@ -245,7 +246,7 @@ cdef class Core:
         self._season = NULL
         self._bins = 0
         if tables["season"] is not None:
-            offsets, self._period = tables["season"]
+            offsets, self._period, self._begin = tables["season"]
             self._bins = len(offsets)
             self._season = _doubles(kept, offsets)
         self._needed = tables["evidence"]
@@ -282,45 +283,42 @@ cdef class Core:
         self._evidence = 0.0
         self._clean = 0
 
+    cdef double _hour(self, double at, Py_ssize_t* low, Py_ssize_t* high) noexcept nogil:
+        """The two bins whose centres a time lies between, and how far it is from the first to the second."""
+        cdef double place = at - self._begin
+        place = (place - floor(place / self._period) * self._period) / self._period * self._bins - 0.5
+        if place < 0.0:
+            place += self._bins
+        low[0] = <Py_ssize_t>place
+        place -= low[0]
+        low[0] %= self._bins
+        high[0] = low[0] + 1 if low[0] + 1 < self._bins else 0
+        return place
+
     cdef void _expect(self, double at) noexcept nogil:
-        """The season's part of what is expected at a time; its middle where that is not known."""
-        cdef Py_ssize_t i, width = self._m + FIGURES
-        cdef Py_ssize_t low, high
-        cdef double place, part
-        cdef const double* first
-        cdef const double* second
+        """The season's part of what is expected at a time; none where that is not known."""
+        cdef Py_ssize_t i, low, high, width = self._m + FIGURES
+        cdef double part
         if not isfinite(at):
             memcpy(self._expected, self._center, self._m * sizeof(double))
             return
-        place = at / self._period
-        place = (place - floor(place)) * self._bins - 0.5
-        if place < 0.0:
-            place += self._bins
-        low = <Py_ssize_t>place
-        part = place - low
-        low %= self._bins
-        high = low + 1 if low + 1 < self._bins else 0
-        first = self._season + low * width
-        second = self._season + high * width
+        part = self._hour(at, &low, &high)
         for i in range(self._m):
-            self._expected[i] = self._center[i] + (1.0 - part) * first[i] + part * second[i]
+            self._expected[i] = (
+                self._center[i]
+                + (1.0 - part) * self._season[low * width + i]
+                + part * self._season[high * width + i]
+            )
 
     cdef double _seasonal(self, int which, double at) noexcept nogil:
-        cdef double place
         cdef Py_ssize_t low, high, width = self._m + FIGURES
+        cdef double part
         if self._bins == 0 or not isfinite(at):
             return 0.0
-        place = at / self._period
-        place = (place - floor(place)) * self._bins - 0.5
-        if place < 0.0:
-            place += self._bins
-        low = <Py_ssize_t>place
-        place -= low
-        low %= self._bins
-        high = low + 1 if low + 1 < self._bins else 0
+        part = self._hour(at, &low, &high)
         return (
-            (1.0 - place) * self._season[low * width + self._m + which]
-            + place * self._season[high * width + self._m + which]
+            (1.0 - part) * self._season[low * width + self._m + which]
+            + part * self._season[high * width + self._m + which]
         )
 
     cdef int _step(self, const double* basin, const Head* head) noexcept nogil:

@@ -54,6 +54,12 @@ this, simulated hosts (normal readings, independent or with a lag-one correlatio
 snapshots are told of growth in less than 0.5 % of checks, and the independent ones of 30 in 0.5 %.
 """
 
+TESTED = ("phi", "kappa", "latency", "errors")
+"""Figures that the change tests look at, beside drift and the components."""
+
+HUGE = 1e30
+"""Figures beyond have a band but no change test: fourth powers of them near overflow."""
+
 LARGEST = 1e100
 """Nothing is learned of a metric that goes beyond: no host measures it, and squares of it near overflow."""
 
@@ -96,7 +102,8 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     bands: by key of `rows.METRICS`; "memory" is growth in MB per snapshot. Learned from basins
         alone, it holds "basin_drift" only.
     breakdown_share: part of the healthy snapshots in the breakdown regime, 0 to 1.
-    count, skipped: snapshots used, and those left out because a value in them was repaired.
+    count, skipped: snapshots used, and those left out because a value in them was repaired. trimmed: those left
+        out because they were of another state; `notes` says which.
     created: Unix seconds. notes: facts about the host that are no fault.
     """
 
@@ -118,6 +125,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     drift_ceiling: float  # radians that the drift limit never exceeds
     notes: tuple[str, ...] = ()
     calibration: Calibration | None = None  # None: too few snapshots, or a file of version 1
+    trimmed: int = 0  # snapshots left out because they were of another state
 
     def __post_init__(self) -> None:
         lengths = {len(self.basin), len(self.component_mean), len(self.component_sd)}
@@ -173,27 +181,25 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
                 f"drift_ceiling: expected radians above 0 and below π (the largest distance), got {drift_ceiling!r}"
             )
         from qigcore.calibration import learning  # not for a process that only loads one
+        from qigcore.calibration.window import Window, settled
 
-        basins, columns, code_hash, times = _columns(window)
-        good = _points(basins, geometry)
-        usable = int(good.sum())
-        if usable < MIN_ROWS:
-            hint = "; the simplex takes no negative weights, signed states need geometry='sphere'"
-            negative = geometry == "simplex" and bool((basins < 0.0).any())
-            raise TooLittleData(
-                f"a baseline needs {MIN_ROWS} snapshots with a usable basin, got {usable} of {len(basins)}: "
-                f"{MIN_ROWS - usable} more{hint if negative else ''}"
-            )
-        points = np.ascontiguousarray(basins[good])
-        amplitudes = _geometry.amplitudes(points, geometry)
-        basin = _geometry.frechet_mean(points, geometry=geometry)
-        drifts = _geometry.distances(points, _geometry.from_amplitudes(basin, geometry), geometry)
+        given = Window.of(window)
+        good = _points(given.basins, geometry)
+        _enough(int(good.sum()), given.basins, geometry)
+        amplitudes, basin, drifts = _states(given.basins, good, geometry)
+        tested = [name for name in TESTED if name in given.columns and _largest(given.columns[name]) <= HUGE]
+        figures = {name: given.columns[name] for name in tested}
+        state = settled(amplitudes, {**figures, "basin_drift": drifts}, given.times)
+        trimmed = len(state.keep) - int(state.keep.sum())
+        if trimmed:
+            given, good = given.only(state.keep), good[state.keep]
+            amplitudes, basin, drifts = _states(given.basins, good, geometry)
+        basins, columns = given.basins, given.columns
         bands, missing = {}, []
-        for name, values in {**columns, "basin_drift": drifts}.items():
+        for name, values in {**columns, "basin_drift": drifts[good]}.items():
             if name not in METRICS:
                 continue
-            largest = float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0))
-            if largest > LARGEST:
+            if (largest := _largest(values)) > LARGEST:
                 missing.append(f"{_NAMES[name]} went up to {largest:.3g}: too large to learn a band from")
                 continue
             series = growth(np.ascontiguousarray(values)) if name == "memory" else values
@@ -214,27 +220,30 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         whole = good.copy()
         for values in columns.values():
             whole &= np.isfinite(values)
-        figures = {name: columns[name] for name in bands if name not in ("memory", "basin_drift")}
-        whole_drift = np.full(len(basins), np.nan)
-        whole_drift[good] = drifts
         calibration = learning.calibrate(
-            amplitudes, {**figures, "basin_drift": whole_drift}, interval_s=_interval(times)
+            amplitudes,
+            {**{name: columns[name] for name in tested}, "basin_drift": drifts},
+            given.times,
+            state,
+            interval_s=given.interval_s,
         )
+        usable = int(good.sum())
         return cls(
             geometry=geometry,
             dim=basins.shape[1],
             count=usable,
             skipped=len(basins) - int(whole.sum()),
             created=time.time() if created is None else created,
-            code_hash=code_hash,
+            code_hash=given.code_hash,
             basin=tuple(basin.tolist()),
-            variance=float(np.mean(drifts * drifts)),
-            component_mean=tuple(amplitudes.mean(axis=0).tolist()),
-            component_sd=tuple(amplitudes.std(axis=0, ddof=1).tolist()),
+            variance=float(np.mean(drifts[good] ** 2)),
+            component_mean=tuple(amplitudes[good].mean(axis=0).tolist()),
+            component_sd=tuple(amplitudes[good].std(axis=0, ddof=1).tolist()),
             bands=bands,
             breakdown_share=share,
             drift_ceiling=drift_ceiling,
-            notes=(*_notes(bands, columns, share, drift_ceiling, limits), *missing),
+            notes=(*_notes(bands, columns, share, drift_ceiling, limits), *missing, *state.reasons),
+            trimmed=trimmed,
             calibration=calibration,
         )
 
@@ -279,54 +288,30 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
-def _columns(window: Batch | Sequence[Any] | FloatArray) -> tuple[FloatArray, dict[str, FloatArray], str, FloatArray]:
-    """(basins [n, dim] with NaN where flagged, metric → values with NaN where flagged, newest code hash, times)."""
-    if isinstance(window, Batch):
-        batch, code_hash = window, ""
-        if len(batch) and "code" in batch.columns:
-            code_hash = batch.names[int(batch.code[-1])]
-        wanted = {**METRICS, "regime": "regime"}
-        del wanted["basin_drift"]  # measured anew, against the centre
-        columns = {
-            name: np.where(batch.good("phi" if column == "regime" else column), batch.columns[column], np.nan)
-            for name, column in wanted.items()
-            if column in batch.columns
-        }
-        basins = np.where(batch.good("basin_coords")[:, None], batch.basin_coords, np.nan)
-        return basins, columns, code_hash, batch.columns.get("timestamp", np.empty(0))
-    if len(window) and hasattr(window[0], "basin_coords"):
-        basins = np.array(
-            [
-                np.full_like(each.basin_coords, np.nan)
-                if "basin_coords" in each.repaired
-                else each.basin_coords
-                for each in window
-            ]
-        )
-        columns = {
-            name: np.array(
-                [np.nan if column in each.repaired else getattr(each, column) for each in window], dtype=float
-            )
-            for name, column in METRICS.items()
-            if name != "basin_drift"
-        }
-        columns["regime"] = np.array(
-            [np.nan if "phi" in each.repaired else REGIMES.index(each.regime) for each in window]
-        )
-        return basins, columns, window[-1].code_hash, np.array([each.timestamp for each in window])
-    basins = np.asarray(window, dtype=float)
-    if basins.ndim != 2:
-        raise TooLittleData(f"expected snapshots or basins of shape [n, dim], got shape {list(basins.shape)}")
-    return basins, {}, "", np.empty(0)
+def _largest(values: FloatArray) -> float:
+    return float(np.max(np.abs(values), where=np.isfinite(values), initial=0.0))
 
 
-def _interval(times: FloatArray) -> float | None:
-    """Time between snapshots, seconds: the median, or the mean where most come in one tick of the clock."""
-    times = times[np.isfinite(times)]
-    if len(times) < 2:
-        return None
-    interval = float(np.median(np.diff(times))) or float(times[-1] - times[0]) / (len(times) - 1)
-    return interval if 0.0 < interval < math.inf else None
+def _enough(usable: int, basins: FloatArray, geometry: Geometry) -> None:
+    """Raise TooLittleData that says how many snapshots are missing."""
+    if usable >= MIN_ROWS:
+        return
+    hint = "; the simplex takes no negative weights, signed states need geometry='sphere'"
+    negative = geometry == "simplex" and bool((basins < 0.0).any())
+    raise TooLittleData(
+        f"a baseline needs {MIN_ROWS} snapshots with a usable basin, got {usable} of {len(basins)}: "
+        f"{MIN_ROWS - usable} more{hint if negative else ''}"
+    )
+
+
+def _states(basins: FloatArray, good: Any, geometry: Geometry) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """(Amplitudes [n, dim], their Fréchet mean [dim], distances from it [n]); NaN in the rows that are not good."""
+    points = np.ascontiguousarray(basins[good])
+    amplitudes, drifts = np.full(basins.shape, np.nan), np.full(len(basins), np.nan)
+    amplitudes[good] = _geometry.amplitudes(points, geometry)
+    mean = _geometry.frechet_mean(points, geometry=geometry)
+    drifts[good] = _geometry.distances(points, _geometry.from_amplitudes(mean, geometry), geometry)
+    return amplitudes, mean, drifts
 
 
 def _points(basins: FloatArray, geometry: Geometry) -> Any:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from qigcore._detectors import EVENTS, Core, banded, padded
+from qigcore._detectors import EVENTS, MOST_FIGURES, Core, banded, padded
 from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate
 from qigcore.calibration.record import CLIP, WEIGHTS, Calibration
 from qigcore.durations import seconds
@@ -399,7 +399,7 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
         "stakes": STAKES,
         "figures": figures,
         "sure": bets_limit(run_length),
-        "season": _season(baseline, signals, m),
+        "season": _season(learned, m),
         "evidence": EVIDENCE,
         "rows": float(learned.rows),
         "quiet": (whole, math.sqrt(2.0 * (learned.trace2 + len(signals)))),
@@ -407,9 +407,18 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
     }
 
 
-def _season(baseline: Baseline, signals: list[Any], m: int) -> None:
-    """The season's offsets in the loops' layout, None where there is none."""
-    return None
+def _season(learned: Calibration, m: int) -> tuple[FloatArray, float, float] | None:
+    """(Offsets [bins, m + figures] in the loops' layout, period, its beginning), None where there is no season."""
+    season = learned.season
+    if season is None:
+        return None
+    dim, table = len(learned.center), season.table
+    offsets = np.zeros((season.bins, m + MOST_FIGURES))
+    offsets[:, :dim] = table[:, :dim]
+    for i, metric in enumerate(learned.signals):
+        if metric in learned.seasonal:
+            offsets[:, m + i] = table[:, dim + learned.seasonal.index(metric)]
+    return offsets, float(season.period_s), float(season.begin)
 
 
 def _arrays(rows: FloatArray | Batch) -> tuple[FloatArray, Array | None]:

@@ -43,12 +43,8 @@ def mean_bounds(z: FloatArray, signals: int) -> tuple[FloatArray, FloatArray]:
     return np.clip(mean + reach, 0.0, HIGHEST), np.clip(-mean + reach, 0.0, HIGHEST)
 
 
-def signal_of(values: FloatArray, *, floor_sd: float, log: bool, signals: int) -> Signal:
-    """What the bounded tests need of one figure. values: shape [n], finite, in order of time."""
-    floor = 0.0
-    if log:
-        floor = 0.05 * max(float(np.median(values)), 1e-6)
-        values = np.log(values + floor)
+def signal_of(values: FloatArray, *, floor_sd: float, log: bool, floor: float, signals: int) -> Signal:
+    """What the bounded tests need of one figure. values: shape [n], finite, in order of time, on its tested scale."""
     center = float(values.mean())
     deviations = (values - center)[:, None]
     memory = coefficients(deviations)

@@ -6,7 +6,6 @@ import math
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from qigcore._detectors import moving
 from qigcore.calibration import whitening
@@ -14,6 +13,7 @@ from qigcore.calibration.bounds import clipped, direction_bounds, mean_bounds, s
 from qigcore.calibration.memory import coefficients, residuals
 from qigcore.calibration.record import CLIP, WEIGHTS, Calibration, Signal
 from qigcore.calibration.tails import normal_isf, scaled_chi2_isf
+from qigcore.calibration.window import Settled, levelled
 from qigcore.rows import FloatArray
 
 MIN_ROWS = 100
@@ -44,40 +44,55 @@ def floor_of(metric: str, mean: float) -> float:
 def calibrate(
     amplitudes: FloatArray,
     figures: dict[str, FloatArray],
+    times: FloatArray,
+    state: Settled,
     *,
     interval_s: float | None = None,
 ) -> Calibration | None:
     """What a detector needs, learned from one healthy window; None with fewer than MIN_ROWS rows.
 
-    amplitudes: shape [n, dim], in order of time, with the season taken off where there is one; a component
-        that is not finite makes its row unusable. figures: by metric, shape [n], NaN where unusable; constant
-        ones, and those with fewer than MIN_ROWS values, are left out.
+    amplitudes: shape [n, dim], in order of time, NaN where unusable. figures: by metric, shape [n], as
+    reported, NaN where unusable; constant ones, and those with fewer than MIN_ROWS values, are left out.
+    times: [n], or empty. state: what `window.settled` found of the window; its season is taken off.
     """
-    amplitudes = amplitudes[np.isfinite(amplitudes).all(axis=1)][-LARGEST_WINDOW:]
-    if len(amplitudes) < MIN_ROWS:
+    dim = amplitudes.shape[1]
+    usable = np.isfinite(amplitudes).all(axis=1)
+    if int(usable.sum()) < MIN_ROWS:
         return None
-    series = {}
+    season = None if state.season is None else np.nan_to_num(state.season.at(times))
+    if season is not None:
+        amplitudes = amplitudes - season[:, :dim]
+    series: dict[str, tuple[FloatArray, float]] = {}
     for metric, values in figures.items():
-        usable = values[np.isfinite(values)][-LARGEST_WINDOW:]
-        if len(usable) >= MIN_ROWS and float(np.ptp(usable)) > 1e-12 * max(1.0, float(np.abs(usable).max())):
-            series[metric] = usable
+        present = values[np.isfinite(values)]
+        if len(present) < MIN_ROWS or float(np.ptp(present)) <= 1e-12 * max(1.0, float(np.abs(present).max())):
+            continue
+        level, floor = levelled(metric, values)
+        if season is not None and metric in state.figures:
+            level = level - season[:, dim + state.figures.index(metric)]
+        series[metric] = (level[np.isfinite(level)][-LARGEST_WINDOW:], floor)
+    amplitudes = amplitudes[usable][-LARGEST_WINDOW:]
     made = _learned(amplitudes, series)
     cut = int(len(amplitudes) * (1.0 - HELD_OUT))
-    doubts = _doubts(
-        _learned(amplitudes[:cut], {name: values[: int(len(values) * (1.0 - HELD_OUT))] for name, values in series.items()}),
-        amplitudes[cut - 1 :],
-        {name: values[int(len(values) * (1.0 - HELD_OUT)) :] for name, values in series.items()},
-    )
+    early, late = {}, {}
+    for metric, (values, floor) in series.items():
+        at = int(len(values) * (1.0 - HELD_OUT))
+        early[metric], late[metric] = (values[:at], floor), values[at:]
+    doubts = _doubts(_learned(amplitudes[:cut], early), amplitudes[cut - 1 :], late)
+    if not state.steady:
+        doubts = (*doubts, *state.reasons)
     return msgspec.structs.replace(
         made,
         kind="nominal" if doubts else "bounded",
         doubts=doubts,
         held_out=len(amplitudes) - cut,
         interval_s=interval_s,
+        season=state.season,
+        seasonal=() if state.season is None else state.figures,
     )
 
 
-def _learned(amplitudes: FloatArray, series: dict[str, FloatArray]) -> Calibration:
+def _learned(amplitudes: FloatArray, series: dict[str, tuple[FloatArray, float]]) -> Calibration:
     n, dim = amplitudes.shape
     signals = dim + len(series)
     center = amplitudes.mean(axis=0)
@@ -115,9 +130,13 @@ def _learned(amplitudes: FloatArray, series: dict[str, FloatArray]) -> Calibrati
         directions=directions,
         signals={
             name: signal_of(
-                values, floor_sd=floor_of(name, float(values.mean())), log=name == "latency", signals=signals
+                values,
+                floor_sd=floor_of(name, float(values.mean())),
+                log=name == "latency",
+                floor=floor,
+                signals=signals,
             )
-            for name, values in series.items()
+            for name, (values, floor) in series.items()
         },
         kind="nominal",
     )
@@ -130,11 +149,10 @@ def whitened(learned: Calibration, amplitudes: FloatArray) -> FloatArray:
     return np.asarray(left @ learned.matrix.T if learned.whitener else left / np.array(learned.scale))
 
 
-def standardised(signal: Signal, values: npt.ArrayLike) -> FloatArray:
-    """Residuals of one figure over their scale, shape [n]; the first has no predecessor."""
-    x = np.asarray(values, dtype=np.float64)
-    x = (np.log(np.maximum(x, 0.0) + signal.floor) if signal.log else x) - signal.center
-    return residuals(x[:, None], np.array([signal.memory]))[:, 0] / signal.scale
+def standardised(signal: Signal, values: FloatArray) -> FloatArray:
+    """Residuals over their scale of a figure on its tested scale, shape [n]; the first has no predecessor."""
+    left = residuals((values - signal.center)[:, None], np.array([signal.memory]))
+    return np.asarray(left[:, 0] / signal.scale)
 
 
 def _doubts(learned: Calibration, amplitudes: FloatArray, series: dict[str, FloatArray]) -> tuple[str, ...]:

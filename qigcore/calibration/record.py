@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from qigcore.calibration.season import Season
 from qigcore.rows import FloatArray
 
 WEIGHTS = (1.0, 0.3, 0.1, 0.03)
@@ -87,6 +88,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     doubts: tuple[str, ...] = ()
     interval_s: float | None = None  # median time between snapshots; None where times were not told
     held_out: int = 0  # rows of the check
+    season: Season | None = None  # what the hour adds to each component, and then to each of `seasonal`
+    seasonal: tuple[str, ...] = ()  # figures on their tested scale, by metric
 
     @property
     def matrix(self) -> FloatArray:

@@ -82,6 +82,11 @@ class Season(msgspec.Struct, frozen=True, kw_only=True):
         table = np.frombuffer(self.offsets, dtype="<f8").reshape(self.bins, self.signals)
         return table if sys.byteorder == "little" else table.astype(float)
 
+    @property
+    def begin(self) -> int:
+        """Unix seconds at which a period began, and so each of them begins."""
+        return MONDAY if self.period_s == WEEK else 0
+
     def at(self, timestamps: npt.ArrayLike) -> FloatArray:
         """Expected deviations from the overall mean, shape [m, signals].
 
@@ -89,9 +94,8 @@ class Season(msgspec.Struct, frozen=True, kw_only=True):
         """
         times = np.asarray(timestamps, dtype=float)
         finite = np.isfinite(times)
-        begin = MONDAY if self.period_s == WEEK else 0
         # The remainder first: a centre subtracted from 1.7e9 s would cost digits.
-        place = np.mod(np.where(finite, times, 0.0) - begin, self.period_s) / HOUR - 0.5
+        place = np.mod(np.where(finite, times, 0.0) - self.begin, self.period_s) / HOUR - 0.5
         low = np.floor(place).astype(np.int64)
         part = (place - low)[:, None]
         table = self.table
