@@ -134,6 +134,10 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         for name, band in self.bands.items():
             if not band.low < band.high:
                 raise BaselineError(f"bands.{name}: expected low below high, got {band.low} and {band.high}")
+        if self.calibration is not None and len(self.calibration.center) != self.dim:
+            raise BaselineError(
+                f"calibration.center: expected {self.dim} components (dim), got {len(self.calibration.center)}"
+            )
         if not 0.0 < self.drift_ceiling < math.pi:
             raise BaselineError(f"drift_ceiling: expected radians between 0 and π, got {self.drift_ceiling}")
 
@@ -214,7 +218,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         whole = good.copy()
         for values in columns.values():
             whole &= np.isfinite(values)
-        figures = {name: values for name, values in columns.items() if name in METRICS and name != "memory"}
+        figures = {name: values for name, values in columns.items() if name in bands and name != "memory"}
         whole_drift = np.full(len(basins), np.nan)
         whole_drift[good] = drifts
         calibration = learning.calibrate(
@@ -279,7 +283,9 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
-def _columns(window: Batch | Sequence[Any] | FloatArray) -> tuple[FloatArray, dict[str, FloatArray], str, FloatArray]:
+def _columns(
+    window: Batch | Sequence[Any] | FloatArray,
+) -> tuple[FloatArray, dict[str, FloatArray], str, FloatArray]:
     """(basins [n, dim] with NaN where flagged, metric → values with NaN where flagged, newest code hash, times)."""
     if isinstance(window, Batch):
         batch, code_hash = window, ""
