@@ -48,7 +48,7 @@ def signal_of(values: FloatArray, *, floor_sd: float, log: bool, signals: int) -
     floor = 0.0
     if log:
         floor = 0.05 * max(float(np.median(values)), 1e-6)
-        values = np.log(values + floor)
+        values = np.log(np.maximum(values, 0.0) + floor)  # a clock that was set back
     center = float(values.mean())
     deviations = (values - center)[:, None]
     memory = coefficients(deviations)

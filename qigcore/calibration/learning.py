@@ -64,7 +64,10 @@ def calibrate(
     made = _learned(amplitudes, series)
     cut = int(len(amplitudes) * (1.0 - HELD_OUT))
     doubts = _doubts(
-        _learned(amplitudes[:cut], {name: values[: int(len(values) * (1.0 - HELD_OUT))] for name, values in series.items()}),
+        _learned(
+            amplitudes[:cut],
+            {name: values[: int(len(values) * (1.0 - HELD_OUT))] for name, values in series.items()},
+        ),
         amplitudes[cut - 1 :],
         {name: values[int(len(values) * (1.0 - HELD_OUT)) :] for name, values in series.items()},
     )
@@ -93,7 +96,9 @@ def _learned(amplitudes: FloatArray, series: dict[str, FloatArray]) -> Calibrati
         packed = matrix[np.tril_indices(dim)].astype("<f8").tobytes()
     else:
         rows = (left - left.mean(axis=0)) / scale
-    spread = whitening.spread(rows)
+    # A state steadier than FLOOR_RADIANS has noise of that length all the same, in units of each one's floor.
+    missing = max(dim - float(np.sum(left.var(axis=0, ddof=1))) / floor**2, 0.0)
+    spread = whitening.spread(rows, missing)
     up, down = mean_bounds(clipped(left, scale), signals)
     return Calibration(
         rows=n,
@@ -174,7 +179,9 @@ def _doubts(learned: Calibration, amplitudes: FloatArray, series: dict[str, Floa
     if learned.memory:
         strong = max(strong, float(np.abs(learned.memory).max()))
     if strong > 0.95:
-        found.append(f"one snapshot foretells the next with a coefficient of {strong:.2f}: the window shows too little")
+        found.append(
+            f"one snapshot foretells the next with a coefficient of {strong:.2f}: the window shows too little"
+        )
     return tuple(found)
 
 
