@@ -263,7 +263,7 @@ def test_saving_replaces_whole_files_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
-        (lambda d: d.update(version=2), "version 2"),
+        (lambda d: d.update(version=3), "version 3"),
         (lambda d: d.update(version=0), "version 0"),
         (lambda d: d.pop("bands"), "bands"),
         (lambda d: d.update(bands={}), "basin_drift"),
