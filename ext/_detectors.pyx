@@ -180,7 +180,7 @@ cdef class Core:
     cdef Figure _figure[FIGURES]
     cdef double _sure, _period, _begin
     cdef Py_ssize_t _bins
-    cdef bint _follows, _vector, _busy
+    cdef bint _follows, _busy
     # The way back
     cdef double _evidence, _needed, _quiet_mean, _quiet_sd, _noise, _learned_rows
     cdef int64_t _clean
@@ -208,7 +208,6 @@ cdef class Core:
         self._bounds = _doubles(kept, tables["bounds"])
         self._shares = _doubles(kept, 1.0 / (1.0 + np.asarray(tables["bounds"])))
         self._weight = _doubles(kept, tables["weight"])
-        self._vector = tables["vector"]
         figures = tables["figures"]
         self._figures = len(figures)
         for i, (offset, flag, is_log, floor_, center, scale, memory, up, down, weight) in enumerate(figures):
@@ -345,46 +344,45 @@ cdef class Core:
                 kept[i] = NAN
         else:
             drift = apart(unit, scale, self._basin, 1.0, self.dim, self._kind)
-            if self._vector:
-                if self._bins:
-                    self._expect(at)
-                residual_of(
-                    unit, scale, self._expected, self._memory, self._spread, self._follows, self._deviation,
-                    self._residual, self.dim,
-                )
-                self._follows = True
+            if self._bins:
+                self._expect(at)
+            residual_of(
+                unit, scale, self._expected, self._memory, self._spread, self._follows, self._deviation,
+                self._residual, self.dim,
+            )
+            self._follows = True
+            for i in range(m):
+                kept[i] = <float>self._deviation[i]
+            if self._bands != NULL:
+                whitened(self._bands, self._residual, self._x, m)
+            else:
                 for i in range(m):
-                    kept[i] = <float>self._deviation[i]
-                if self._bands != NULL:
-                    whitened(self._bands, self._residual, self._x, m)
-                else:
-                    for i in range(m):
-                        self._x[i] = self._residual[i] * self._scaling[i]
-                length = dot(self._x, self._x, m)
-                # One row alone moves no average further than to where it would have alarmed by itself.
-                step = 1.0 if length <= self._limits[0] else sqrt(self._limits[0] / length)
-                self._squares[0] = length
-                self.statistic = length / self._limits[0]
-                self._parts[2] = 0.0
-                for k in range(1, CHARTS):
-                    mean = self._means + k * m
-                    if not self.confirmed:
-                        if self._squares[k] > 0.0:
-                            along = dot(mean, self._x, m) / (sqrt(self._squares[k]) * 3.0)
-                            along = min(max(along, -1.0), 1.0)
-                            gain = (along - self._directions[k]) / (1.0 + self._directions[k])
-                            for s in range(STAKES):
-                                self._along[k][s] = (self._along[k][s] + 1.0) * (1.0 + self._stakes[s] * gain)
-                        for s in range(STAKES):
-                            self._parts[2] += self._along[k][s]
-                    self._squares[k] = averaged(mean, self._x, self._weights[k], step, m)
-                    self.statistic = max(self.statistic, self._squares[k] * self._scales[k] / self._limits[k])
-                self._parts[2] *= self._direction_weight
+                    self._x[i] = self._residual[i] * self._scaling[i]
+            length = dot(self._x, self._x, m)
+            # One row alone moves no average further than to where it would have alarmed by itself.
+            step = 1.0 if length <= self._limits[0] else sqrt(self._limits[0] / length)
+            self._squares[0] = length
+            self.statistic = length / self._limits[0]
+            self._parts[2] = 0.0
+            for k in range(1, CHARTS):
+                mean = self._means + k * m
                 if not self.confirmed:
-                    self._parts[0] = bets(
-                        self._residual, self._inverse, self._bounds, self._shares, self._weight, self._stakes,
-                        STAKES, self._own, self._score, m,
-                    )
+                    if self._squares[k] > 0.0:
+                        along = dot(mean, self._x, m) / (sqrt(self._squares[k]) * 3.0)
+                        along = min(max(along, -1.0), 1.0)
+                        gain = (along - self._directions[k]) / (1.0 + self._directions[k])
+                        for s in range(STAKES):
+                            self._along[k][s] = (self._along[k][s] + 1.0) * (1.0 + self._stakes[s] * gain)
+                    for s in range(STAKES):
+                        self._parts[2] += self._along[k][s]
+                self._squares[k] = averaged(mean, self._x, self._weights[k], step, m)
+                self.statistic = max(self.statistic, self._squares[k] * self._scales[k] / self._limits[k])
+            self._parts[2] *= self._direction_weight
+            if not self.confirmed:
+                self._parts[0] = bets(
+                    self._residual, self._inverse, self._bounds, self._shares, self._weight, self._stakes,
+                    STAKES, self._own, self._score, m,
+                )
         total = 0.0
         for k in range(self._figures):
             figure = &self._figure[k]
@@ -412,7 +410,7 @@ cdef class Core:
             else:
                 figure.follows = False
                 self._x[m + k] = NAN
-                if self._vector and figure.offset >= 0 and head != NULL:
+                if figure.offset >= 0 and head != NULL:
                     whole = False
             for s in range(STAKES):
                 total += (self._bet[k][0][s] + self._bet[k][1][s]) * figure.weight

@@ -142,6 +142,10 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         for name, band in self.bands.items():
             if not band.low < band.high:
                 raise BaselineError(f"bands.{name}: expected low below high, got {band.low} and {band.high}")
+        if self.calibration is not None and len(self.calibration.center) != self.dim:
+            raise BaselineError(
+                f"calibration.center: expected {self.dim} components (dim), got {len(self.calibration.center)}"
+            )
         if not 0.0 < self.drift_ceiling < math.pi:
             raise BaselineError(f"drift_ceiling: expected radians between 0 and π, got {self.drift_ceiling}")
 

@@ -17,7 +17,7 @@ loops are in `ext/_detectors.pyx`. No file, no clock, no severity of a host is d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import reprlib
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -46,6 +46,8 @@ REMEMBERED = 512
 
 NAMED = 8
 """Components that an alarm names at most."""
+
+_OFFSETS = {name: int(field[1]) for name, field in dict(HEAD.fields or {}).items()}
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -128,7 +130,7 @@ class ChangeDetector(Core):
     def __new__(cls, baseline: Baseline, *args: Any, **kwargs: Any) -> ChangeDetector:
         learned = calibration_of(baseline)
         run_length = run_length_of(learned, *args, **kwargs)
-        made = super().__new__(cls, _tables(baseline, learned, run_length))
+        made: ChangeDetector = super().__new__(cls, _tables(baseline, learned, run_length))  # type: ignore[assignment]
         made.average_run_length = run_length
         made._learned = learned
         return made
@@ -148,6 +150,7 @@ class ChangeDetector(Core):
     ) -> None:
         self.baseline = baseline
         self.current: Alarm | None = None
+        self._well = 0  # row with which the state was last known to be in health
         self.sure = bets_limit(self.average_run_length)
 
     def run(self, rows: FloatArray | Batch) -> int | None:
@@ -184,10 +187,11 @@ class ChangeDetector(Core):
         """Begin anew: no row was seen, no alarm is in force."""
         super().reset()
         self.current = None
+        self._well = 0
 
     def _respond(self, event: int) -> Alarm | None:
         made = self._events(event)
-        return made[0].alarm if made[0].kind == "alarm" else None
+        return made[0].alarm if made and made[0].kind == "alarm" else None
 
     def _events(self, event: int) -> list[Event]:
         row = self.rows - 1
@@ -211,6 +215,7 @@ class ChangeDetector(Core):
         if event & EVENTS["recovered"]:
             made.append(Event(kind="recovered", row=row, timestamp=now, alarm=self.current))
             self.current = None
+            self._well = self.rows
         return made
 
     def _alarm(self, event: int) -> Alarm:
@@ -218,6 +223,8 @@ class ChangeDetector(Core):
         learned, sure = self._learned, bool(event & EVENTS["sure"])
         deviations, times = self.recent()
         rows = self._scores(deviations)
+        kept = min(len(rows), self.rows - self._well)  # the change before this one is not a part of it
+        deviations, times, rows = deviations[-kept:], times[-kept:], rows[-kept:]
         memory = float(np.mean(learned.memory)) if learned.memory else 0.0
         since = _onset(rows, learned.rows, memory)
         self._expect_shift(deviations[since:], memory)
@@ -291,7 +298,7 @@ def calibration_of(baseline: Baseline) -> Calibration:
 
         missing = max(MIN_ROWS - baseline.count, 0)
         raise BaselineError(
-            f"the baseline says nothing of changes: "
+            "the baseline says nothing of changes: "
             + (
                 f"it was learned from {baseline.count} snapshots, {missing} fewer than a detector needs"
                 if missing
@@ -317,10 +324,17 @@ def run_length_of(
     """
     stated = [average_run_length is not None, false_alarm_every is not None, horizon is not None]
     if sum(stated) > 1 or (alpha is None) != (horizon is None):
+        said = ", ".join(
+            f"{name}={reprlib.repr(value)}"
+            for name, value in (
+                ("average_run_length", average_run_length),
+                ("false_alarm_every", false_alarm_every),
+                ("horizon", horizon),
+                ("alpha", alpha),
+            )
+        )
         raise InvalidLimit(
-            "expected one of average_run_length, false_alarm_every, or horizon together with alpha, got "
-            f"average_run_length={average_run_length!r}, false_alarm_every={false_alarm_every!r}, "
-            f"horizon={horizon!r}, alpha={alpha!r}"
+            f"expected one of average_run_length, false_alarm_every, or horizon together with alpha, got {said}"
         )
     interval = learned.interval_s if interval_s is None else interval_s
 
@@ -341,10 +355,13 @@ def run_length_of(
     elif horizon is not None and alpha is not None:
         if not isinstance(alpha, (int, float)) or not 0.0 < alpha < 1.0:
             raise InvalidLimit(f"alpha: expected a probability between 0 and 1, got {alpha!r}")
-        value = (horizon if isinstance(horizon, int) else snapshots(horizon, "horizon")) / alpha
+        whole = isinstance(horizon, int) and not isinstance(horizon, bool)
+        if whole and not 1 <= int(horizon) <= 10**15:
+            raise InvalidLimit(f"horizon: expected 1 to 1e15 snapshots, got {reprlib.repr(horizon)}")
+        value = (int(horizon) if whole else snapshots(horizon, "horizon")) / alpha
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 10.0 <= value <= 1e15:
         raise InvalidLimit(
-            f"average_run_length: expected 10 to 1e15 snapshots between false alarms, got {value!r}"
+            f"average_run_length: expected 10 to 1e15 snapshots between false alarms, got {reprlib.repr(value)}"
         )
     return float(value)
 
@@ -352,7 +369,6 @@ def run_length_of(
 def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict[str, Any]:
     """Everything that the loops read, padded. Groups of bets have equal shares of the starting wealth."""
     dim, m = baseline.dim, padded(baseline.dim)
-    moves = learned.trace > 0.0
     scale = np.array(learned.scale)
 
     def wide(values: Any, filled: float = 0.0) -> FloatArray:
@@ -361,8 +377,7 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
         return made
 
     signals = list(learned.signals.items())
-    groups = (2 if moves else 0) + (1 if signals else 0)
-    part = 1.0 / max(groups, 1)
+    part = 1.0 / (3 if signals else 2)
     bands = None
     if learned.whitener:
         matrix = np.zeros((m, m))
@@ -372,7 +387,7 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
     figures = []
     for metric, signal in signals:
         column = METRICS[metric]
-        offset = -1 if metric == "basin_drift" else (HEAD.fields or {})[column][1]
+        offset = -1 if metric == "basin_drift" else _OFFSETS[column]
         weight = part / (2 * len(STAKES) * len(signals))
         figures.append(
             (offset, BIT[column], signal.log, signal.floor, signal.center, signal.scale, signal.memory, signal.up,
@@ -383,7 +398,6 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
         "dim": dim,
         "geometry": baseline.geometry,
         "basin": np.array(baseline.basin),
-        "vector": moves,
         "center": wide(learned.center),
         "memory": None if memory is None else wide(memory),
         "spread": wide(1.0 if memory is None else np.sqrt(1.0 - memory * memory)),
@@ -439,19 +453,19 @@ def _mean(rows: FloatArray) -> FloatArray:
     finite = np.isfinite(rows)
     counts = finite.sum(axis=0)
     total = np.where(finite, rows, 0.0).sum(axis=0)
-    return np.divide(total, counts, out=np.full(len(total), np.nan), where=counts > 0)
+    return np.asarray(np.divide(total, counts, out=np.full(len(total), np.nan), where=counts > 0))
 
 
 def _onset(rows: FloatArray, learned: int, memory: float) -> int:
     """Where a shift of unknown size began, by maximum likelihood for rows of unit covariance.
 
     A shift μ shows as μ in the first row and as (1 − memory)·μ in each later one; its estimate from k rows is
-    held against the noise of those and of what it is measured from, 1/`learned`. Rows without a state say
-    nothing.
+    held against the noise of those and of what it is measured from, 1/`learned`. Rows without any usable
+    value say nothing.
     """
     filled = np.nan_to_num(rows[::-1])
     sums = (1.0 - memory) * np.cumsum(filled, axis=0) + memory * filled
-    counts = np.maximum(np.cumsum(np.isfinite(rows[::-1, 0])), 1)
+    counts = np.maximum(np.cumsum(np.isfinite(rows[::-1]).any(axis=1)), 1)
     weight = (1.0 - memory) ** 2 * counts + 1.0 - (1.0 - memory) ** 2
     against_noise = np.einsum("ij,ij->i", sums, sums) / (weight * (1.0 + counts / learned))
     return len(rows) - 1 - int(np.argmax(against_noise))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 
 from qigcore.errors import InvalidLimit
 
@@ -20,11 +21,12 @@ def seconds(text: str | float, name: str) -> float:
         found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][0-9]+)?)\s*([a-z]+)\s*", text)
         if found and found[2] in _SECONDS:
             value = float(found[1]) * _SECONDS[found[2]]
-    elif isinstance(text, (int, float)) and not isinstance(text, bool):
+    elif isinstance(text, (int, float)) and not isinstance(text, bool) and abs(text) < 1e300:
         value = float(text)
     if not 0.0 < value < math.inf:
         raise InvalidLimit(
-            f"{name}: expected a length of time such as '30d', '12h', '10min' or '90s', or seconds, got {text!r}"
+            f"{name}: expected a length of time such as '30d', '12h', '10min' or '90s', or seconds, got "
+            f"{reprlib.repr(text)}"
         )
     return value
 
@@ -33,5 +35,9 @@ def worded(value: float) -> str:
     """Seconds as a person says them: the largest unit of which there are at least two, with two digits."""
     for unit, name in ((604_800.0, "weeks"), (86_400.0, "days"), (3600.0, "h"), (60.0, "min")):
         if value >= 2.0 * unit:
-            return f"{value / unit:.2g} {name}" if value / unit < 100 else f"{value / unit:.0f} {name}"
-    return f"{value:.2g} s" if value < 100 else f"{value:.0f} s"
+            return f"{_two_digits(value / unit)} {name}"
+    return f"{_two_digits(value)} s"
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"

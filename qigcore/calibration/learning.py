@@ -11,7 +11,7 @@ from qigcore._detectors import moving
 from qigcore.calibration import whitening
 from qigcore.calibration.bounds import clipped, direction_bounds, mean_bounds, signal_of
 from qigcore.calibration.memory import coefficients, residuals
-from qigcore.calibration.record import CLIP, WEIGHTS, Calibration, Signal
+from qigcore.calibration.record import CLIP, Calibration, Signal
 from qigcore.calibration.tails import normal_isf, scaled_chi2_isf
 from qigcore.calibration.window import Settled, levelled
 from qigcore.rows import FloatArray
@@ -101,18 +101,17 @@ def _learned(amplitudes: FloatArray, series: dict[str, tuple[FloatArray, float]]
     left = residuals(deviations, memory)
     floor = FLOOR_RADIANS / math.sqrt(dim)
     scale = np.maximum(left.std(axis=0, ddof=1), floor)
-    packed, spread, directions = b"", whitening.STILL, (0.0,) * (len(WEIGHTS) - 1)
-    if (left.std(axis=0) <= floor).all():
-        rows = np.empty((0, dim))
-    elif dim <= whitening.LARGEST_DIM:
+    packed = b""
+    if dim <= whitening.LARGEST_DIM:
         rows = whitening.out_of_fold(left, center, floor)
         matrix = whitening.whitener(left, center, floor)
         packed = matrix[np.tril_indices(dim)].astype("<f8").tobytes()
     else:
         rows = (left - left.mean(axis=0)) / scale
-    if len(rows):
-        spread = whitening.spread(rows)
-        directions = direction_bounds(rows, spread.trace, spread.trace2)
+    # A state steadier than FLOOR_RADIANS has noise of that length all the same, in units of each one's floor.
+    missing = max(dim - float(np.sum(left.var(axis=0, ddof=1))) / floor**2, 0.0)
+    spread = whitening.spread(rows, missing)
+    directions = direction_bounds(rows, spread.trace, spread.trace2)
     up, down = mean_bounds(clipped(left, scale), signals)
     return Calibration(
         rows=n,
@@ -160,10 +159,8 @@ def _doubts(learned: Calibration, amplitudes: FloatArray, series: dict[str, Floa
 
     amplitudes: the held-out rows, after one row more that they follow.
     """
-    found = []
     level = normal_isf(CHECK_LEVEL)
-    if learned.trace > 0.0:
-        found += _spread_doubts(learned, whitened(learned, amplitudes)[1:], level)
+    found = _spread_doubts(learned, whitened(learned, amplitudes)[1:], level)
     wandering = _wandering(learned, amplitudes, series, level)
     if wandering:
         found.append(f"held-out means lie outside the learned intervals: {', '.join(wandering)}")

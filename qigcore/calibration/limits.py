@@ -33,8 +33,6 @@ def chart_limits(learned: Calibration, rate: float) -> tuple[float, ...]:
 
     rate: of all charts together, 0 to 1. That of single rows is no lower than their measured tail continued.
     """
-    if learned.trace == 0.0:
-        return (math.inf,) * len(WEIGHTS)
     each = min(rate / len(WEIGHTS), 0.5)
     limits = [scaled_chi2_isf(*chart_moments(learned, weight), each) for weight in WEIGHTS]
     if learned.tail is not None:

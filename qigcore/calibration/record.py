@@ -5,13 +5,15 @@ Fields are only ever appended, with defaults, as everywhere in that file.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 import numpy as np
 
 from qigcore.calibration.season import Season
-from qigcore.rows import FloatArray
+from qigcore.errors import BaselineError
+from qigcore.rows import METRICS, FloatArray
 
 WEIGHTS = (1.0, 0.3, 0.1, 0.03)
 """Weights of the moving averages that are charted: 1 sees one snapshot alone, 0.03 some 65 of them."""
@@ -22,6 +24,17 @@ CLIP = 3.0
 A bet cannot win more than its signal's bound: the lower, the more the large changes take; the higher, the
 less of a change's size is seen at all.
 """
+
+
+LARGEST = 1e100
+"""Beyond, no number of a calibration makes sense, and products of a few of them would overflow."""
+
+
+def _expect(name: str, values: Iterable[float], low: float, high: float = LARGEST) -> None:
+    """Raise BaselineError for a number outside [low, high]; NaN lies outside."""
+    for value in values:
+        if not low <= value <= high:
+            raise BaselineError(f"calibration.{name}: expected {low:g} to {high:g}, got {value}")
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +52,13 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     log: bool = False
     floor: float = 0.0  # added before the logarithm is taken, in the figure's unit
 
+    def __post_init__(self) -> None:
+        _expect("signals.center", [self.center], -LARGEST)
+        _expect("signals.scale", [self.scale], 1e-12)
+        _expect("signals.memory", [self.memory], -0.999, 0.999)
+        _expect("signals.up and down", [self.up, self.down], 0.0, 1.0)
+        _expect("signals.floor", [self.floor], 1e-12 if self.log else 0.0)
+
 
 class Tail(msgspec.Struct, frozen=True, kw_only=True):
     """The largest squared lengths of single rows: beyond `start` lies `share` of them, by a generalised Pareto law.
@@ -51,6 +71,10 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
     scale: float
     shape: float
 
+    def __post_init__(self) -> None:
+        _expect("tail.start, scale", [self.start, self.scale], 0.0)
+        _expect("tail.share, shape", [self.share, self.shape], 0.0, 1.0)
+
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """Of `rows` healthy snapshots: what a detector needs to know.
@@ -60,8 +84,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     whitener: the lower triangular W, rows one after another up to the diagonal, float64 little-endian, such
         that W·residual has nearly the identity as covariance. Empty: amplitudes are only scaled (`scale`).
     trace, trace2, excess4: of the squared length of W·residual on rows that W was not learned from: its mean,
-        half of the variance that normal rows would give it, and what its variance has beyond that. All 0 where
-        the state never varied, and no chart is kept.
+        half of the variance that normal rows would give it, and what its variance has beyond that.
     inflation: by how much longer the variance of a moving average is than that of independent rows, per
         weight of WEIGHTS.
     up, down: bounds as those of `Signal`, per component. directions: the same for the bet along each moving
@@ -90,6 +113,44 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     held_out: int = 0  # rows of the check
     season: Season | None = None  # what the hour adds to each component, and then to each of `seasonal`
     seasonal: tuple[str, ...] = ()  # figures on their tested scale, by metric
+
+    def __post_init__(self) -> None:
+        dim = len(self.center)
+        lengths = {
+            "scale": (len(self.scale), dim),
+            "memory": (len(self.memory), dim if self.memory else 0),
+            "whitener (bytes)": (len(self.whitener), 4 * dim * (dim + 1) if self.whitener else 0),
+            "up": (len(self.up), dim),
+            "down": (len(self.down), dim),
+            "inflation": (len(self.inflation), len(WEIGHTS)),
+            "directions": (len(self.directions), len(WEIGHTS) - 1),
+        }
+        for name, (got, expected) in lengths.items():
+            if got != expected:
+                raise BaselineError(f"calibration.{name}: expected {expected} values, got {got}")
+        if not self.signals.keys() <= METRICS.keys() - {"memory"}:
+            raise BaselineError(
+                f"calibration.signals: expected metrics but memory, got {', '.join(self.signals)}"
+            )
+        _expect("rows", [self.rows], 1)
+        _expect("center", self.center, -1.0, 1.0)
+        _expect("scale", self.scale, 1e-12)
+        _expect("memory", self.memory, -0.999, 0.999)
+        _expect("trace, trace2", [self.trace, self.trace2], 1e-12)
+        _expect("excess4", [self.excess4], 0.0)
+        _expect("inflation", self.inflation, 1e-3)
+        _expect("up, down, directions", (*self.up, *self.down, *self.directions), 0.0, 1.0)
+        _expect("held_out", [self.held_out], 0)
+        if self.interval_s is not None:
+            _expect("interval_s", [self.interval_s], 1e-12)
+        if self.season is not None and self.season.signals != dim + len(self.seasonal):
+            raise BaselineError(
+                f"calibration.season: expected {dim} components and {len(self.seasonal)} figures, got "
+                f"{self.season.signals} signals"
+            )
+        if self.whitener:
+            values = np.frombuffer(self.whitener, "<f8")
+            _expect("whitener", [float(values.min()), float(values.max())], -LARGEST)
 
     @property
     def matrix(self) -> FloatArray:

@@ -35,10 +35,6 @@ class Spread(msgspec.Struct, frozen=True):
     tail: Tail | None
 
 
-STILL = Spread(0.0, 0.0, 0.0, (1.0,) * len(WEIGHTS), None)
-"""Of a state that never varied: there is nothing to chart."""
-
-
 def shrunk(residuals: FloatArray, floor: float) -> FloatArray:
     """Covariance of rows [n, k] with the correlations drawn towards 0, after Schäfer and Strimmer (2005), §2.4.
 
@@ -52,7 +48,8 @@ def shrunk(residuals: FloatArray, floor: float) -> FloatArray:
     variance = (squares.T @ squares / n - correlation * correlation) / n
     apart = ~np.eye(k, dtype=bool)
     power = float(np.sum(correlation[apart] ** 2))
-    shrink = min(1.0, max(0.0, float(np.sum(variance[apart])) / power)) if power > 0.0 else 1.0
+    # No less than 1/n: rows of a few states only have correlations of 1, and no scatter of those.
+    shrink = min(1.0, max(1.0 / n, float(np.sum(variance[apart])) / power)) if power > 0.0 else 1.0
     correlation *= 1.0 - shrink
     np.fill_diagonal(correlation, 1.0)
     return np.asarray(correlation * np.outer(sd, sd))
@@ -83,25 +80,30 @@ def out_of_fold(residuals: FloatArray, center: FloatArray, floor: float) -> Floa
     return np.asarray(made - made.mean(axis=0))
 
 
-def spread(rows: FloatArray) -> Spread:
+def spread(rows: FloatArray, missing: float = 0.0) -> Spread:
     """Moments of the squared lengths of whitened rows [n, k] and of their moving averages.
 
     trace2 is the unbiased estimate of tr C² (Srivastava 2005, §2), no less than trace²/k, which it never is
     for k components. A light tail is not reckoned with: limits come from the larger of the normal and the
-    measured spread.
+    measured spread. missing: what the trace is short of by the least noise that a state is taken to have;
+    it is added as independent noise of all components.
     """
     n, k = rows.shape
     covariance = rows.T @ rows / n
     trace = float(np.trace(covariance)) * n / (n - 1)
-    trace2 = (float(np.sum(covariance**2)) - float(np.trace(covariance)) ** 2 / n) * n * n / ((n - 1) * (n + 2))
+    trace2 = (
+        (float(np.sum(covariance**2)) - float(np.trace(covariance)) ** 2 / n) * n * n / ((n - 1) * (n + 2))
+    )
+    trace2 += missing * (2.0 * trace + missing) / k
+    trace += missing
     trace2 = max(trace2, trace * trace / k)
     lengths = np.einsum("ij,ij->i", rows, rows)
     excess4 = max(float(lengths.var(ddof=1)) - 2.0 * trace2, 0.0)
-    inflation = tuple(1.0 if w == 1.0 else _inflation(rows, w, trace, trace2) for w in WEIGHTS)
+    inflation = tuple(1.0 if w == 1.0 else _inflation(rows, w, trace, trace2, missing) for w in WEIGHTS)
     return Spread(trace, trace2, excess4, inflation, _tail(lengths))
 
 
-def _inflation(rows: FloatArray, weight: float, trace: float, trace2: float) -> float:
+def _inflation(rows: FloatArray, weight: float, trace: float, trace2: float, missing: float) -> float:
     """Variance of the moving average over that of independent rows, where it is larger by two standard errors."""
     n = len(rows)
     skip = int(3.0 / weight)
@@ -109,7 +111,7 @@ def _inflation(rows: FloatArray, weight: float, trace: float, trace2: float) -> 
         return 1.0
     lengths, _ = moving(rows, weight)
     variance = weight / (2.0 - weight)
-    ratio = float(lengths[skip:].mean()) / (trace * (variance - 1.0 / n))
+    ratio = (float(lengths[skip:].mean()) / (variance - 1.0 / n) + missing) / trace
     keep = (1.0 - weight) ** 2
     error = math.sqrt(2.0 * trace2 / trace**2 / (n - skip) * (1.0 + keep) / (1.0 - keep))
     return ratio if ratio > 1.0 + 2.0 * error else 1.0

@@ -60,7 +60,7 @@ class Window(msgspec.Struct, frozen=True, eq=False):
         return cls(basins, columns, batch.columns.get("timestamp", np.empty(0)), code_hash)
 
     @classmethod
-    def _of_snapshots(cls, window: Sequence[Any]) -> Self:
+    def _of_snapshots(cls, window: Sequence[Any] | FloatArray) -> Self:
         def listed(column: str, flag: str) -> FloatArray:
             return np.array(
                 [np.nan if flag in each.repaired else getattr(each, column) for each in window], dtype=float
