@@ -66,9 +66,8 @@ cdef struct Figure:
 
 
 cdef double* _doubles(list kept, values) except NULL:
-    array = np.ascontiguousarray(values, dtype=np.float64)
-    if not array.flags.owndata or not array.flags.writeable:
-        array = array.copy()
+    """A copy of the values that lives as long as `kept` does: two tables may be one array."""
+    array = np.array(values, dtype=np.float64, order="C")
     kept.append(array)
     return <double*>cnp.PyArray_DATA(array)
 

@@ -226,7 +226,7 @@ class ChangeDetector(Core):
         kept = min(len(rows), self.rows - self._well)  # the change before this one is not a part of it
         deviations, times, rows = deviations[-kept:], times[-kept:], rows[-kept:]
         memory = float(np.mean(learned.memory)) if learned.memory else 0.0
-        since = _onset(rows, learned.rows, memory)
+        since = _onset(rows, learned.support, memory)
         self._expect_shift(deviations[since:], memory)
         components, metrics = self._where(deviations[since:], rows[since:])
         first = self.rows - len(rows) + since
@@ -244,9 +244,7 @@ class ChangeDetector(Core):
             metrics=metrics,
         )
 
-    def _where(
-        self, deviations: FloatArray, rows: FloatArray
-    ) -> tuple[tuple[Share, ...], tuple[Moved, ...]]:
+    def _where(self, deviations: FloatArray, rows: FloatArray) -> tuple[tuple[Share, ...], tuple[Moved, ...]]:
         """The components and the figures that moved, by the rows since the onset."""
         dim = self.dim
         return (
@@ -415,7 +413,7 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
         "sure": bets_limit(run_length),
         "season": _season(learned, m),
         "evidence": EVIDENCE,
-        "rows": float(learned.rows),
+        "rows": learned.support,
         "quiet": (whole, math.sqrt(2.0 * (learned.trace2 + len(signals)))),
         "slots": REMEMBERED,
     }
@@ -456,7 +454,7 @@ def _mean(rows: FloatArray) -> FloatArray:
     return np.asarray(np.divide(total, counts, out=np.full(len(total), np.nan), where=counts > 0))
 
 
-def _onset(rows: FloatArray, learned: int, memory: float) -> int:
+def _onset(rows: FloatArray, learned: float, memory: float) -> int:
     """Where a shift of unknown size began, by maximum likelihood for rows of unit covariance.
 
     A shift μ shows as μ in the first row and as (1 − memory)·μ in each later one; its estimate from k rows is
@@ -480,7 +478,7 @@ def _shares(deviations: FloatArray, learned: Calibration) -> tuple[Share, ...]:
     scale = np.array(learned.scale)
     memory = np.array(learned.memory) if learned.memory else np.zeros(len(scale))
     mean = deviations[good].mean(axis=0)
-    error = scale * scale * (1.0 / n / (1.0 - memory) ** 2 + 1.0 / learned.rows)
+    error = scale * scale * (1.0 / n / (1.0 - memory) ** 2 + 1.0 / learned.support)
     beyond = np.maximum(mean * mean - error, 0.0)
     total = float(beyond.sum())
     if total == 0.0:

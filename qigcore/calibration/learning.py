@@ -10,8 +10,9 @@ import numpy as np
 from qigcore._detectors import moving
 from qigcore.calibration import whitening
 from qigcore.calibration.bounds import clipped, direction_bounds, mean_bounds, signal_of
-from qigcore.calibration.memory import coefficients, residuals
-from qigcore.calibration.record import CLIP, Calibration, Signal
+from qigcore.calibration.memory import ALLOWED, coefficient_error, coefficients, residuals, swelling
+from qigcore.calibration.record import CLIP, WEIGHTS, Calibration, Signal
+from qigcore.calibration.season import Season
 from qigcore.calibration.tails import normal_isf, scaled_chi2_isf
 from qigcore.calibration.window import Settled, levelled
 from qigcore.rows import FloatArray
@@ -65,20 +66,25 @@ def calibrate(
     series: dict[str, tuple[FloatArray, float]] = {}
     for metric, values in figures.items():
         present = values[np.isfinite(values)]
-        if len(present) < MIN_ROWS or float(np.ptp(present)) <= 1e-12 * max(1.0, float(np.abs(present).max())):
+        if len(present) < MIN_ROWS or float(np.ptp(present)) <= 1e-12 * max(
+            1.0, float(np.abs(present).max())
+        ):
             continue
         level, floor = levelled(metric, values)
         if season is not None and metric in state.figures:
             level = level - season[:, dim + state.figures.index(metric)]
         series[metric] = (level[np.isfinite(level)][-LARGEST_WINDOW:], floor)
     amplitudes = amplitudes[usable][-LARGEST_WINDOW:]
-    made = _learned(amplitudes, series)
+    if "basin_drift" in series:
+        series["basin_drift"] = _unseen(*series["basin_drift"], amplitudes), 0.0
+    seasonal = () if state.season is None else state.figures
+    made = _learned(amplitudes, series, state.season, seasonal)
     cut = int(len(amplitudes) * (1.0 - HELD_OUT))
     early, late = {}, {}
     for metric, (values, floor) in series.items():
         at = int(len(values) * (1.0 - HELD_OUT))
         early[metric], late[metric] = (values[:at], floor), values[at:]
-    doubts = _doubts(_learned(amplitudes[:cut], early), amplitudes[cut - 1 :], late)
+    doubts = _doubts(_learned(amplitudes[:cut], early, state.season, seasonal), amplitudes[cut - 1 :], late)
     if not state.steady:
         doubts = (*doubts, *state.reasons)
     return msgspec.structs.replace(
@@ -87,17 +93,32 @@ def calibrate(
         doubts=doubts,
         held_out=len(amplitudes) - cut,
         interval_s=interval_s,
-        season=state.season,
-        seasonal=() if state.season is None else state.figures,
     )
 
 
-def _learned(amplitudes: FloatArray, series: dict[str, tuple[FloatArray, float]]) -> Calibration:
+def _unseen(drifts: FloatArray, floor: float, amplitudes: FloatArray) -> FloatArray:
+    """Drifts as they would be of rows that the centre was not learned from.
+
+    The mean of n independent rows is nearer to them than to others: by 1 − 1/n of their squared distance against
+    1 + 1/n. Rows that one foretells the next of count for (1 − ρ)/(1 + ρ) of that.
+    """
+    rho = float(np.mean(coefficients(amplitudes - amplitudes.mean(axis=0))))
+    worth = len(amplitudes) * (1.0 - rho) / (1.0 + rho)
+    return np.asarray(drifts * (1.0 + 1.0 / worth))
+
+
+def _learned(
+    amplitudes: FloatArray,
+    series: dict[str, tuple[FloatArray, float]],
+    season: Season | None,
+    seasonal: tuple[str, ...],
+) -> Calibration:
     n, dim = amplitudes.shape
     signals = dim + len(series)
     center = amplitudes.mean(axis=0)
     deviations = amplitudes - center
     memory = coefficients(deviations)
+    wrong = ALLOWED * coefficient_error(deviations)
     left = residuals(deviations, memory)
     floor = FLOOR_RADIANS / math.sqrt(dim)
     scale = np.maximum(left.std(axis=0, ddof=1), floor)
@@ -111,7 +132,9 @@ def _learned(amplitudes: FloatArray, series: dict[str, tuple[FloatArray, float]]
     # A state steadier than FLOOR_RADIANS has noise of that length all the same, in units of each one's floor.
     missing = max(dim - float(np.sum(left.var(axis=0, ddof=1))) / floor**2, 0.0)
     spread = whitening.spread(rows, missing)
-    directions = direction_bounds(rows, spread.trace, spread.trace2)
+    directions = direction_bounds(
+        rows, spread.trace, spread.trace2, n / (1 if season is None else season.bins)
+    )
     up, down = mean_bounds(clipped(left, scale), signals)
     return Calibration(
         rows=n,
@@ -122,7 +145,10 @@ def _learned(amplitudes: FloatArray, series: dict[str, tuple[FloatArray, float]]
         trace=spread.trace,
         trace2=spread.trace2,
         excess4=spread.excess4,
-        inflation=spread.inflation,
+        inflation=tuple(
+            inflation * swelling(weight, float(memory.mean()), wrong)
+            for weight, inflation in zip(WEIGHTS, spread.inflation, strict=True)
+        ),
         tail=spread.tail,
         up=tuple(up.tolist()),
         down=tuple(down.tolist()),
@@ -138,6 +164,8 @@ def _learned(amplitudes: FloatArray, series: dict[str, tuple[FloatArray, float]]
             for name, (values, floor) in series.items()
         },
         kind="nominal",
+        season=season,
+        seasonal=seasonal,
     )
 
 
@@ -179,7 +207,7 @@ def _spread_doubts(learned: Calibration, rows: FloatArray, level: float) -> list
     found = []
     n = len(rows)
     lengths = np.einsum("ij,ij->i", rows, rows)
-    swell = 1.0 + 1.0 / learned.rows
+    swell = 1.0 + 1.0 / learned.support
     limit = scaled_chi2_isf(
         learned.trace * swell, 2.0 * learned.trace2 * swell * swell + learned.excess4, 0.01
     )
@@ -192,7 +220,7 @@ def _spread_doubts(learned: Calibration, rows: FloatArray, level: float) -> list
             continue
         averages, _ = moving(rows, weight)
         s = weight / (2.0 - weight)
-        swell = 1.0 + 1.0 / (learned.rows * s)
+        swell = 1.0 + 1.0 / (learned.support * s)
         keep = (1.0 - weight) ** 2
         error = math.sqrt(2.0 * learned.trace2 / learned.trace**2 / (n - skip) * (1.0 + keep) / (1.0 - keep))
         ratio = float(averages[skip:].mean()) / (learned.trace * s * swell)

@@ -24,7 +24,7 @@ def chart_moments(learned: Calibration, weight: float) -> tuple[float, float]:
     """
     s = weight / (2.0 - weight)
     fourth = 1.0 if weight == 1.0 else weight**4 / (1.0 - (1.0 - weight) ** 4) / s**2
-    swell = learned.inflation[WEIGHTS.index(weight)] + 1.0 / (learned.rows * s)
+    swell = learned.inflation[WEIGHTS.index(weight)] + 1.0 / (learned.support * s)
     return learned.trace * swell, 2.0 * learned.trace2 * swell * swell + learned.excess4 * fourth
 
 

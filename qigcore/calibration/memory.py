@@ -19,23 +19,40 @@ SURE = 3.0
 """Standard errors by which autocorrelation must exceed 0 before it is reckoned with."""
 
 
+ALLOWED = 2.5
+"""Standard errors of the coefficients that limits allow for."""
+
+
 def coefficients(deviations: FloatArray) -> FloatArray:
     """AR(1) coefficient of each column about its mean, shape [k]; all 0 where there is no sign of any.
 
-    deviations: shape [n, k], in order of time, finite. Kendall's (1954) bias (1 + 3ρ)/n is taken off. A single
-    column's estimate is off by 1/√n, so that columns are drawn towards their common mean as far as their
-    scatter is what such errors make (James and Stein; Efron and Morris 1975).
+    deviations: shape [n, k], in order of time, finite. By least squares, Kendall's (1954) bias (1 + 3ρ)/n taken
+    off. A single column's estimate is off by 1/√n, so that columns are drawn towards their common mean as far as
+    their scatter is what such errors make (James and Stein; Efron and Morris 1975).
     """
+    return _estimated(deviations)[0]
+
+
+def coefficient_error(deviations: FloatArray) -> float:
+    """Standard error of the mean of the coefficients that `coefficients` gives; 0 for none.
+
+    What single columns are off by besides is as often too much as too little, and hardly shows in their sum.
+    """
+    return _estimated(deviations)[1]
+
+
+def _estimated(deviations: FloatArray) -> tuple[FloatArray, float]:
     n, k = deviations.shape
     centred = deviations - deviations.mean(axis=0)
     power = np.einsum("ij,ij->j", centred, centred)
-    lag = np.einsum("ij,ij->j", centred[1:], centred[:-1])
     live = power > 0.0
     if n < 10 or not live.any():
-        return np.zeros(k)
+        return np.zeros(k), 0.0
+    before, after = deviations[:-1] - deviations[:-1].mean(axis=0), deviations[1:]
     found = np.zeros(k)
-    found[live] = (lag[live] / power[live] + 1.0 / n) / (1.0 - 3.0 / n)
-    found = np.clip(found, -STEADIEST, STEADIEST)
+    lag = np.einsum("ij,ij->j", after - after.mean(axis=0), before)[live]
+    least = np.maximum(np.einsum("ij,ij->j", before, before)[live], 1e-300)
+    found[live] = np.clip((lag / least + 1.0 / n) / (1.0 - 3.0 / n), -STEADIEST, STEADIEST)
     values = found[live]
     mean = float(values.mean())
     # Columns that go together tell less than as many single ones.
@@ -47,12 +64,21 @@ def coefficients(deviations: FloatArray) -> FloatArray:
     some = abs(mean) > SURE * math.sqrt(variance / together)
     differing = scatter > variance * (1.0 + SURE * math.sqrt(2.0 / together))
     if not some and not differing:
-        return np.zeros(k)
+        return np.zeros(k), 0.0
     keep = max(0.0, 1.0 - variance / scatter) if scatter > 0.0 else 0.0
     if len(values) < 4:
         keep = 1.0
     found[live] = np.clip(mean + keep * (values - mean), -STEADIEST, STEADIEST)
-    return found
+    return found, math.sqrt(variance / together)
+
+
+def swelling(weight: float, memory: float, error: float) -> float:
+    """Variance of a moving average of AR(1) residuals over that of independent ones, the coefficient off by `error`.
+
+    Residuals of x_t = ρx_{t−1} + ε with ρ̂ = ρ − δ are correlated at lag k by δρ^{k−1}, to first order in δ.
+    """
+    keep = 1.0 - weight
+    return 1.0 + 2.0 * error * keep / (1.0 - keep * max(memory, 0.0))
 
 
 def residuals(deviations: FloatArray, memory: FloatArray) -> FloatArray:

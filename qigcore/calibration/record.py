@@ -114,6 +114,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     season: Season | None = None  # what the hour adds to each component, and then to each of `seasonal`
     seasonal: tuple[str, ...] = ()  # figures on their tested scale, by metric
 
+    @property
+    def support(self) -> float:
+        """Rows that an expected value rests on: with a season, those of one of its hours."""
+        return self.rows / (1 if self.season is None else self.season.bins)
+
     def __post_init__(self) -> None:
         dim = len(self.center)
         lengths = {

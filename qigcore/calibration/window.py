@@ -74,9 +74,7 @@ class Window(msgspec.Struct, frozen=True, eq=False):
                 for each in window
             ]
         )
-        columns = {
-            name: listed(column, column) for name, column in METRICS.items() if name != "basin_drift"
-        }
+        columns = {name: listed(column, column) for name, column in METRICS.items() if name != "basin_drift"}
         columns["regime"] = np.array(
             [np.nan if "phi" in each.repaired else REGIMES.index(each.regime) for each in window]
         )
