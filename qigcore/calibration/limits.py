@@ -15,17 +15,26 @@ from qigcore.calibration.tails import scaled_chi2_isf
 BETS_SHARE = 0.2
 
 
-def chart_moments(learned: Calibration, weight: float) -> tuple[float, float]:
-    """Mean and variance of ‖average‖²·(2 − w)/w in health.
+SURE = 2.0
+"""Standard errors of the learned mean length that limits allow for."""
 
-    For an average of rows with covariance C about a mean that was learned from n rows: the mean is
-    tr C·(1 + 1/(n·s)), s = w/(2 − w); the variance 2·tr C²·(1 + 1/(n·s))², and what single rows have of it
-    beyond normal ones, by the weights' fourth powers.
+
+def chart_moments(learned: Calibration, weight: float) -> tuple[float, float, float]:
+    """Mean, variance and skewness of ‖average‖²·(2 − w)/w in health.
+
+    For an average of rows with covariance C about a mean that rests on n rows: the mean is tr C·(1 + 1/(n·s)),
+    s = w/(2 − w); the variance 2·tr C²·(1 + 1/(n·s))², and what single rows have of it beyond normal ones, by the
+    weights' fourth powers; the third central moment 8·tr C³·(1 + 1/(n·s))³. tr C³ is not learned: it is that of
+    lognormal eigenvalues with the learned tr C and tr C².
     """
     s = weight / (2.0 - weight)
     fourth = 1.0 if weight == 1.0 else weight**4 / (1.0 - (1.0 - weight) ** 4) / s**2
     swell = learned.inflation[WEIGHTS.index(weight)] + 1.0 / (learned.support * s)
-    return learned.trace * swell, 2.0 * learned.trace2 * swell * swell + learned.excess4 * fourth
+    swell *= 1.0 + SURE * math.sqrt(2.0 * learned.trace2 / learned.rows) / learned.trace
+    variance = 2.0 * learned.trace2 * swell * swell + learned.excess4 * fourth
+    dim = len(learned.center)
+    third = learned.trace**3 / dim**2 * (learned.trace2 * dim / learned.trace**2) ** 3
+    return learned.trace * swell, variance, 8.0 * third * swell**3 / variance**1.5
 
 
 def chart_limits(learned: Calibration, rate: float) -> tuple[float, ...]:
@@ -34,7 +43,10 @@ def chart_limits(learned: Calibration, rate: float) -> tuple[float, ...]:
     rate: of all charts together, 0 to 1. That of single rows is no lower than their measured tail continued.
     """
     each = min(rate / len(WEIGHTS), 0.5)
-    limits = [scaled_chi2_isf(*chart_moments(learned, weight), each) for weight in WEIGHTS]
+    limits = []
+    for weight in WEIGHTS:
+        mean, variance, skewness = chart_moments(learned, weight)
+        limits.append(scaled_chi2_isf(mean, variance, each, skewness))
     if learned.tail is not None:
         limits[0] = max(limits[0], _continued(learned.tail, each))
     return tuple(limits)

@@ -62,13 +62,15 @@ def log_gamma_tail(shape: float, x: float) -> float:
     return front + math.log(h)
 
 
-def scaled_chi2_isf(mean: float, variance: float, tail: float) -> float:
+def scaled_chi2_isf(mean: float, variance: float, tail: float, skewness: float = 0.0) -> float:
     """What a scaled χ² variable of this mean and variance exceeds with probability `tail`, 0 < tail < 1.
 
     A sum of weighted squares of normal variables has nearly this law (Satterthwaite 1946; Box 1954, theorem
-    3.1): scale variance/(2·mean), degrees of freedom 2·mean²/variance.
+    3.1): scale variance/(2·mean), degrees of freedom 2·mean²/variance. Its skewness is then 2·sd/mean; where the
+    sum's is larger the law is shifted as well, to have that one (Pearson's type III; Imhof 1961, §4).
     """
-    scale, shape = variance / mean, mean * mean / variance
+    sd = math.sqrt(variance)
+    shape = 4.0 / max(skewness, 2.0 * sd / mean) ** 2
     wanted = math.log(tail)
     # Wilson and Hilferty's cube root is near; from there Newton's steps on log tail, which is concave in x.
     third = 1.0 / (9.0 * shape)
@@ -80,4 +82,4 @@ def scaled_chi2_isf(mean: float, variance: float, tail: float) -> float:
         x = max(x + step, 0.25 * x)
         if abs(step) < 1e-10 * x:
             break
-    return x * scale
+    return mean + sd * (x - shape) / math.sqrt(shape)

@@ -84,16 +84,22 @@ def spread(rows: FloatArray, missing: float = 0.0) -> Spread:
     """Moments of the squared lengths of whitened rows [n, k] and of their moving averages.
 
     trace2 is the unbiased estimate of tr C² (Srivastava 2005, §2), no less than trace²/k, which it never is
-    for k components. A light tail is not reckoned with: limits come from the larger of the normal and the
-    measured spread. missing: what the trace is short of by the least noise that a state is taken to have;
-    it is added as independent noise of all components.
+    for k components; fold by fold and then averaged. Over all rows at once it would come out too small: what one
+    fold has by chance, the whiteners of the others have learned to take off. A light tail is not reckoned
+    with: limits come from the larger of the normal and the measured spread. missing: what the trace is short
+    of by the least noise that a state is taken to have; it is added as independent noise of all components.
     """
     n, k = rows.shape
-    covariance = rows.T @ rows / n
-    trace = float(np.trace(covariance)) * n / (n - 1)
-    trace2 = (
-        (float(np.sum(covariance**2)) - float(np.trace(covariance)) ** 2 / n) * n * n / ((n - 1) * (n + 2))
-    )
+    traces, squares = [], []
+    for fold in np.array_split(rows, FOLDS):
+        m = len(fold)
+        centred = fold - fold.mean(axis=0)
+        gram = centred @ centred.T if m < k else centred.T @ centred  # of one spectrum either way
+        total = float(np.trace(gram)) / (m - 1)
+        power = float(np.sum(gram * gram)) / (m - 1) ** 2
+        traces.append(total)
+        squares.append((power - total * total / (m - 1)) * (m - 1) ** 2 / ((m - 2) * (m + 1)))
+    trace, trace2 = float(np.mean(traces)), float(np.mean(squares))
     trace2 += missing * (2.0 * trace + missing) / k
     trace += missing
     trace2 = max(trace2, trace * trace / k)
