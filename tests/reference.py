@@ -287,3 +287,11 @@ def state(direction: list[int], geometry: str) -> list[float]:
     if geometry == "simplex":
         return [q * q / total for q in direction]
     return [q / math.sqrt(total) for q in direction]
+
+
+# --- counts of rare events --------------------------------------------------------------------------
+
+
+def poisson_cdf(count: int, mean: float) -> float:
+    """P(N ≤ count) of a Poisson variable, term by term."""
+    return math.fsum(math.exp(-mean) * mean**k / math.factorial(k) for k in range(count + 1))

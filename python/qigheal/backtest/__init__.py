@@ -3,7 +3,7 @@
     records     what a replay is asked and what it says
     marks       the events that a person marks, from text and files
     poisson     how many false alarms a rate may show, exactly
-    replay      the pass over the rows, in bounded memory
+    replaying   the pass over the rows, in bounded memory
     thinning    a long series for a picture, by its extremes
     picture     the picture
 
@@ -23,7 +23,7 @@ from qigheal.backtest.records import (
     Outcome,
     Raised,
 )
-from qigheal.backtest.replay import backtest, replay
+from qigheal.backtest.replaying import backtest, replay
 
 __all__ = [
     "Backtest",

@@ -50,7 +50,7 @@ def read_marks(path: Path) -> tuple[Mark, ...]:
             f"{path}: expected text in UTF-8, got another byte at position {error.start}"
         ) from error
     rows = _of_json(text, path) if text.lstrip()[:1] in ("[", "{") else _of_csv(text, path)
-    marks = []
+    marks: list[Mark] = []
     for where, row in rows:
         if len(marks) == MOST:
             raise MarksError(f"{path}: expected at most {MOST} events, got more")

@@ -43,7 +43,9 @@ def _mean_with(shape: int, tail: float) -> float:
             high = middle
 
 
-def judged(count: int, critical: int, snapshots: int, seconds: float, run_length: float | None) -> FalseAlarms:
+def judged(
+    count: int, critical: int, snapshots: int, seconds: float, run_length: float | None
+) -> FalseAlarms:
     """`count` false alarms in what was watched, against one in `run_length` snapshots where that is stated."""
     low, high = interval(count)
     days = seconds / DAY
@@ -80,18 +82,22 @@ def judged(count: int, critical: int, snapshots: int, seconds: float, run_length
 
 def sentence(found: FalseAlarms, stated: str) -> str:
     """What the count says of the stated rate, for a person. `stated`: as "one in 30d"."""
-    where = f"{found.snapshots:,} snapshots, {worded(found.seconds)}" if found.seconds else f"{found.snapshots:,} snapshots"
+    where = (
+        f"{found.snapshots:,} snapshots, {worded(found.seconds)}"
+        if found.seconds
+        else f"{found.snapshots:,} snapshots"
+    )
     said = f"{stated} stated, {found.count} seen in {where} outside of events"
-    if found.verdict is None or found.expected is None:
+    if found.verdict is None:
         return said
-    assert found.ratio_low is not None and found.ratio_high is not None
-    said += f" where {found.expected:.2g} would be expected: "
-    between = f"{found.ratio_low:.2g} to {found.ratio_high:.2g} times the stated rate"
+    low, high = found.ratio_low or 0.0, found.ratio_high or 0.0
+    between = f"{low:.2g} to {high:.2g} times the stated rate"
     if found.count == 0:
-        between = f"up to {found.ratio_high:.2g} times the stated rate"
-    return said + {
+        between = f"up to {high:.2g} times the stated rate"
+    judgement = {
         "too short": f"this past is too short to tell; {between} would fit it",
         "agrees": f"in keeping with it ({between})",
         "more": f"more than stated ({between})",
         "fewer": f"fewer than stated ({between})",
     }[found.verdict]
+    return f"{said} where {found.expected:.2g} would be expected: {judgement}"

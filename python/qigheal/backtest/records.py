@@ -111,7 +111,7 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
     state: "detected", an alarm was raised for it; "already", none was, for one was in force when it began;
         "missed"; "unseen", no snapshot lies in its time.
     delay_snapshots: from its first snapshot to that of the alarm, both counted. delay_s: from its start.
-    critical_s: from its start until that alarm (or a later one of the event) was critical.
+    critical_s: from its start until an alarm became critical, also one that was in force before.
     """
 
     mark: int

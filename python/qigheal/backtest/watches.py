@@ -134,6 +134,11 @@ class Slice(NamedTuple):
     base: int
     firsts: list[int | None]
 
+    def since(self, mark: int) -> int:
+        """The first row of an event that is near, counted from the first row of all."""
+        first = self.firsts[mark]
+        return self.base if first is None else first
+
 
 class Tally:
     """Counts of one setting. marks: starts of the events."""
@@ -158,8 +163,7 @@ class Tally:
         self._alarm_rows += int((levels > 0).sum())
         self._alarm_us += int(part.steps[before > 0].sum())
         for index, _ in part.near:
-            first = part.firsts[index]
-            assert first is not None
+            first = part.since(index)
             if first >= part.base and before[first - part.base]:
                 self._found[index]["already"] = True
         for turn in turns:
@@ -174,9 +178,7 @@ class Tally:
             self._alarms += 1
             self._false += not marks
             for index in marks:
-                first = part.firsts[index]
-                assert first is not None
-                self._found[index].setdefault("row", part.base + turn.row - first + 1)
+                self._found[index].setdefault("row", part.base + turn.row - part.since(index) + 1)
                 self._found[index].setdefault("at", at)
             self._open = Raised(
                 row=part.base + turn.row,
@@ -186,16 +188,18 @@ class Tally:
                 alarm=turn.alarm,
                 findings=turn.findings,
             )
-        assert self._open is not None
-        if turn.kind == "critical" and self._open.critical_at is None:
+        now = self._open
+        if turn.kind == "critical":
+            for index, rows in part.near:
+                if rows[turn.row]:
+                    self._found[index].setdefault("critical", at)
+        if turn.kind == "critical" and now is not None and now.critical_at is None:
             self._critical += 1
-            self._false_critical += not self._open.marks
-            for index in self._open.marks:
+            self._false_critical += not now.marks
+            for index in now.marks:
                 self._found[index].setdefault("critical", at)
-            found = tuple(dict.fromkeys(self._open.findings + turn.findings))
-            self._open = msgspec.structs.replace(
-                self._open, severity="critical", critical_at=at, findings=found
-            )
+            found = tuple(dict.fromkeys(now.findings + turn.findings))
+            self._open = msgspec.structs.replace(now, severity="critical", critical_at=at, findings=found)
         if turn.kind == "ended":
             self._close(at)
 
@@ -235,13 +239,15 @@ class Tally:
         found = self._found[index]
         if first is None:
             return Detection(mark=index, state="unseen")
-        if "at" not in found:
-            return Detection(mark=index, state="already" if "already" in found else "missed")
         start = self._starts[index]
+        critical = found["critical"] - start if "critical" in found else None
+        if "at" not in found:
+            state: Literal["already", "missed"] = "already" if "already" in found else "missed"
+            return Detection(mark=index, state=state, critical_s=critical)
         return Detection(
             mark=index,
             state="detected",
             delay_snapshots=found["row"],
             delay_s=found["at"] - start,
-            critical_s=found["critical"] - start if "critical" in found else None,
+            critical_s=critical,
         )

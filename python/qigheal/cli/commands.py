@@ -15,7 +15,7 @@ import typer
 from qigcore.baseline import Baseline
 from qigcore.history import History
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show
-#from qigheal.cli.backtest_command import backtest
+from qigheal.cli.backtest_command import backtest
 from qigheal.errors import LedgerError
 from qigheal.health import assess, remeasure, rules_for, trend_of
 from qigheal.moments import moment
@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 phase_app = typer.Typer(help="The four phases: what the healer may do by itself.", no_args_is_help=True)
 app.add_typer(phase_app, name="phase")
-#app.command()(backtest)
+app.command()(backtest)
 
 Format = Literal["parquet", "arrow", "feather", "csv", "json"]
 Store = Annotated[

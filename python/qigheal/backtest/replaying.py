@@ -53,8 +53,8 @@ def backtest(
     interval_s: float | None = None,
     settings: MonitorSettings | None = None,
     thinned: Thinned | None = None,
-) -> Backtest:
-    """Replay what a store holds from `start` to before `end`. Nothing is written.
+) -> tuple[Backtest, Baseline | None]:
+    """Replay what a store holds from `start` to before `end`; returns that, and the baseline. Nothing is written.
 
     learn: a window (from, to before) of the store to learn the baseline from, instead of `baseline`; what is
         replayed then begins after it. settings: those of the service, by default as it left them in the store.
@@ -92,9 +92,10 @@ def backtest(
     notes = made.notes
     if writers > 1:
         notes += (f"rows of {writers} processes are replayed as one stream in time",)
-    return msgspec.structs.replace(
+    whole = msgspec.structs.replace(
         made, writers=writers, learned=learned, damage=history.damage, notes=notes
     )
+    return whole, baseline
 
 
 def replay(
@@ -133,10 +134,10 @@ def replay(
         interval_s = calibration.interval_s
     clock = _Clock(marks, within_s, interval_s)
     older = 0
-    for batch in _chunks(batches):
-        part = clock.take(batch.columns["timestamp"])
+    for recorded in _chunks(batches):
+        part = clock.take(recorded.columns["timestamp"])
+        batch = recorded if baseline is None else remeasure(recorded, baseline)
         if baseline is not None:
-            batch = remeasure(batch, baseline)
             older += int((part.times < baseline.created).sum())
         heads = batch.heads()
         for tally in tallies:
