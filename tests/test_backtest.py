@@ -293,6 +293,7 @@ def test_a_rate_is_judged_by_what_the_past_can_tell(
     found = judged(count, 0, snapshots, snapshots * MINUTE, 43_200.0)
     assert found.verdict == verdict
     assert said in sentence(found, "one in 30d")
+    assert "no events are marked" in sentence(found, "one in 30d", marked=False)
 
 
 def test_the_interval_covers() -> None:

@@ -21,7 +21,7 @@ LINES = ("#6a3d9a", "#00796b", "#8d6e00", "#c2185b")
 """Settings by change that are drawn, each in its colour; those beyond have their lane only."""
 
 TRUE, FALSE = "#2e7d32", "#b3261e"
-MOST_LINES = 60
+MOST_LINES = 40
 MOST_LANES = 12
 MOST_LABELS = 8
 LABEL = 18
@@ -123,7 +123,7 @@ def _band(axis: Any, thinned: Thinned, name: str, band: Any, zone: tzinfo) -> No
         axis.axhspan(low, band.high, color=BAND, alpha=0.3, lw=0, label="healthy band")
     _curve(axis, thinned, name, zone, CURVE, None)
     if name == "phi" and band is not None:
-        axis.legend(loc="lower left", frameon=False, fontsize=8)
+        axis.legend(loc="lower left", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8)
 
 
 def _evidence(axis: Any, thinned: Thinned, changes: Sequence[Outcome], zone: tzinfo) -> None:
@@ -134,7 +134,7 @@ def _evidence(axis: Any, thinned: Thinned, changes: Sequence[Outcome], zone: tzi
     axis.set_ylim(max(low, 1e-2), min(max(high, 4.0), 1e4))
     axis.axhline(1.0, color=INK, lw=0.8)
     axis.set_ylabel("evidence / limit", color=INK)
-    axis.legend(loc="upper left", frameon=False, fontsize=8, ncols=2)
+    axis.legend(loc="upper left", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8, ncols=2)
 
 
 def _lanes(axis: Any, lanes: Sequence[Outcome], found: Backtest, zone: tzinfo) -> None:

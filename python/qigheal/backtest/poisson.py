@@ -80,14 +80,15 @@ def judged(
     )
 
 
-def sentence(found: FalseAlarms, stated: str) -> str:
-    """What the count says of the stated rate, for a person. `stated`: as "one in 30d"."""
+def sentence(found: FalseAlarms, stated: str, *, marked: bool = True) -> str:
+    """What the count says of the stated rate, for a person. `stated`: as "one in 30d". marked: events were."""
     where = (
         f"{found.snapshots:,} snapshots, {worded(found.seconds)}"
         if found.seconds
         else f"{found.snapshots:,} snapshots"
     )
-    said = f"{stated} stated, {found.count} seen in {where} outside of events"
+    said = f"{stated} stated, {found.count} seen in {where}"
+    said += " outside of events" if marked else " (no events are marked: real ones count as false)"
     if found.verdict is None:
         return said
     low, high = found.ratio_low or 0.0, found.ratio_high or 0.0

@@ -27,7 +27,7 @@ def backtest(found: Backtest, picture: Path | None, *, json: bool) -> None:
     _settings(found)
     for outcome in found.outcomes:
         if isinstance(outcome.variant, ByChange):
-            line(f"{sentence(outcome.false, outcome.name)}")
+            line(sentence(outcome.false, outcome.name, marked=bool(found.marks)))
     if found.marks:
         _events(found)
     for outcome in found.outcomes:
