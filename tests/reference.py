@@ -420,3 +420,11 @@ def unexplained(correlation: np.ndarray) -> float:
         for i in range(1, len(correlation))
     ]
     return math.exp(math.fsum(math.log(each) for each in left) / len(left))
+
+
+# --- counts of rare events --------------------------------------------------------------------------
+
+
+def poisson_cdf(count: int, mean: float) -> float:
+    """P(N ≤ count) of a Poisson variable, term by term."""
+    return math.fsum(math.exp(-mean) * mean**k / math.factorial(k) for k in range(count + 1))

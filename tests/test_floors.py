@@ -23,6 +23,7 @@ FLOORS = {
     "qigheal.records": 3,
     "qigheal.settings": 3,
     "qigheal.monitor": 5,
+    "qigheal.backtest": 5,
     "qigheal.healing": 6,
     "qigheal.healing.bench": 5,
     "qigheal.healing.passage": 7,

@@ -108,4 +108,6 @@ def _message(alarm: Alarm) -> str:
         parts.append("components " + ", ".join(str(each.index) for each in alarm.components))
     what = "; ".join(parts) if parts else "the state as a whole"
     sure = {"bounded": "confirmed", "nominal": "confirmed, nominal rate"}[alarm.kind]
-    return f"changed from the baseline ({sure if alarm.severity == 'critical' else 'not yet confirmed'}): {what}"
+    return (
+        f"changed from the baseline ({sure if alarm.severity == 'critical' else 'not yet confirmed'}): {what}"
+    )

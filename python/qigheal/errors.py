@@ -10,6 +10,7 @@
     ├── ProbeError         a probe process did not keep the protocol
     ├── LedgerError        the ledger cannot be written, or its chain is broken
     ├── PhaseError         the phase does not allow this, or a gate is not met
+    ├── MarksError         marked events that cannot be read
     └── EngineError        the chain cannot run: no store, no baseline, another healer at work
 
 Each message says what was expected, what came, where, and what to do about it.
@@ -62,3 +63,7 @@ class PhaseError(QighealError):
 
 class EngineError(QighealError):
     """The healing chain cannot run as asked."""
+
+
+class MarksError(QighealError, ValueError):
+    """Events that a person marked, and that make no sense; one line: what, where, remedy."""

@@ -5,12 +5,8 @@ What is measured, decided or written is decided below; nothing here knows a form
 
 from __future__ import annotations
 
-import math
-import re
 import shlex
 import time
-from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -21,8 +17,10 @@ from qigcore.history import History
 from qigcore.rules import MIN_SNAPSHOTS
 from qigheal.changes import found_in, with_change
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show
+from qigheal.cli.backtest_command import backtest
 from qigheal.errors import LedgerError
 from qigheal.health import assess, remeasure, rules_for, trend_of
+from qigheal.moments import moment
 from qigheal.records import HealthReport
 from qigheal.settings import HealSettings, MonitorSettings, SandboxChoice, default_store, operator
 
@@ -35,6 +33,7 @@ app = typer.Typer(
 )
 phase_app = typer.Typer(help="The four phases: what the healer may do by itself.", no_args_is_help=True)
 app.add_typer(phase_app, name="phase")
+app.command()(backtest)
 
 Format = Literal["parquet", "arrow", "feather", "csv", "json"]
 Store = Annotated[
@@ -49,19 +48,11 @@ RING = 1000
 
 
 def _moment(text: str) -> float:
-    """Unix seconds from what a person types: those, or ISO 8601, which is local time without an offset.
-
-    Eight digits are a date, as 20260131: as seconds they would be of the years 1970 to 1973.
-    """
-    with suppress(ValueError, OverflowError, OSError):
-        if not re.fullmatch("[0-9]{8}", text):
-            with suppress(ValueError):
-                if math.isfinite(seconds := float(text)):
-                    return seconds
-        return datetime.fromisoformat(text).timestamp()
-    raise typer.BadParameter(
-        f"expected a time as 2026-01-31T12:00, with or without offset, or Unix seconds, got {text}"
-    )
+    """A time as a person types it, as `moment` reads it."""
+    try:
+        return moment(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _version(asked: bool) -> None:

@@ -325,7 +325,9 @@ class GeometricHealthMonitor:
         if self._watcher.told:
             notes.append(self._watcher.told)
         if self._watcher.missed:
-            notes.append(f"{self._watcher.missed} snapshots left the ring before they were looked at for changes")
+            notes.append(
+                f"{self._watcher.missed} snapshots left the ring before they were looked at for changes"
+            )
         flusher = self._flusher
         if flusher is not None and flusher.failure:
             notes.append(f"history: {flusher.failures} writes failed, the last: {flusher.failure}")
