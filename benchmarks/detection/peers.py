@@ -51,9 +51,8 @@ class Ours:
 
     @classmethod
     def learn(cls, rows: Rows) -> Ours:
-        from qigcore.detectors import ChangeDetector
-
         from qigcore.baseline import Baseline
+        from qigcore.detectors import ChangeDetector
 
         return cls(ChangeDetector(Baseline.learn(rows.given()), average_run_length=RUN_LENGTH))
 
