@@ -17,7 +17,6 @@ loops are in `ext/_detectors.pyx`. No file, no clock, no severity of a host is d
 from __future__ import annotations
 
 import math
-import reprlib
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -26,7 +25,7 @@ import numpy as np
 from qigcore._detectors import EVENTS, Core, banded, padded
 from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate
 from qigcore.calibration.record import CLIP, WEIGHTS, Calibration
-from qigcore.durations import seconds
+from qigcore.durations import seconds, shown
 from qigcore.errors import BaselineError, InvalidBasin, InvalidLimit
 from qigcore.rows import BIT, HEAD, METRICS, Array, Batch, FloatArray
 
@@ -307,7 +306,7 @@ def run_length_of(
     stated = [average_run_length is not None, false_alarm_every is not None, horizon is not None]
     if sum(stated) > 1 or (alpha is None) != (horizon is None):
         said = ", ".join(
-            f"{name}={reprlib.repr(value)}"
+            f"{name}={shown(value)}"
             for name, value in (
                 ("average_run_length", average_run_length),
                 ("false_alarm_every", false_alarm_every),
@@ -339,11 +338,11 @@ def run_length_of(
             raise InvalidLimit(f"alpha: expected a probability between 0 and 1, got {alpha!r}")
         whole = isinstance(horizon, int) and not isinstance(horizon, bool)
         if whole and not 1 <= int(horizon) <= 10**15:
-            raise InvalidLimit(f"horizon: expected 1 to 1e15 snapshots, got {reprlib.repr(horizon)}")
+            raise InvalidLimit(f"horizon: expected 1 to 1e15 snapshots, got {shown(horizon)}")
         value = (int(horizon) if whole else snapshots(horizon, "horizon")) / alpha
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 10.0 <= value <= 1e15:
         raise InvalidLimit(
-            f"average_run_length: expected 10 to 1e15 snapshots between false alarms, got {reprlib.repr(value)}"
+            f"average_run_length: expected 10 to 1e15 snapshots between false alarms, got {shown(value)}"
         )
     return float(value)
 
