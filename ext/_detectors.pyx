@@ -127,7 +127,7 @@ cdef class Core:
     """The state of one detector; `qigcore.detectors.ChangeDetector` makes it and answers its events.
 
     Tables come as one mapping, arrays padded by `padded`: basin [dim], center, memory (or None), spread,
-    bands (or None), scaling, inverse, bounds [2, m], weight (m), charts [4] and their limits, directions [3],
+    bands (or None), scaling, inverse, bounds [2, m], weight (m), charts [4] and their limits, longest, directions [4],
     direction_weight, figures (a list of tuples), sure (the limit of the wealth), season (offsets
     [bins, m + figures], or None) with its period, memory_rows, and what `recover` needs.
     """
@@ -177,7 +177,7 @@ cdef class Core:
     cdef double _bet[FIGURES][2][STAKES]
     cdef double _parts[3]  # wealth of the components, the figures, the directions
     cdef Figure _figure[FIGURES]
-    cdef double _sure, _period
+    cdef double _sure, _period, _longest
     cdef Py_ssize_t _bins
     cdef bint _follows, _vector, _busy
     # The way back
@@ -240,6 +240,7 @@ cdef class Core:
             self._directions[i] = tables["directions"][i]
         for i in range(STAKES):
             self._stakes[i] = tables["stakes"][i]
+        self._longest = tables["longest"]
         self._direction_weight = tables["direction_weight"]
         self._sure = tables["sure"]
         self._season = NULL
@@ -363,8 +364,8 @@ cdef class Core:
                     for i in range(m):
                         self._x[i] = self._residual[i] * self._scaling[i]
                 length = dot(self._x, self._x, m)
-                # One row alone moves no average further than to where it would have alarmed by itself.
-                step = 1.0 if length <= self._limits[0] else sqrt(self._limits[0] / length)
+                # One row alone moves no average further than the longest of normal ones would.
+                step = 1.0 if length <= self._longest else sqrt(self._longest / length)
                 self._squares[0] = length
                 self.statistic = length / self._limits[0]
                 self._parts[2] = 0.0

@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from qigcore._detectors import EVENTS, Core, banded, padded
-from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate
+from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate, longest_step
 from qigcore.calibration.record import CLIP, WEIGHTS, Calibration
 from qigcore.durations import seconds, shown
 from qigcore.errors import BaselineError, InvalidBasin, InvalidLimit
@@ -392,6 +392,7 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
         "weight": wide(part / (2 * len(STAKES) * dim)),
         "charts": WEIGHTS,
         "limits": chart_limits(learned, chart_rate(run_length)),
+        "longest": longest_step(learned, chart_rate(run_length)),
         "directions": (0.0, *learned.directions),
         "direction_weight": part / ((len(WEIGHTS) - 1) * len(STAKES)),
         "stakes": STAKES,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qigcore.baseline import Baseline
-from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate
+from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate, longest_step
 from qigcore.rows import BIT, METRICS
 from tests.reference import ar1_residual, exact_amplitude, sr_step
 
@@ -38,6 +38,7 @@ class Twin:
         self.white = learned.matrix if learned.whitener else np.diag(1.0 / self.scale)
         self.bound = {1.0: np.array(learned.up), -1.0: np.array(learned.down)}
         self.limits = chart_limits(learned, chart_rate(run_length))
+        self.longest = longest_step(learned, chart_rate(run_length))
         self.sure = bets_limit(run_length)
         self.groups = 3 if learned.signals else 2
         self.quiet = learned.trace + len(learned.signals)
@@ -93,7 +94,7 @@ class Twin:
         self.before = deviation
         self.x = x = self.white @ left
         length = float(x @ x)
-        step = min(1.0, math.sqrt(self.limits[0] / length)) if length else 1.0
+        step = min(1.0, math.sqrt(self.longest / length)) if length else 1.0
         self.charts[0] = length / self.limits[0]
         for k, weight in enumerate(WEIGHTS[1:], start=1):
             size = float(np.linalg.norm(self.means[k]))
