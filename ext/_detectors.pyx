@@ -611,13 +611,7 @@ cdef class Core:
         cdef Head head
         cdef cnp.ndarray basin
         cdef int event
-        if (
-            cnp.PyArray_CheckExact(row)
-            and cnp.PyArray_TYPE(<cnp.ndarray>row) == cnp.NPY_DOUBLE
-            and cnp.PyArray_NDIM(<cnp.ndarray>row) == 1
-            and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>row)
-            and cnp.PyArray_DIM(<cnp.ndarray>row, 0) == self.dim
-        ):
+        if _plain(row, self.dim):
             self._alone()
             event = self._step(<const double*>cnp.PyArray_DATA(<cnp.ndarray>row), NULL)
         elif hasattr(row, "basin_coords"):
@@ -650,7 +644,20 @@ cdef class Core:
         return event
 
 
+cdef inline bint _plain(object row, Py_ssize_t dim):
+    """Whether the components can be read where they stand."""
+    return (
+        cnp.PyArray_CheckExact(row)
+        and cnp.PyArray_TYPE(<cnp.ndarray>row) == cnp.NPY_DOUBLE
+        and cnp.PyArray_NDIM(<cnp.ndarray>row) == 1
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>row)
+        and cnp.PyArray_DIM(<cnp.ndarray>row, 0) == dim
+    )
+
+
 cdef cnp.ndarray _state(values, Py_ssize_t dim):
+    if _plain(values, dim):
+        return values
     try:
         array = np.require(values, np.float64, "CA")
     except (TypeError, ValueError) as error:
