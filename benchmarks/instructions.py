@@ -35,6 +35,7 @@ SCRIPT = """
 import gc, json, os, sys
 import numpy as np
 from prometheus_client import CollectorRegistry, Gauge, Histogram
+from benchmarks import workloads
 from qigcore.geometry import distance
 from qigheal import GeometricHealthMonitor
 
@@ -52,6 +53,7 @@ def works():
         "record, the basin a list": lambda: record(0.75, 64.0, numbers, 0.0, 5.0, 100.0),
         "capture": lambda: capture(state),
         "distance": lambda: distance(basin, other),
+        "detector": workloads.detector_update_basin(),
         "Gauge.set": lambda: gauge(0.75),
         "Histogram.observe": lambda: observe(0.75),
     }

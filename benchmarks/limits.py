@@ -41,6 +41,21 @@ def judged(found: dict[str, Any]) -> Iterator[Judged]:
             " µs",
             1e3,
         ),
+        (
+            "one more row to a change detector, 1,000 at once",
+            1,
+            "qigheal ChangeDetector.feed",
+            " µs",
+            1e3,
+        ),
+        (
+            "one more basin to a change detector",
+            1,
+            "qigheal ChangeDetector.update, a basin",
+            " µs",
+            1e3,
+        ),
+        ("make a change detector", 1, "qigheal ChangeDetector(baseline)", " ms", 1e6),
         ("`get_trend`, window 50", 2, "qigheal get_trend, window 50", " µs", 1e3),
     ):
         yield _at_most(what, limit, rows[candidate]["ns"] / size, unit)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from itertools import cycle
 from typing import Any
 
@@ -196,7 +197,61 @@ def assigning() -> Group:
     return group
 
 
-GROUPS = (recording, one_distance, many_distances, checking, judging, assigning)
+def detecting() -> Group:
+    group = Group(
+        "one more row to a change detector",
+        "ns a call",
+        "river ADWIN.update, one scalar",
+        note="Ours takes 64 components and five figures, the peers one scalar.",
+    )
+    _, phi, _ = workloads.healthy()
+
+    def fed() -> Work:
+        values = cycle(phi)
+        return lambda: next(values)
+
+    def river(name: str) -> Callable[[], Work]:
+        def made() -> Work:
+            from river import drift
+
+            update, values = getattr(drift, name)().update, cycle(phi)
+            return lambda: update(next(values))
+
+        return made
+
+    group.add("qigheal ChangeDetector.update, a snapshot", workloads.detector_update)
+    group.add("qigheal ChangeDetector.update, a basin", workloads.detector_update_basin)
+    for name in ("ADWIN", "PageHinkley", "KSWIN"):
+        group.add(f"river {name}.update, one scalar", river(name))
+    group.add("the next value alone", fed)
+    return group
+
+
+def detecting_rows() -> Group:
+    group = Group("1,000 recorded rows to a change detector", "ns a row", "", per=workloads.ROWS)
+    group.add("qigheal ChangeDetector.feed", workloads.detector_feed)
+    return group
+
+
+def constructing() -> Group:
+    group = Group(
+        "make a change detector", "ns a call", "", note="From a baseline of 64 components and five figures."
+    )
+    group.add("qigheal ChangeDetector(baseline)", workloads.detector_construct)
+    return group
+
+
+GROUPS = (
+    recording,
+    one_distance,
+    many_distances,
+    checking,
+    judging,
+    detecting,
+    detecting_rows,
+    constructing,
+    assigning,
+)
 
 PACKAGES = (
     "numpy",

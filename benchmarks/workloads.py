@@ -14,7 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from qigcore import geometry
+from qigcore.baseline import Baseline
+from qigcore.detectors import ChangeDetector
 from qigcore.estimators import ClassEstimator, EmbeddingEstimator, EventEstimator, StateEstimator
+from qigcore.recorder import Recorder
+from qigcore.rows import HEAD, Batch
 from qigcore.trends import mann_kendall
 from qigheal import GeometricHealthMonitor
 
@@ -164,3 +168,48 @@ def state_update(components: int = DIM) -> Work:
     update = StateEstimator(components).update
     rows = cycle(list(np.random.default_rng(5).normal(size=(100, components))))
     return lambda: update(next(rows))
+
+
+@cache
+def baseline() -> Baseline:
+    """Learned from 2,000 snapshots with all five figures."""
+    rng = np.random.default_rng(2)
+    heads = np.zeros(2000, HEAD)
+    heads["timestamp"] = 60.0 * np.arange(2000)
+    heads["phi"] = rng.normal(0.75, 0.01, 2000)
+    heads["kappa_eff"] = rng.normal(64.0, 1.0, 2000)
+    heads["avg_latency_ms"] = rng.lognormal(1.6, 0.3, 2000)
+    heads["error_rate"] = rng.binomial(1000, 0.004, 2000) / 1000
+    basins = rng.dirichlet(np.full(DIM, 200.0), 2000)
+    return Baseline.learn(Batch.of_rows(heads, basins, ("",)), created=0.0)
+
+
+def detector_update() -> Work:
+    """One more snapshot: 64 components and five figures."""
+    recorder = Recorder(capacity=ROWS)
+    basins, phi, kappa = healthy()
+    for integration, coupling, basin in zip(phi, kappa, basins, strict=True):
+        recorder.record(integration, coupling, basin, 0.004, 5.0, 100.0)
+    update = ChangeDetector(baseline(), 1e12).update
+    snapshots = cycle([recorder.snapshot(i) for i in range(ROWS)])
+    return lambda: update(next(snapshots)) is None
+
+
+def detector_update_basin() -> Work:
+    """One more basin, without figures."""
+    update, basins = ChangeDetector(baseline(), 1e12).update, cycle(list(healthy()[0]))
+    return lambda: update(next(basins)) is None
+
+
+def detector_feed() -> Work:
+    """1,000 recorded rows with their figures."""
+    feed = ChangeDetector(baseline(), 1e12).feed
+    basins, phi, kappa = healthy()
+    heads = np.zeros(ROWS, HEAD)
+    heads["phi"], heads["kappa_eff"], heads["error_rate"], heads["avg_latency_ms"] = phi, kappa, 0.004, 5.0
+    return lambda: feed(basins, heads)
+
+
+def detector_construct() -> Work:
+    learned = baseline()
+    return lambda: ChangeDetector(learned)

@@ -127,7 +127,7 @@ cdef class Core:
     """The state of one detector; `qigcore.detectors.ChangeDetector` makes it and answers its events.
 
     Tables come as one mapping, arrays padded by `padded`: basin [dim], center, memory (or None), spread,
-    bands (or None), scaling, inverse, bounds [2, m], weight (m), charts [4] and their limits, directions [3],
+    bands (or None), scaling, inverse, bounds [2, m], weight (m), charts [4] and their limits, longest, directions [4],
     direction_weight, figures (a list of tuples), sure (the limit of the wealth), season (offsets
     [bins, m + figures], or None) with its period, memory_rows, and what `recover` needs.
     """
@@ -177,7 +177,7 @@ cdef class Core:
     cdef double _bet[FIGURES][2][STAKES]
     cdef double _parts[3]  # wealth of the components, the figures, the directions
     cdef Figure _figure[FIGURES]
-    cdef double _sure, _period, _begin
+    cdef double _sure, _period, _begin, _longest
     cdef Py_ssize_t _bins
     cdef bint _follows, _busy
     # The way back
@@ -239,6 +239,7 @@ cdef class Core:
             self._directions[i] = tables["directions"][i]
         for i in range(STAKES):
             self._stakes[i] = tables["stakes"][i]
+        self._longest = tables["longest"]
         self._direction_weight = tables["direction_weight"]
         self._sure = tables["sure"]
         self._season = NULL
@@ -358,8 +359,8 @@ cdef class Core:
                 for i in range(m):
                     self._x[i] = self._residual[i] * self._scaling[i]
             length = dot(self._x, self._x, m)
-            # One row alone moves no average further than to where it would have alarmed by itself.
-            step = 1.0 if length <= self._limits[0] else sqrt(self._limits[0] / length)
+            # One row alone moves no average further than the longest of normal ones would.
+            step = 1.0 if length <= self._longest else sqrt(self._longest / length)
             self._squares[0] = length
             self.statistic = length / self._limits[0]
             self._parts[2] = 0.0
@@ -605,13 +606,7 @@ cdef class Core:
         cdef Head head
         cdef cnp.ndarray basin
         cdef int event
-        if (
-            cnp.PyArray_CheckExact(row)
-            and cnp.PyArray_TYPE(<cnp.ndarray>row) == cnp.NPY_DOUBLE
-            and cnp.PyArray_NDIM(<cnp.ndarray>row) == 1
-            and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>row)
-            and cnp.PyArray_DIM(<cnp.ndarray>row, 0) == self.dim
-        ):
+        if _plain(row, self.dim):
             self._alone()
             event = self._step(<const double*>cnp.PyArray_DATA(<cnp.ndarray>row), NULL)
         elif hasattr(row, "basin_coords"):
@@ -644,7 +639,20 @@ cdef class Core:
         return event
 
 
+cdef inline bint _plain(object row, Py_ssize_t dim):
+    """Whether the components can be read where they stand."""
+    return (
+        cnp.PyArray_CheckExact(row)
+        and cnp.PyArray_TYPE(<cnp.ndarray>row) == cnp.NPY_DOUBLE
+        and cnp.PyArray_NDIM(<cnp.ndarray>row) == 1
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>row)
+        and cnp.PyArray_DIM(<cnp.ndarray>row, 0) == dim
+    )
+
+
 cdef cnp.ndarray _state(values, Py_ssize_t dim):
+    if _plain(values, dim):
+        return values
     try:
         array = np.require(values, np.float64, "CA")
     except (TypeError, ValueError) as error:

@@ -17,16 +17,15 @@ loops are in `ext/_detectors.pyx`. No file, no clock, no severity of a host is d
 from __future__ import annotations
 
 import math
-import reprlib
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
 
 from qigcore._detectors import EVENTS, MOST_FIGURES, Core, banded, padded
-from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate
+from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate, longest_step
 from qigcore.calibration.record import CLIP, WEIGHTS, Calibration
-from qigcore.durations import seconds
+from qigcore.durations import seconds, shown
 from qigcore.errors import BaselineError, InvalidBasin, InvalidLimit
 from qigcore.rows import BIT, HEAD, METRICS, Array, Batch, FloatArray
 
@@ -323,7 +322,7 @@ def run_length_of(
     stated = [average_run_length is not None, false_alarm_every is not None, horizon is not None]
     if sum(stated) > 1 or (alpha is None) != (horizon is None):
         said = ", ".join(
-            f"{name}={reprlib.repr(value)}"
+            f"{name}={shown(value)}"
             for name, value in (
                 ("average_run_length", average_run_length),
                 ("false_alarm_every", false_alarm_every),
@@ -355,11 +354,11 @@ def run_length_of(
             raise InvalidLimit(f"alpha: expected a probability between 0 and 1, got {alpha!r}")
         whole = isinstance(horizon, int) and not isinstance(horizon, bool)
         if whole and not 1 <= int(horizon) <= 10**15:
-            raise InvalidLimit(f"horizon: expected 1 to 1e15 snapshots, got {reprlib.repr(horizon)}")
+            raise InvalidLimit(f"horizon: expected 1 to 1e15 snapshots, got {shown(horizon)}")
         value = (int(horizon) if whole else snapshots(horizon, "horizon")) / alpha
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 10.0 <= value <= 1e15:
         raise InvalidLimit(
-            f"average_run_length: expected 10 to 1e15 snapshots between false alarms, got {reprlib.repr(value)}"
+            f"average_run_length: expected 10 to 1e15 snapshots between false alarms, got {shown(value)}"
         )
     return float(value)
 
@@ -406,6 +405,7 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
         "weight": wide(part / (2 * len(STAKES) * dim)),
         "charts": WEIGHTS,
         "limits": chart_limits(learned, chart_rate(run_length)),
+        "longest": longest_step(learned, chart_rate(run_length)),
         "directions": (0.0, *learned.directions),
         "direction_weight": part / ((len(WEIGHTS) - 1) * len(STAKES)),
         "stakes": STAKES,

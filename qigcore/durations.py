@@ -26,9 +26,17 @@ def seconds(text: str | float, name: str) -> float:
     if not 0.0 < value < math.inf:
         raise InvalidLimit(
             f"{name}: expected a length of time such as '30d', '12h', '10min' or '90s', or seconds, got "
-            f"{reprlib.repr(text)}"
+            f"{shown(text)}"
         )
     return value
+
+
+def shown(value: object) -> str:
+    """As an error quotes it: shortened, and in words where Python refuses to print so many digits."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def worded(value: float) -> str:

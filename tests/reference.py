@@ -10,6 +10,7 @@ import math
 import struct
 from collections.abc import Iterable
 from fractions import Fraction
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -428,3 +429,46 @@ def unexplained(correlation: np.ndarray) -> float:
 def poisson_cdf(count: int, mean: float) -> float:
     """P(N ≤ count) of a Poisson variable, term by term."""
     return math.fsum(math.exp(-mean) * mean**k / math.factorial(k) for k in range(count + 1))
+
+
+# --- detection --------------------------------------------------------------------------------------
+
+
+def exact_amplitude(basin: Iterable[float], geometry: str) -> np.ndarray | None:
+    """The unit vector of a state, by sums of which none can overflow; None where it is no state."""
+    values = [float(value) for value in basin]
+    if not all(map(math.isfinite, values)) or not any(values):
+        return None
+    if geometry == "simplex" and min(values) < 0.0:
+        return None
+    largest = max(map(abs, values))
+    shares = np.array([value / largest for value in values])
+    weights = np.sqrt(shares) if geometry == "simplex" else shares
+    return np.asarray(weights / math.sqrt(math.fsum(weights * weights)))
+
+
+def ar1_residual(now: Any, before: Any, memory: Any) -> Any:
+    """What the value before did not foretell; without one, the value at the residuals' spread."""
+    return now * np.sqrt(1.0 - memory * memory) if before is None else now - memory * before
+
+
+def sr_step(wealth: Any, stake: Any, gain: Any) -> Any:
+    """One step of a Shiryaev–Roberts sum: a new bet of 1 is laid with each row, and all of them stake."""
+    return (wealth + 1.0) * (1.0 + stake * gain)
+
+
+def shrunk_covariance(rows: np.ndarray, floor: float) -> np.ndarray:
+    """Schäfer and Strimmer (2005), §2.4, entry by entry: r* = r·(1 − λ), λ = Σ var(r)/Σ r²."""
+    n, k = rows.shape
+    sd = [max(float(np.std(rows[:, i], ddof=1)), floor) for i in range(k)]
+    score = [(rows[:, i] - rows[:, i].mean()) / sd[i] for i in range(k)]
+    r, spread = np.eye(k), 0.0
+    for i in range(k):
+        for j in range(k):
+            if i != j:
+                r[i, j] = float(np.sum(score[i] * score[j])) / (n - 1)
+                spread += (float(np.mean((score[i] * score[j]) ** 2)) - r[i, j] ** 2) / n
+    keep = 1.0 - min(1.0, max(1.0 / n, spread / float(np.sum((r - np.eye(k)) ** 2))))
+    return np.array(
+        [[sd[i] * sd[j] * (r[i, j] * keep if i != j else 1.0) for j in range(k)] for i in range(k)]
+    )

@@ -36,6 +36,9 @@ def found() -> dict[str, Any]:
         row("qigheal check_health", 2500, None),
         row("qigheal check_health, 1,000,000 recorded", 2500, None),
         row("qigheal get_trend, window 50", 900, None),
+        row("qigheal ChangeDetector.feed", 700, None),
+        row("qigheal ChangeDetector.update, a basin", 700, None),
+        row("qigheal ChangeDetector(baseline)", 300e3, None),
     ]
     group = {
         "work": "record",

@@ -52,6 +52,13 @@ def chart_limits(learned: Calibration, rate: float) -> tuple[float, ...]:
     return tuple(limits)
 
 
+def longest_step(learned: Calibration, rate: float) -> float:
+    """Squared length beyond which a row is shortened before it moves an average: what normal rows exceed in
+    `rate` of cases. One of an outlier's length would lift the average of weight 0.3 over its limit by itself."""
+    mean, half = learned.trace * (1.0 + 1.0 / learned.rows), learned.trace2 * (1.0 + 1.0 / learned.rows) ** 2
+    return scaled_chi2_isf(mean, 2.0 * half, min(rate / len(WEIGHTS), 0.5))
+
+
 def _continued(tail: Tail, rate: float) -> float:
     folds = math.log(max(tail.share / rate, 1.0))
     if tail.shape == 0.0:
