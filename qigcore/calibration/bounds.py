@@ -65,9 +65,9 @@ def signal_of(values: FloatArray, *, floor_sd: float, log: bool, floor: float, s
 def direction_bounds(rows: FloatArray, trace: float, trace2: float, support: float) -> tuple[float, ...]:
     """Bounds of the mean of the bet along each moving average but the first.
 
-    rows: whitened by what they did not teach, shape [n, k]. support: rows that each mean rests on. Whatever the direction, its mean is at most the
-    length of the error of the learned mean, which has a scaled χ² law; to which comes what clipping a skewed
-    row adds, as far as it was seen.
+    rows: whitened by what they did not teach, shape [n, k]. support: rows that each mean rests on. Whatever the
+    direction, its mean is at most the length of the error of the learned mean, which has a scaled χ² law; to
+    which comes what clipping a skewed row adds, as far as it was seen.
     """
     n = len(rows)
     wrong = math.sqrt(scaled_chi2_isf(trace, 2.0 * trace2, ALPHA) / support) / CLIP

@@ -32,6 +32,8 @@ A host so steady that its last digit stands out is not to alarm for that digit.
 FLOOR_RADIANS = 1e-3
 """Least sd of a whole state: what a compact history keeps of it differs by a tenth of that."""
 
+NO_TIMES = np.empty(0)
+
 HELD_OUT = 0.2
 CHECK_LEVEL = 1e-3
 """Level of each check on held-out rows: a sound window is doubted in about 1 of 200."""
@@ -45,8 +47,8 @@ def floor_of(metric: str, mean: float) -> float:
 def calibrate(
     amplitudes: FloatArray,
     figures: dict[str, FloatArray],
-    times: FloatArray,
-    state: Settled,
+    times: FloatArray = NO_TIMES,
+    state: Settled | None = None,
     *,
     interval_s: float | None = None,
 ) -> Calibration | None:
@@ -54,13 +56,15 @@ def calibrate(
 
     amplitudes: shape [n, dim], in order of time, NaN where unusable. figures: by metric, shape [n], as
     reported, NaN where unusable; constant ones, and those with fewer than MIN_ROWS values, are left out.
-    times: [n], or empty. state: what `window.settled` found of the window; its season is taken off.
+    times: [n], or empty. state: what `window.settled` found of the window, if it was asked; its season is taken off.
     """
     dim = amplitudes.shape[1]
     usable = np.isfinite(amplitudes).all(axis=1)
     if int(usable.sum()) < MIN_ROWS:
         return None
-    season = None if state.season is None else np.nan_to_num(state.season.at(times))
+    found = None if state is None else state.season
+    named = () if state is None or found is None else state.figures
+    season = None if found is None else np.nan_to_num(found.at(times))
     if season is not None:
         amplitudes = amplitudes - season[:, :dim]
     series: dict[str, tuple[FloatArray, float]] = {}
@@ -71,21 +75,20 @@ def calibrate(
         ):
             continue
         level, floor = levelled(metric, values)
-        if season is not None and metric in state.figures:
-            level = level - season[:, dim + state.figures.index(metric)]
+        if season is not None and metric in named:
+            level = level - season[:, dim + named.index(metric)]
         series[metric] = (level[np.isfinite(level)][-LARGEST_WINDOW:], floor)
     amplitudes = amplitudes[usable][-LARGEST_WINDOW:]
     if "basin_drift" in series:
         series["basin_drift"] = _unseen(*series["basin_drift"], amplitudes), 0.0
-    seasonal = () if state.season is None else state.figures
-    made = _learned(amplitudes, series, state.season, seasonal)
+    made = _learned(amplitudes, series, found, named)
     cut = int(len(amplitudes) * (1.0 - HELD_OUT))
     early, late = {}, {}
     for metric, (values, floor) in series.items():
         at = int(len(values) * (1.0 - HELD_OUT))
         early[metric], late[metric] = (values[:at], floor), values[at:]
-    doubts = _doubts(_learned(amplitudes[:cut], early, state.season, seasonal), amplitudes[cut - 1 :], late)
-    if not state.steady:
+    doubts = _doubts(_learned(amplitudes[:cut], early, found, named), amplitudes[cut - 1 :], late)
+    if state is not None and not state.steady:
         doubts = (*doubts, *state.reasons)
     return msgspec.structs.replace(
         made,

@@ -89,7 +89,7 @@ def spread(rows: FloatArray, missing: float = 0.0) -> Spread:
     with: limits come from the larger of the normal and the measured spread. missing: what the trace is short
     of by the least noise that a state is taken to have; it is added as independent noise of all components.
     """
-    n, k = rows.shape
+    k = rows.shape[1]
     traces, squares = [], []
     for fold in np.array_split(rows, FOLDS):
         m = len(fold)

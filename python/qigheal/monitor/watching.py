@@ -44,7 +44,7 @@ class Watcher:
         self._lock = threading.Lock()
 
     def catch_up(self) -> None:
-        """Look at all rows so far. Where another thread is at it, or this one was interrupted amid it, it goes on there."""
+        """Look at all rows so far; where another thread is at it, or this one was interrupted amid it, it goes on."""
         if self._next == self._recorder.total and self._baseline is self._learner.baseline:
             return
         if not self._lock.acquire(blocking=False):
