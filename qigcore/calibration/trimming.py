@@ -50,8 +50,10 @@ TWO_STATES = 4.0
 BLOCK = 10
 """Rows of a short block; with a twentieth of the window, the long one, the two lengths looked at."""
 
-SCATTERED = 0.05
-"""More far-out rows than this part, outside of stretches, are a second mode of one state: kept, and said."""
+SCATTERED = 0.002
+FEW = 2
+"""More far-out rows than this part, and than so few, outside of stretches, belong to the state: what comes back in
+the window comes back after it, and limits that were learned without it would alarm each time. Kept, and said."""
 
 FEWEST = 30
 """Fewer usable values of a signal are not judged."""
@@ -119,9 +121,9 @@ def trim(amplitudes: FloatArray, scalars: Mapping[str, FloatArray] | None = None
             away[usable[first] : usable[last - 1] + 1] = True
             place = f"rows {usable[first]} to {usable[last - 1]}"
             reasons.append(f"{_counted(last - first)} left out ({place}): {_word(name)} stood apart")
-        if single.sum() > SCATTERED * len(usable):
+        if single.sum() > max(SCATTERED * len(usable), FEW):
             reasons.append(
-                f"{_counted(int(single.sum()))} of {_word(name)} far out, but too many: kept as a mode"
+                f"{_counted(int(single.sum()))} of {_word(name)} far out, but too many for a mishap: kept"
             )
         elif single.any():
             away[usable[single]] = True

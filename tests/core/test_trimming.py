@@ -138,7 +138,18 @@ def test_a_rare_kind_of_request_is_no_incident() -> None:
     left = trim(rows, others)
     assert left.steady
     assert left.keep.all()
-    assert any("kept as a mode" in reason for reason in left.reasons)
+    assert any("too many for a mishap: kept" in reason for reason in left.reasons)
+
+
+@pytest.mark.parametrize(("outliers", "kept"), [(1, False), (2, False), (3, True), (20, True)])
+def test_single_rows_that_come_back_belong_to_the_state(outliers: int, kept: bool) -> None:
+    rng = np.random.default_rng(112)
+    centre = centre_of(rng)
+    rows = around(rng, centre, 500)
+    rows[10 :: 500 // outliers][:outliers] = around(rng, away(rng, centre, 1.0), outliers)
+    left = trim(rows, {})
+    assert left.keep.all() == kept
+    assert left.keep.sum() == (500 if kept else 500 - outliers)
 
 
 def test_constants_and_last_digits_are_kept() -> None:
