@@ -283,7 +283,7 @@ def calibration_of(baseline: Baseline) -> Calibration:
             + (
                 f"it was learned from {baseline.count} snapshots, {missing} fewer than a detector needs"
                 if missing
-                else "it was learned by an earlier version, or from a state that never varied; learn it again"
+                else "it was learned by an earlier version; learn it again"
             )
         )
     return learned

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qigcore.baseline import Baseline
+from qigcore.detectors import Alarm, ChangeDetector, Event
 from qigcore.fitness import Fitness
 from qigcore.geometry import distance, distances
 from qigcore.history import History
@@ -33,6 +34,14 @@ def numbers(rows: npt.NDArray[np.float64]) -> None:
     assert_type(distances(rows, rows[0]), npt.NDArray[np.float64])
     with History.read_only(".qigheal") as history:
         assert_type(history.last(10), Batch)
+
+
+def detecting(baseline: Baseline, rows: npt.NDArray[np.float64]) -> None:
+    detector = ChangeDetector(baseline, false_alarm_every="30d", interval_s=60.0)
+    assert_type(detector.update(rows[0]), Alarm | None)
+    assert_type(detector.run(rows), int | None)
+    assert_type(detector.scan(rows), list[Event])
+    assert_type(detector.current, Alarm | None)
 
 
 async def healing() -> None:

@@ -175,8 +175,8 @@ def test_moments_of_normal_rows_are_unbiased(n: int, k: int) -> None:
         assert truth - 4.0 * error < values.mean() < truth + 4.0 * error + 0.02 * truth
 
 
-def run_length(baseline: Baseline, rows: Any) -> tuple[int, int]:
-    """False alarms and rows; each alarm is counted, and the detector begins anew after it."""
+def run_length(baseline: Baseline, rows: Any) -> int:
+    """False alarms at a stated run length of 1,000; after each of them the detector begins anew."""
     detector = ChangeDetector(baseline, average_run_length=1000.0)
     alarms = start = 0
     while start < len(rows):
@@ -185,7 +185,7 @@ def run_length(baseline: Baseline, rows: Any) -> tuple[int, int]:
         if event:
             alarms += 1
             detector.reset()
-    return alarms, len(rows)
+    return alarms
 
 
 def heavy(n: int, seed: int, kind: str) -> Any:
@@ -200,10 +200,15 @@ def heavy(n: int, seed: int, kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["t", "outliers"])
 def test_heavy_tails_do_not_shorten_the_run_length(kind: str) -> None:
-    # 60,000 rows at a stated run length of 1,000: 60 false alarms are allowed on average; beyond 80 has a
-    # probability of 0.5 % at exactly that rate, and a chart of normal limits alone alarms several hundred times.
-    alarms, _ = run_length(Baseline.learn(heavy(2000, 1, kind)), heavy(60_000, 2, kind))
-    assert alarms <= 80
+    # What broke: outliers lifted the average of weight 0.3 over its limit one by one (512 false alarms in 60,000
+    # rows). A stated run length of 1,000 allows 240 in 8 · 30,000 rows; how far a tail of t with 5 degrees goes
+    # is the luck of a window (a third to five thirds of the rate by window), hence eight. At half of the stated
+    # run length, 480 false alarms, more than 300 are all but certain.
+    found = sum(
+        run_length(Baseline.learn(heavy(2000, seed, kind)), heavy(30_000, 100 + seed, kind))
+        for seed in range(8)
+    )
+    assert found <= 300
 
 
 # --- windows that are hard to learn from --------------------------------------------------------------
