@@ -392,7 +392,9 @@ def spoilt(size: int, value: float) -> str:
         (lambda c: c.update(inflation=[1.0] * 3), "calibration.inflation"),
         (lambda c: c.update(inflation=[1.0, 0.0, 1.0, 1.0]), "calibration.inflation"),
         (lambda c: c.update(trace=0.0), "calibration.trace"),
-        (lambda c: c.update(trace2=-1.0), "calibration.trace"),
+        (lambda c: c.update(trace2=-1.0), "calibration.trace2"),
+        (lambda c: c.update(trace=1e50), "calibration.trace"),  # what broke: ZeroDivisionError in its tail
+        (lambda c: c.update(trace2=2.0 * c["trace"] ** 2), "calibration.trace2"),
         (lambda c: c.update(excess4=-1.0), "calibration.excess4"),
         (lambda c: c.update(rows=0), "calibration.rows"),
         (lambda c: c.update(interval_s=-60.0), "calibration.interval_s"),
@@ -431,3 +433,38 @@ def test_states_at_the_simplex_edge_are_learned() -> None:
     rows = states(300, 1, 16)
     rows[:, 0] = 0.0
     assert ChangeDetector(Baseline.learn(rows)).run(rows) is None
+
+
+def test_whatever_is_changed_in_a_file_it_is_refused_or_can_be_used(tmp_path: Path) -> None:
+    # 400 files with one to three numbers of the calibration replaced.
+    rng = np.random.default_rng(1)
+    path = tmp_path / "baseline.json"
+    learned(300, 16, figures=True).save(path)
+    source = path.read_text()
+    rows = batch(40, 3, 16)
+    outcome = {"refused": 0, "used": 0}
+    for _ in range(400):
+        data = json.loads(source)
+        for _ in range(rng.integers(1, 4)):
+            place = data["calibration"]
+            while True:
+                keys = list(place) if isinstance(place, dict) else range(len(place))
+                key = keys[rng.integers(len(keys))]
+                if not (isinstance(place[key], (dict, list)) and place[key]):
+                    break
+                place = place[key]
+            if isinstance(place[key], float):
+                place[key] = float(
+                    rng.choice([0.0, -1.0, 1e-300, 1e-12, 1e-6, 0.5, 0.999, 2.0, 1e6, 1e50, 1e300])
+                )
+        path.write_text(json.dumps(data))
+        try:
+            loaded = Baseline.load(path)
+        except BaselineError:
+            outcome["refused"] += 1
+            continue
+        detector = ChangeDetector(loaded, float(rng.choice([10.0, 1e4, 1e15])))
+        detector.scan(rows)
+        assert np.isfinite([detector.statistic, detector.wealth, *detector.charts()]).all()
+        outcome["used"] += 1
+    assert min(outcome.values()) >= 50, outcome
