@@ -375,6 +375,9 @@ def test_the_rate_in_time_is_the_rate_in_snapshots() -> None:
     assert ChangeDetector(timed, horizon="1w", alpha=0.1).average_run_length == pytest.approx(7 * 14400)
     assert ChangeDetector(timed, horizon=500, alpha=0.05).average_run_length == pytest.approx(10_000)
     assert ChangeDetector(timed).average_run_length == 10_000
+    # What broke: NumPy's integers were refused.
+    assert ChangeDetector(timed, np.int64(500)).average_run_length == 500
+    assert ChangeDetector(timed, horizon=np.int32(500), alpha=np.float32(0.5)).average_run_length == 1000
 
 
 @pytest.mark.parametrize(
