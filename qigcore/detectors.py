@@ -17,6 +17,7 @@ loops are in `ext/_detectors.pyx`. No file, no clock, no severity of a host is d
 from __future__ import annotations
 
 import math
+import numbers
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -299,7 +300,7 @@ def calibration_of(baseline: Baseline) -> Calibration:
             + (
                 f"it was learned from {baseline.count} snapshots, {missing} fewer than a detector needs"
                 if missing
-                else "it was learned by an earlier version, or from a state that never varied; learn it again"
+                else "it was learned by an earlier version; learn it again"
             )
         )
     return learned
@@ -350,13 +351,13 @@ def run_length_of(
     elif false_alarm_every is not None:
         value = snapshots(false_alarm_every, "false_alarm_every")
     elif horizon is not None and alpha is not None:
-        if not isinstance(alpha, (int, float)) or not 0.0 < alpha < 1.0:
+        if not isinstance(alpha, numbers.Real) or not 0.0 < alpha < 1.0:
             raise InvalidLimit(f"alpha: expected a probability between 0 and 1, got {alpha!r}")
-        whole = isinstance(horizon, int) and not isinstance(horizon, bool)
+        whole = isinstance(horizon, numbers.Integral) and not isinstance(horizon, bool)
         if whole and not 1 <= int(horizon) <= 10**15:
             raise InvalidLimit(f"horizon: expected 1 to 1e15 snapshots, got {shown(horizon)}")
         value = (int(horizon) if whole else snapshots(horizon, "horizon")) / alpha
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 10.0 <= value <= 1e15:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 10.0 <= value <= 1e15:
         raise InvalidLimit(
             f"average_run_length: expected 10 to 1e15 snapshots between false alarms, got {shown(value)}"
         )

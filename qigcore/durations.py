@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import re
 import reprlib
 
@@ -21,7 +22,7 @@ def seconds(text: str | float, name: str) -> float:
         found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][0-9]+)?)\s*([a-z]+)\s*", text)
         if found and found[2] in _SECONDS:
             value = float(found[1]) * _SECONDS[found[2]]
-    elif isinstance(text, (int, float)) and not isinstance(text, bool) and abs(text) < 1e300:
+    elif isinstance(text, numbers.Real) and not isinstance(text, bool) and abs(text) < 1e300:
         value = float(text)
     if not 0.0 < value < math.inf:
         raise InvalidLimit(

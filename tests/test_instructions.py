@@ -4,7 +4,8 @@ No test of results sees an object made or a value converted by accident in the h
 The ceilings are 3 % above what was counted (`record`: 1,493 on Python 3.11): a single float made in
 `record` adds 86 instructions, a pair 218, a list instead of an array 2,061. Where a change is
 worth its price, count again (`python -m benchmarks.instructions --functions`) and say so with it. For
-builds that nobody counted for, half of a gauge (counted: 0.39) and half of a histogram (0.39) do.
+builds that nobody counted for, half of a gauge (counted: 0.39) and half of a histogram (0.39) do. One row of
+the change detector (7,803 with a baseline of 64 components and five figures) is allowed 2.5 gauges there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ import pytest
 from benchmarks.instructions import build, count
 
 CEILINGS = {
-    "Python 3.11, GCC 12, x86_64, AVX2": {"record": 1538, "capture": 4027, "distance": 1558},
+    "Python 3.11, GCC 12, x86_64, AVX2": {
+        "record": 1538,
+        "capture": 4027,
+        "distance": 1558,
+        "detector": 8037,
+    },
     "Python 3.12, GCC 12, x86_64, AVX2": {"record": 1735, "capture": 4864, "distance": 1711},
     "Python 3.13, GCC 12, x86_64, AVX2": {"record": 1714, "capture": 4834, "distance": 1679},
 }
@@ -36,7 +42,12 @@ def test_recording_stays_below_a_gauge(counted: dict[str, int]) -> None:
 
 def test_nothing_is_made_or_converted_in_the_hot_path(counted: dict[str, int]) -> None:
     gauge, histogram = counted["Gauge.set"], counted["Histogram.observe"]
-    elsewhere = {"record": gauge // 2, "capture": histogram // 2, "distance": gauge // 2}
+    elsewhere = {
+        "record": gauge // 2,
+        "capture": histogram // 2,
+        "distance": gauge // 2,
+        "detector": 5 * gauge // 2,
+    }
     ceilings = CEILINGS.get(build(), elsewhere)
     above = {name: (counted[name], ceiling) for name, ceiling in ceilings.items() if counted[name] > ceiling}
     assert not above, f"{build()}, (instructions, ceiling): {above}"

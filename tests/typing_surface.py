@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qigcore.baseline import Baseline
+from qigcore.detectors import Alarm, ChangeDetector, Event
 from qigcore.estimators import EmbeddingEstimator, EventEstimator, Reading, Readings
 from qigcore.fitness import Fitness
 from qigcore.geometry import distance, distances
@@ -62,6 +63,14 @@ def estimating(rows: npt.NDArray[np.float32]) -> None:
     assert_type(EventEstimator.load("estimator.json"), EventEstimator)
     monitor = GeometricHealthMonitor(dim=estimator.dim, module_name=estimator.identity)
     assert_type(monitor.record(*reading, 0.0, 5.0, 100.0), float)
+
+
+def detecting(baseline: Baseline, rows: npt.NDArray[np.float64]) -> None:
+    detector = ChangeDetector(baseline, false_alarm_every="30d", interval_s=60.0)
+    assert_type(detector.update(rows[0]), Alarm | None)
+    assert_type(detector.run(rows), int | None)
+    assert_type(detector.scan(rows), list[Event])
+    assert_type(detector.current, Alarm | None)
 
 
 async def healing() -> None:

@@ -121,6 +121,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         dim = len(self.center)
+        if not dim:
+            raise BaselineError("calibration.center: expected a value per component, got none")
         lengths = {
             "scale": (len(self.scale), dim),
             "memory": (len(self.memory), dim if self.memory else 0),
@@ -141,9 +143,12 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         _expect("center", self.center, -1.0, 1.0)
         _expect("scale", self.scale, 1e-12)
         _expect("memory", self.memory, -0.999, 0.999)
-        _expect("trace, trace2", [self.trace, self.trace2], 1e-12)
-        _expect("excess4", [self.excess4], 0.0)
-        _expect("inflation", self.inflation, 1e-3)
+        _expect("trace", [self.trace], 1e-12, 1e12)
+        # As for any covariance of so many components; tails of other laws would be far from any number.
+        squared = self.trace * self.trace
+        _expect("trace2", [self.trace2], squared / dim * (1.0 - 1e-9), squared * (1.0 + 1e-9))
+        _expect("excess4", [self.excess4], 0.0, 1e24)
+        _expect("inflation", self.inflation, 1e-3, 1e6)
         _expect("up, down, directions", (*self.up, *self.down, *self.directions), 0.0, 1.0)
         _expect("held_out", [self.held_out], 0)
         if self.interval_s is not None:

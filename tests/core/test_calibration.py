@@ -175,8 +175,8 @@ def test_moments_of_normal_rows_are_unbiased(n: int, k: int) -> None:
         assert truth - 4.0 * error < values.mean() < truth + 4.0 * error + 0.02 * truth
 
 
-def run_length(baseline: Baseline, rows: Any) -> tuple[int, int]:
-    """False alarms and rows; each alarm is counted, and the detector begins anew after it."""
+def run_length(baseline: Baseline, rows: Any) -> int:
+    """False alarms at a stated run length of 1,000; after each of them the detector begins anew."""
     detector = ChangeDetector(baseline, average_run_length=1000.0)
     alarms = start = 0
     while start < len(rows):
@@ -185,7 +185,7 @@ def run_length(baseline: Baseline, rows: Any) -> tuple[int, int]:
         if event:
             alarms += 1
             detector.reset()
-    return alarms, len(rows)
+    return alarms
 
 
 def heavy(n: int, seed: int, kind: str) -> Any:
@@ -200,10 +200,15 @@ def heavy(n: int, seed: int, kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", ["t", "outliers"])
 def test_heavy_tails_do_not_shorten_the_run_length(kind: str) -> None:
-    # 60,000 rows at a stated run length of 1,000: 60 false alarms are allowed on average; beyond 80 has a
-    # probability of 0.5 % at exactly that rate, and a chart of normal limits alone alarms several hundred times.
-    alarms, _ = run_length(Baseline.learn(heavy(2000, 1, kind)), heavy(60_000, 2, kind))
-    assert alarms <= 80
+    # What broke: outliers lifted the average of weight 0.3 over its limit one by one (512 false alarms in 60,000
+    # rows). A stated run length of 1,000 allows 240 in 8 · 30,000 rows; how far a tail of t with 5 degrees goes
+    # is the luck of a window (a third to five thirds of the rate by window), hence eight. At half of the stated
+    # run length, 480 false alarms, more than 300 are all but certain.
+    found = sum(
+        run_length(Baseline.learn(heavy(2000, seed, kind)), heavy(30_000, 100 + seed, kind))
+        for seed in range(8)
+    )
+    assert found <= 300
 
 
 # --- windows that are hard to learn from --------------------------------------------------------------
@@ -388,7 +393,9 @@ def spoilt(size: int, value: float) -> str:
         (lambda c: c.update(inflation=[1.0] * 3), "calibration.inflation"),
         (lambda c: c.update(inflation=[1.0, 0.0, 1.0, 1.0]), "calibration.inflation"),
         (lambda c: c.update(trace=0.0), "calibration.trace"),
-        (lambda c: c.update(trace2=-1.0), "calibration.trace"),
+        (lambda c: c.update(trace2=-1.0), "calibration.trace2"),
+        (lambda c: c.update(trace=1e50), "calibration.trace"),  # what broke: ZeroDivisionError in its tail
+        (lambda c: c.update(trace2=2.0 * c["trace"] ** 2), "calibration.trace2"),
         (lambda c: c.update(excess4=-1.0), "calibration.excess4"),
         (lambda c: c.update(rows=0), "calibration.rows"),
         (lambda c: c.update(interval_s=-60.0), "calibration.interval_s"),
@@ -427,3 +434,38 @@ def test_states_at_the_simplex_edge_are_learned() -> None:
     rows = states(300, 1, 16)
     rows[:, 0] = 0.0
     assert ChangeDetector(Baseline.learn(rows)).run(rows) is None
+
+
+def test_whatever_is_changed_in_a_file_it_is_refused_or_can_be_used(tmp_path: Path) -> None:
+    # 400 files with one to three numbers of the calibration replaced.
+    rng = np.random.default_rng(1)
+    path = tmp_path / "baseline.json"
+    learned(300, 16, figures=True).save(path)
+    source = path.read_text()
+    rows = batch(40, 3, 16)
+    outcome = {"refused": 0, "used": 0}
+    for _ in range(400):
+        data = json.loads(source)
+        for _ in range(rng.integers(1, 4)):
+            place = data["calibration"]
+            while True:
+                keys = list(place) if isinstance(place, dict) else range(len(place))
+                key = keys[rng.integers(len(keys))]
+                if not (isinstance(place[key], (dict, list)) and place[key]):
+                    break
+                place = place[key]
+            if isinstance(place[key], float):
+                place[key] = float(
+                    rng.choice([0.0, -1.0, 1e-300, 1e-12, 1e-6, 0.5, 0.999, 2.0, 1e6, 1e50, 1e300])
+                )
+        path.write_text(json.dumps(data))
+        try:
+            loaded = Baseline.load(path)
+        except BaselineError:
+            outcome["refused"] += 1
+            continue
+        detector = ChangeDetector(loaded, float(rng.choice([10.0, 1e4, 1e15])))
+        detector.scan(rows)
+        assert np.isfinite([detector.statistic, detector.wealth, *detector.charts()]).all()
+        outcome["used"] += 1
+    assert min(outcome.values()) >= 50, outcome

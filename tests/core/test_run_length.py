@@ -134,7 +134,7 @@ def exact_baseline(figures: bool) -> Baseline:
         memory=(),
         whitener=b"",
         trace=1e6,  # the charts are to be quiet
-        trace2=1e6,
+        trace2=1e12 / 16,
         tail=None,
         up=(BOUND,) * 16,
         down=(0.5, *(BOUND,) * 15),  # a unit vector is a little short along its axis
