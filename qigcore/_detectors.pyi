@@ -2,7 +2,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy.typing as npt
-from typing_extensions import disjoint_base
 
 from qigcore.detectors import Alarm
 from qigcore.rows import Array, FloatArray
@@ -14,7 +13,6 @@ def padded(dim: int) -> int: ...
 def banded(matrix: FloatArray) -> FloatArray: ...
 def moving(rows: FloatArray, weight: float) -> tuple[FloatArray, FloatArray]: ...
 
-@disjoint_base
 class Core:
     def __new__(cls, tables: dict[str, Any], *args: Any, **kwargs: Any) -> Core: ...
     @property

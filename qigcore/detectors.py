@@ -17,18 +17,18 @@ loops are in `ext/_detectors.pyx`. No file, no clock, no severity of a host is d
 from __future__ import annotations
 
 import math
-import numbers
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from qigcore._detectors import EVENTS, MOST_FIGURES, Core, banded, padded
+from qigcore.alarms import Alarm, Event, Moved, Share, mean_of, moved, onset, shares
 from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate, longest_step
 from qigcore.calibration.record import CLIP, WEIGHTS, Calibration
-from qigcore.durations import seconds, shown
-from qigcore.errors import BaselineError, InvalidBasin, InvalidLimit
+from qigcore.errors import BaselineError, InvalidBasin
 from qigcore.rows import BIT, HEAD, METRICS, Array, Batch, FloatArray
+from qigcore.runlength import run_length_of
 
 if TYPE_CHECKING:
     from qigcore.baseline import Baseline
@@ -44,66 +44,7 @@ EVIDENCE = math.log(1e4)
 REMEMBERED = 512
 """Rows that are kept to say when a change began."""
 
-NAMED = 8
-"""Components that an alarm names at most."""
-
 _OFFSETS = {name: int(field[1]) for name, field in dict(HEAD.fields or {}).items()}
-
-
-class Share(msgspec.Struct, frozen=True):
-    """One component that moved: its part of what all have moved beyond noise, and by how many of its sd."""
-
-    index: int
-    share: float  # 0 to 1
-    shift: float  # mean deviation of the amplitude since the onset, in its sd
-
-
-class Moved(msgspec.Struct, frozen=True):
-    """One figure that moved: its mean since the onset less that in health, in its sd (of latency, of its logarithm)."""
-
-    metric: str  # key of rows.METRICS
-    shift: float
-
-
-class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """One change.
-
-    row: of the alarm, counted from the detector's first. timestamp: its time, None where none was told.
-    kind: "bounded" when the bets have confirmed it and their assumption was found to hold on held-out rows,
-        else "nominal". severity: "warning", and "critical" once the bets have confirmed it.
-    test: "average" (which `weight`) or "bets". statistic: its value over its limit.
-    onset: the row with which the change most likely began (maximum likelihood over the last 512 rows).
-    components: those that moved beyond noise, most first. metrics: the figures that did.
-    """
-
-    row: int
-    timestamp: float | None
-    kind: Literal["bounded", "nominal"]
-    severity: Literal["warning", "critical"]
-    test: Literal["average", "bets"]
-    statistic: float
-    weight: float | None
-    onset: int
-    onset_timestamp: float | None
-    components: tuple[Share, ...]
-    metrics: tuple[Moved, ...]
-
-    @property
-    def delay(self) -> int:
-        """Snapshots from the likely onset to the alarm, both counted."""
-        return self.row - self.onset + 1
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """What one row brought about: a new alarm, its confirmation by the bets, or the end of the change.
-
-    alarm: the alarm as it then stood.
-    """
-
-    kind: Literal["alarm", "confirmed", "recovered"]
-    row: int
-    timestamp: float | None
-    alarm: Alarm
 
 
 class ChangeDetector(Core):
@@ -226,7 +167,7 @@ class ChangeDetector(Core):
         kept = min(len(rows), self.rows - self._well)  # the change before this one is not a part of it
         deviations, times, rows = deviations[-kept:], times[-kept:], rows[-kept:]
         memory = float(np.mean(learned.memory)) if learned.memory else 0.0
-        since = _onset(rows, learned.support, memory)
+        since = onset(rows, learned.support, memory)
         self._expect_shift(deviations[since:], memory)
         components, metrics = self._where(deviations[since:], rows[since:])
         first = self.rows - len(rows) + since
@@ -248,8 +189,8 @@ class ChangeDetector(Core):
         """The components and the figures that moved, by the rows since the onset."""
         dim = self.dim
         return (
-            _shares(deviations[:, :dim], self._learned),
-            _moved(deviations[:, dim:], rows[:, dim:], self._learned),
+            shares(deviations[:, :dim], self._learned),
+            moved(deviations[:, dim:], rows[:, dim:], self._learned),
         )
 
     def _memory(self) -> FloatArray:
@@ -279,7 +220,7 @@ class ChangeDetector(Core):
 
     def _expect_shift(self, deviations: FloatArray, memory: float) -> None:
         """Say what rows look like while the change lasts: a shift of the state by μ shows as (1 − memory)·μ."""
-        mean = np.nan_to_num(_mean(deviations))
+        mean = np.nan_to_num(mean_of(deviations))
         noise = min(1.0 / len(deviations), (1.0 - memory) / (1.0 + memory))
         self.shifted(self._scaled((1.0 - self._memory()) * mean), len(deviations), noise)
 
@@ -304,64 +245,6 @@ def calibration_of(baseline: Baseline) -> Calibration:
             )
         )
     return learned
-
-
-def run_length_of(
-    learned: Calibration,
-    average_run_length: float | None = None,
-    *,
-    false_alarm_every: str | float | None = None,
-    horizon: str | int | None = None,
-    alpha: float | None = None,
-    interval_s: float | None = None,
-) -> float:
-    """Healthy snapshots to a false alarm, from whichever way it was stated; 10,000 where none was.
-
-    For `horizon` and `alpha` it is horizon/alpha: both tests alarm with a probability of at most 1 over the run
-    length at each snapshot (the charts), or of n over it within n (the bets; Ville's inequality).
-    """
-    stated = [average_run_length is not None, false_alarm_every is not None, horizon is not None]
-    if sum(stated) > 1 or (alpha is None) != (horizon is None):
-        said = ", ".join(
-            f"{name}={shown(value)}"
-            for name, value in (
-                ("average_run_length", average_run_length),
-                ("false_alarm_every", false_alarm_every),
-                ("horizon", horizon),
-                ("alpha", alpha),
-            )
-        )
-        raise InvalidLimit(
-            f"expected one of average_run_length, false_alarm_every, or horizon together with alpha, got {said}"
-        )
-    interval = learned.interval_s if interval_s is None else interval_s
-
-    def snapshots(text: str | float, name: str) -> float:
-        duration = seconds(text, name)
-        if interval is None or not 0.0 < interval < math.inf:
-            raise InvalidLimit(
-                f"{name}: the time between snapshots is not known (the baseline was learned without times); "
-                f"say it with interval_s, or state average_run_length in snapshots; got interval_s={interval!r}"
-            )
-        return duration / interval
-
-    value: float = 1e4
-    if average_run_length is not None:
-        value = average_run_length
-    elif false_alarm_every is not None:
-        value = snapshots(false_alarm_every, "false_alarm_every")
-    elif horizon is not None and alpha is not None:
-        if not isinstance(alpha, numbers.Real) or not 0.0 < alpha < 1.0:
-            raise InvalidLimit(f"alpha: expected a probability between 0 and 1, got {alpha!r}")
-        whole = isinstance(horizon, numbers.Integral) and not isinstance(horizon, bool)
-        if whole and not 1 <= int(horizon) <= 10**15:
-            raise InvalidLimit(f"horizon: expected 1 to 1e15 snapshots, got {shown(horizon)}")
-        value = (int(horizon) if whole else snapshots(horizon, "horizon")) / alpha
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 10.0 <= value <= 1e15:
-        raise InvalidLimit(
-            f"average_run_length: expected 10 to 1e15 snapshots between false alarms, got {shown(value)}"
-        )
-    return float(value)
 
 
 def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict[str, Any]:
@@ -445,64 +328,3 @@ def _arrays(rows: FloatArray | Batch) -> tuple[FloatArray, Array | None]:
 
 def _known(moment: float) -> float | None:
     return float(moment) if math.isfinite(moment) else None
-
-
-def _mean(rows: FloatArray) -> FloatArray:
-    """Column means of the finite values, NaN where there are none."""
-    finite = np.isfinite(rows)
-    counts = finite.sum(axis=0)
-    total = np.where(finite, rows, 0.0).sum(axis=0)
-    return np.asarray(np.divide(total, counts, out=np.full(len(total), np.nan), where=counts > 0))
-
-
-def _onset(rows: FloatArray, learned: float, memory: float) -> int:
-    """Where a shift of unknown size began, by maximum likelihood for rows of unit covariance.
-
-    A shift μ shows as μ in the first row and as (1 − memory)·μ in each later one; its estimate from k rows is
-    held against the noise of those and of what it is measured from, 1/`learned`. Rows without any usable
-    value say nothing.
-    """
-    filled = np.nan_to_num(rows[::-1])
-    sums = (1.0 - memory) * np.cumsum(filled, axis=0) + memory * filled
-    counts = np.maximum(np.cumsum(np.isfinite(rows[::-1]).any(axis=1)), 1)
-    weight = (1.0 - memory) ** 2 * counts + 1.0 - (1.0 - memory) ** 2
-    against_noise = np.einsum("ij,ij->i", sums, sums) / (weight * (1.0 + counts / learned))
-    return len(rows) - 1 - int(np.argmax(against_noise))
-
-
-def _shares(deviations: FloatArray, learned: Calibration) -> tuple[Share, ...]:
-    """The components whose mean deviation is more than noise would give one of them in 64, most first."""
-    good = np.isfinite(deviations).all(axis=1)
-    n = int(good.sum())
-    if not n:
-        return ()
-    scale = np.array(learned.scale)
-    memory = np.array(learned.memory) if learned.memory else np.zeros(len(scale))
-    mean = deviations[good].mean(axis=0)
-    error = scale * scale * (1.0 / n / (1.0 - memory) ** 2 + 1.0 / learned.support)
-    beyond = np.maximum(mean * mean - error, 0.0)
-    total = float(beyond.sum())
-    if total == 0.0:
-        return ()
-    sd = scale / np.sqrt(1.0 - memory * memory)
-    order = np.argsort(-beyond, kind="stable")[:NAMED]
-    strong = mean * mean > 9.0 * error
-    return tuple(
-        Share(index=int(i), share=float(beyond[i] / total), shift=float(mean[i] / sd[i]))
-        for rank, i in enumerate(order)
-        if beyond[i] > 0.0 and (strong[i] or rank == 0)
-    )
-
-
-def _moved(deviations: FloatArray, scores: FloatArray, learned: Calibration) -> tuple[Moved, ...]:
-    """The figures whose mean score is beyond 3.5 of its standard errors, most first."""
-    made = []
-    for column, (metric, signal) in enumerate(learned.signals.items()):
-        values = scores[:, column]
-        values = values[np.isfinite(values)]
-        seen = deviations[:, column]
-        seen = seen[np.isfinite(seen)]
-        if len(values) and abs(values.mean()) * math.sqrt(len(values)) > 3.5:
-            sd = signal.scale / math.sqrt(1.0 - signal.memory**2)
-            made.append(Moved(metric=metric, shift=float(seen.mean() / sd)))
-    return tuple(sorted(made, key=lambda moved: -abs(moved.shift)))

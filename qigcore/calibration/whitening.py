@@ -83,9 +83,9 @@ def out_of_fold(residuals: FloatArray, center: FloatArray, floor: float) -> Floa
 def spread(rows: FloatArray, missing: float = 0.0) -> Spread:
     """Moments of the squared lengths of whitened rows [n, k] and of their moving averages.
 
-    trace2 is the unbiased estimate of tr C² (Srivastava 2005, §2), no less than trace²/k, which it never is
-    for k components; fold by fold and then averaged. Over all rows at once it would come out too small: what one
-    fold has by chance, the whiteners of the others have learned to take off. A light tail is not reckoned
+    trace2 is the unbiased estimate of tr C² (Srivastava 2005, §2), kept between trace²/k and trace², as it is
+    for k components; fold by fold and then averaged. Over all rows at once it would come out too small: what
+    one fold has by chance, the whiteners of the others have learned to take off. A light tail is not reckoned
     with: limits come from the larger of the normal and the measured spread. missing: what the trace is short
     of by the least noise that a state is taken to have; it is added as independent noise of all components.
     """
@@ -102,7 +102,7 @@ def spread(rows: FloatArray, missing: float = 0.0) -> Spread:
     trace, trace2 = float(np.mean(traces)), float(np.mean(squares))
     trace2 += missing * (2.0 * trace + missing) / k
     trace += missing
-    trace2 = max(trace2, trace * trace / k)
+    trace2 = min(max(trace2, trace * trace / k), trace * trace)
     lengths = np.einsum("ij,ij->i", rows, rows)
     excess4 = max(float(lengths.var(ddof=1)) - 2.0 * trace2, 0.0)
     inflation = tuple(1.0 if w == 1.0 else _inflation(rows, w, trace, trace2, missing) for w in WEIGHTS)
