@@ -18,6 +18,7 @@ from qigcore.rules import MIN_SNAPSHOTS
 from qigheal.changes import found_in, with_change
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show
 from qigheal.cli.backtest_command import backtest
+from qigheal.cli.baseline_commands import baseline_app
 from qigheal.errors import LedgerError
 from qigheal.health import assess, remeasure, rules_for, trend_of
 from qigheal.moments import moment
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 phase_app = typer.Typer(help="The four phases: what the healer may do by itself.", no_args_is_help=True)
 app.add_typer(phase_app, name="phase")
+app.add_typer(baseline_app, name="baseline")
 app.command()(backtest)
 
 Format = Literal["parquet", "arrow", "feather", "csv", "json"]
