@@ -9,7 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # What a wheel of this package needs at run time, kept so that the wheel can be tried offline.
 RUNTIME := msgspec numpy prometheus-client zstandard
 
-.PHONY: demo test soak bench bench-store asv lint build clean help
+FROUROS := .venv-frouros
+
+.PHONY: demo test soak bench bench-store detection asv lint build clean help
 
 help:
 	@echo "make demo   run the whole story on a real small service (a minute or two)"
@@ -17,6 +19,7 @@ help:
 	@echo "make soak   try the history store for ten minutes: kills, power losses, readers, fuzzing"
 	@echo "make bench  measure everything beside its peers, a few minutes; writes docs/performance.md"
 	@echo "make bench-store  the same with a history of ten million snapshots (takes 5 GB of disk)"
+	@echo "make detection  run lengths and delays of change detectors, ten minutes; writes docs/detection-figures.md"
 	@echo "make asv    the asv suite on this checkout"
 	@echo "make clean  remove what these made"
 
@@ -47,6 +50,9 @@ bench: build $(VENV)/.bench
 bench-store: build $(VENV)/.bench
 	$(BIN)/python -m benchmarks.report --rows 10_000_000
 
+detection: build $(VENV)/.bench $(FROUROS)/.installed
+	$(BIN)/python -m benchmarks.detection --frouros-python $(FROUROS)/bin/python --out docs/detection-figures.md
+
 asv: build $(VENV)/.bench
 	$(BIN)/asv --config benchmarks/asv.conf.json machine --yes
 	$(BIN)/asv --config benchmarks/asv.conf.json run --python=same --set-commit-hash $$(git rev-parse HEAD)
@@ -71,7 +77,13 @@ $(VENV)/.bench: $(VENV)/.installed
 	$(PIP) install --no-build-isolation -e ".[bench]"
 	touch $@
 
+# frouros asks for an old numpy, so it is measured in an environment of its own.
+$(FROUROS)/.installed:
+	$(PYTHON) -m venv $(FROUROS)
+	$(FROUROS)/bin/python -m pip --disable-pip-version-check -q install frouros
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FROUROS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

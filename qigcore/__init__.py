@@ -9,7 +9,9 @@ Rooms, lowest first (an import goes only downward):
     trends      slopes with their noise, rank tests, time to a limit; its parts: timeto, ranktrends
     estimators  Φ, κ and a basin for services that have none of their own
     recorder    the ring that record() writes to
-    baseline    what healthy looks like, learned
+    calibration what is learned of a healthy window for the sake of detection; its parts stand in its docstring
+    baseline    what healthy looks like, learned; `comparison` holds two against one another
+    detectors   when healthy is gone, at a stated false-alarm rate; its parts: runlength, alarms, durations
     rules       which findings the last snapshots give rise to
     history     the folder on disk that services write and healers read; its parts, lowest first: files,
                 segment, columns, journal, writer, reader, survey, merge
