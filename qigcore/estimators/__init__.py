@@ -15,7 +15,7 @@ bins), definition (what an estimator is, its fingerprint and its file), then the
 compiled, in `qigcore._estimators`. Nothing in this room records, judges or learns a baseline.
 
 Φ and κ are figures about a distribution. They say how concentrated and how spread it is, and nothing
-about correctness, understanding or consciousness.
+about whether answers are right.
 """
 
 from qigcore._estimators import Reading, Readings
