@@ -30,6 +30,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from qigcore._detectors import gram
 from qigcore.rows import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -165,15 +166,16 @@ class _Signal:
 
     def __init__(self, name: str, rows: FloatArray) -> None:
         centre = np.median(rows, axis=0)
-        self.rows = rows - centre
+        rows = rows - centre
+        self.bounded = rows  # until the scale that bounds them is known
         self.scalar = rows.shape[1] == 1
         self.floor = FLOORS.get(name, 1e-9) if self.scalar else 1e-6
         if name == "kappa":
             self.floor = max(self.floor, 0.005 * abs(float(centre[0])))
-        self.sizes = np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows))
+        self.sizes = np.sqrt(np.einsum("ij,ij->i", rows, rows))
         self.limit = self._limit()
         shrunk = np.minimum(1.0, self.limit / np.maximum(self.sizes, 1e-300))
-        self.bounded = self.rows * shrunk[:, None]
+        self.bounded *= shrunk[:, None]
         self._noise()
 
     def _limit(self) -> float:
@@ -182,7 +184,7 @@ class _Signal:
             middle = float(np.median(self.sizes))
             scale = max(_mad(self.sizes), 0.02 * middle, self.floor)
             return middle + FAR * (1.0 + 20.0 / len(self.sizes)) * scale
-        values = self.rows[:, 0]
+        values = self.bounded[:, 0]
         sides = [side for side in (values[values > 0.0], -values[values < 0.0]) if len(side)]
         others = np.concatenate(sides) if sides else values[:0]
         # A scale per side, so that a long tail is no fault; where most rows are one value, that of the others.
@@ -198,18 +200,18 @@ class _Signal:
         E‖x(t+h) − x(t)‖² = 2σ²(1 − ρ^h): the ratio of lag 2 to lag 1 gives ρ of a first-order
         autoregression, and lag 1 then σ². Medians of the squares, so that jumps do not count.
         """
-        self.sparse = self.scalar and bool(np.mean(self.rows[:, 0] == 0.0) > 0.5)
+        self.sparse = self.scalar and bool(np.mean(self.bounded[:, 0] == 0.0) > 0.5)
         if self.sparse:
             self.power = max(float(np.mean(self.bounded**2)), self.floor**2)
             self.rho = 0.0
         else:
             one, two = self._change(1), self._change(2)
             self.rho = min(max(two / one - 1.0, 0.0), 0.98) if one > 0.0 else 0.0
-            floor = self.floor**2 * self.rows.shape[1]
+            floor = self.floor**2 * self.bounded.shape[1]
             self.power = max(one / (2.0 * (1.0 - self.rho)), floor)
         # Satterthwaite's degrees of freedom of ‖x‖²: fewer where components move together.
-        cross = self.bounded.T @ self.bounded
-        squares = float(np.sum(cross * cross))
+        cross = gram(self.bounded)
+        squares = float(np.einsum("ij,ij->", cross, cross))
         self.freedom = float(np.trace(cross)) ** 2 / squares if squares > 0.0 else 1.0
 
     def _change(self, lag: int) -> float:
@@ -250,13 +252,13 @@ class _Signal:
         rho = min(self.rho + unsure, 0.98)
         more = (1.0 - self.rho) / (1.0 - rho)  # of the power, which followed from changes and ρ
         noise = more * (self.spread_of_mean(cut, rho) + self.spread_of_mean(n - cut, rho))
-        along = rows @ (gaps[best] / math.sqrt(square))
+        along = np.einsum("ij,j->i", rows, gaps[best] / math.sqrt(square))
         within = _mad(along[1:] - along[:-1]) ** 2 / (2.0 * (1.0 - rho))
         return square > TWO_STATES**2 * max(within, self.floor**2) + 9.0 * noise
 
     def stretches(self) -> list[tuple[int, int]]:
         """Half-open ranges of rows that stand apart, disjoint and in order."""
-        n = len(self.rows)
+        n = len(self.bounded)
         short = min(BLOCK, max(5, n // 10))
         found = np.zeros(n, dtype=bool)
         for length in {short, max(short, n // 20)}:
@@ -268,9 +270,9 @@ class _Signal:
 
     def _apart(self, length: int) -> BoolArray:
         """Which blocks of `length` rows stand apart; the last block takes the rows that are left over."""
-        count = len(self.rows) // length
+        count = len(self.bounded) // length
         starts = np.arange(count) * length
-        sizes = np.diff(np.append(starts, len(self.rows)))
+        sizes = np.diff(np.append(starts, len(self.bounded)))
         means = np.add.reduceat(self.bounded, starts, axis=0) / sizes[:, None]
         noise = self.spread_of_mean(length, self.rho)
         if self.scalar:
@@ -296,8 +298,8 @@ class _Signal:
         normal laws of one spread.
         """
         step = self.bounded[first:last].mean(axis=0)
-        begin, end = max(0, first - length), min(len(self.rows), last + length)
-        gain = self.bounded[begin:end] @ step / float(step @ step) - 0.5
+        begin, end = max(0, first - length), min(len(self.bounded), last + length)
+        gain = np.einsum("ij,j->i", self.bounded[begin:end], step) / float(np.sum(step * step)) - 0.5
         sums = np.concatenate(([0.0], np.cumsum(gain)))
         lowest = np.minimum.accumulate(sums)
         stop = int(np.argmax(sums - lowest))
