@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qigcore._detectors import gram
+from qigcore.calibration.medians import median
 from qigcore.rows import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -158,14 +159,14 @@ def _levelled(name: str, values: FloatArray) -> FloatArray:
 
 
 def _mad(values: FloatArray) -> float:
-    return _TO_SD * float(np.median(np.abs(values - np.median(values))))
+    return _TO_SD * float(median(np.abs(values - median(values))))
 
 
 class _Signal:
     """One signal's usable rows, shape [n, d] with d = 1 for a scalar, as deviations from the median."""
 
     def __init__(self, name: str, rows: FloatArray) -> None:
-        centre = np.median(rows, axis=0)
+        centre = median(rows)
         rows = rows - centre
         self.bounded = rows  # until the scale that bounds them is known
         self.scalar = rows.shape[1] == 1
@@ -181,7 +182,7 @@ class _Signal:
     def _limit(self) -> float:
         """Distance from the median at which a row is far out. Of a scalar, the wider side decides."""
         if not self.scalar:
-            middle = float(np.median(self.sizes))
+            middle = float(median(self.sizes))
             scale = max(_mad(self.sizes), 0.02 * middle, self.floor)
             return middle + FAR * (1.0 + 20.0 / len(self.sizes)) * scale
         values = self.bounded[:, 0]
@@ -189,9 +190,9 @@ class _Signal:
         others = np.concatenate(sides) if sides else values[:0]
         # A scale per side, so that a long tail is no fault; where most rows are one value, that of the others.
         if not 0 < len(others) < 0.5 * len(values):
-            scale, told = max((float(np.median(side)) for side in sides), default=0.0), len(values)
+            scale, told = max((float(median(side)) for side in sides), default=0.0), len(values)
         else:
-            scale, told = float(np.median(others)), len(others)
+            scale, told = float(median(others)), len(others)
         return FAR * (1.0 + 20.0 / told) * max(_TO_SD * scale, self.floor)
 
     def _noise(self) -> None:
@@ -217,7 +218,7 @@ class _Signal:
     def _change(self, lag: int) -> float:
         """Median squared change over a lag, brought to the scale of a mean by χ²₁ for scalars."""
         steps = self.bounded[lag:] - self.bounded[:-lag]
-        middle = float(np.median(np.einsum("ij,ij->i", steps, steps)))
+        middle = float(median(np.einsum("ij,ij->i", steps, steps)))
         return middle * _TO_SD**2 if self.scalar else middle
 
     def far(self) -> BoolArray:
@@ -276,15 +277,15 @@ class _Signal:
         means = np.add.reduceat(self.bounded, starts, axis=0) / sizes[:, None]
         noise = self.spread_of_mean(length, self.rho)
         if self.scalar:
-            values = means[:, 0] - np.median(means[:, 0])
+            values = means[:, 0] - median(means[:, 0])
             own = math.sqrt(noise)
             offsets = np.abs(values)
         else:
             # Wilson & Hilferty (1931): the cube root of χ²/ν is normal with variance 2/(9ν).
-            centred = means - np.median(means, axis=0)
+            centred = means - median(means)
             values = (np.einsum("ij,ij->i", centred, centred) / noise) ** (1.0 / 3.0)
             own = math.sqrt(2.0 / (9.0 * self.freedom))
-            offsets = values - max(float(np.median(values)), 1.0)
+            offsets = values - max(float(median(values)), 1.0)
         among = _mad(values) * (1.0 + 4.0 / count)
         # The mean of a few rare values is skewed: one more of them is no stretch.
         apart: BoolArray = offsets > APART * (1.5 if self.sparse else 1.0) * max(own, among)
