@@ -99,30 +99,7 @@ def banded(matrix):
     return np.concatenate(parts)
 
 
-def moving(rows, double weight):
-    """Squared lengths of the moving average after each row, and each row along the average before it.
-
-    rows: shape [n, k]. Returns two arrays [n]; the second is x·m/‖m‖, 0 where there is no average yet.
-    """
-    cdef const double[:, ::1] given = np.ascontiguousarray(rows, dtype=np.float64)
-    cdef Py_ssize_t n = given.shape[0], k = given.shape[1], m = padded(k), t
-    lengths, along, mean, row = np.empty(n), np.zeros(n), np.zeros(m), np.zeros(m)
-    cdef double[::1] out = lengths, beside = along
-    cdef double* average = <double*>cnp.PyArray_DATA(mean)
-    cdef double* now = <double*>cnp.PyArray_DATA(row)
-    cdef double squared = 0.0
-    if k == 0:
-        return lengths, along
-    with nogil:
-        for t in range(n):
-            memcpy(now, &given[t, 0], k * sizeof(double))
-            if squared > 0.0:
-                beside[t] = dot(average, now, m) / sqrt(squared)
-            squared = averaged(average, now, weight, 1.0, m)
-            out[t] = squared
-    return lengths, along
-
-
+include "learned.pxi"
 include "evidence.pxi"
 include "recovery.pxi"
 

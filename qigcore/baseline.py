@@ -329,7 +329,7 @@ def _points(basins: FloatArray, geometry: Geometry) -> Any:
 def _band(name: str, values: FloatArray) -> Band:
     mean = float(np.mean(values))
     centred = values - mean
-    power = float(centred @ centred)
+    power = float(np.sum(centred * centred))
     sd = math.sqrt(power / (len(values) - 1))
     constant = sd <= 1e-12 * max(1.0, abs(mean))
     floor = {
@@ -353,7 +353,7 @@ def _band(name: str, values: FloatArray) -> Band:
         low=low,
         high=high,
         constant=constant,
-        autocorrelation=0.0 if constant else float(centred[1:] @ centred[:-1]) / power,
+        autocorrelation=0.0 if constant else float(np.sum(centred[1:] * centred[:-1])) / power,
         count=len(values),
     )
 

@@ -1,6 +1,6 @@
 """Trends from the order of values alone: outliers and skewed noise count no more than any other value.
 
-Imported by `qigcore.trends`, whose users call it.
+Its names are reached through `qigcore.trends`, which loads it at their first use.
 """
 
 from __future__ import annotations

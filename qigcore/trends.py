@@ -7,14 +7,16 @@ so by handing in NaN for them.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy.typing as npt
 
 from qigcore._streams import least_squares, recent_line
-from qigcore.ranktrends import Correction, MannKendall, TheilSen, mann_kendall, theil_sen
 from qigcore.timeto import ENOUGH, TimeTo, time_to
+
+if TYPE_CHECKING:
+    from qigcore.ranktrends import Correction, MannKendall, TheilSen, mann_kendall, theil_sen
 
 __all__ = [
     "ENOUGH",
@@ -32,6 +34,17 @@ __all__ = [
     "time_to",
     "trend",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """The rank tests, loaded at their first use: a process that serves asks for none of them."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from qigcore import ranktrends
+
+        return getattr(ranktrends, name)
+
 
 Direction = Literal["improving", "stable", "degrading", "unknown"]
 

@@ -7,6 +7,7 @@
     whitening   what is left, made round; how a moving average of it is spread
     bounds      intervals that the healthy means lie in
     learning    all of it, in order; and whether it holds on snapshots that it was not learned from
+    medians     without what numpy loads for them
     tails       upper tails of the laws involved
     limits      from a run length to the limits of the charts
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from qigcore._detectors import moving
+from qigcore._detectors import lagged, moving
 from qigcore.calibration.memory import coefficients, residuals
 from qigcore.calibration.record import CLIP, WEIGHTS, Signal
 from qigcore.calibration.tails import normal_isf, scaled_chi2_isf
@@ -25,16 +25,16 @@ HIGHEST = 0.9
 
 def clipped(residual: FloatArray, scale: FloatArray | float) -> FloatArray:
     """z in [−1, 1]."""
-    return np.clip(residual / (CLIP * np.asarray(scale)), -1.0, 1.0)
+    z = residual / (CLIP * np.asarray(scale))
+    return np.clip(z, -1.0, 1.0, out=z)
 
 
 def mean_bounds(z: FloatArray, signals: int) -> tuple[FloatArray, FloatArray]:
     """Upper bounds of the means of z and of −z, per column of [n, k], at level ALPHA over 2·`signals` bounds."""
     n = len(z)
     mean = z.mean(axis=0)
-    centred = z - mean
-    power = np.einsum("ij,ij->j", centred, centred)
-    lag = np.einsum("ij,ij->j", centred[1:], centred[:-1])
+    lag, power = lagged(z, mean, mean)
+    power += np.square(z[-1] - mean)
     rho = np.clip(np.divide(lag, power, out=np.zeros_like(lag), where=power > 0.0), 0.0, 0.9)
     rho = np.where(rho > 2.0 / math.sqrt(n), rho, 0.0)
     error = np.sqrt(power / n / max(n - 1, 1) * (1.0 + rho) / (1.0 - rho))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from qigcore._detectors import moving
+from qigcore._detectors import moving, whiten
 from qigcore.calibration import whitening
 from qigcore.calibration.bounds import clipped, direction_bounds, mean_bounds, signal_of
-from qigcore.calibration.memory import ALLOWED, coefficient_error, coefficients, residuals, swelling
+from qigcore.calibration.memory import ALLOWED, Estimated, estimated, residuals, swelling
 from qigcore.calibration.record import CLIP, WEIGHTS, Calibration, Signal
 from qigcore.calibration.season import Season
 from qigcore.calibration.tails import normal_isf, scaled_chi2_isf
@@ -79,15 +80,17 @@ def calibrate(
             level = level - season[:, dim + named.index(metric)]
         series[metric] = (level[np.isfinite(level)][-LARGEST_WINDOW:], floor)
     amplitudes = amplitudes[usable][-LARGEST_WINDOW:]
+    basins = _basins(amplitudes)
     if "basin_drift" in series:
-        series["basin_drift"] = _unseen(*series["basin_drift"], amplitudes), 0.0
-    made = _learned(amplitudes, series, found, named)
+        series["basin_drift"] = _unseen(series["basin_drift"][0], basins), 0.0
+    made = _learned(basins, series, found, named)
+    del basins
     cut = int(len(amplitudes) * (1.0 - HELD_OUT))
     early, late = {}, {}
     for metric, (values, floor) in series.items():
         at = int(len(values) * (1.0 - HELD_OUT))
         early[metric], late[metric] = (values[:at], floor), values[at:]
-    doubts = _doubts(_learned(amplitudes[:cut], early, found, named), amplitudes[cut - 1 :], late)
+    doubts = _doubts(_learned(_basins(amplitudes[:cut]), early, found, named), amplitudes[cut - 1 :], late)
     if state is not None and not state.steady:
         doubts = (*doubts, *state.reasons)
     return msgspec.structs.replace(
@@ -99,36 +102,47 @@ def calibrate(
     )
 
 
-def _unseen(drifts: FloatArray, floor: float, amplitudes: FloatArray) -> FloatArray:
+class _Basins(NamedTuple):
+    """Amplitudes as their mean [k], the deviations from it [n, k], and what of those one row foretells of the next."""
+
+    center: FloatArray
+    deviations: FloatArray
+    memory: Estimated
+
+
+def _basins(amplitudes: FloatArray) -> _Basins:
+    center = amplitudes.mean(axis=0)
+    deviations = amplitudes - center
+    return _Basins(center, deviations, estimated(deviations))
+
+
+def _unseen(drifts: FloatArray, basins: _Basins) -> FloatArray:
     """Drifts as they would be of rows that the centre was not learned from.
 
     The mean of n independent rows is nearer to them than to others: by 1 − 1/n of their squared distance against
     1 + 1/n. Rows that one foretells the next of count for (1 − ρ)/(1 + ρ) of that.
     """
-    rho = float(np.mean(coefficients(amplitudes - amplitudes.mean(axis=0))))
-    worth = len(amplitudes) * (1.0 - rho) / (1.0 + rho)
+    rho = float(np.mean(basins.memory.coefficients))
+    worth = len(basins.deviations) * (1.0 - rho) / (1.0 + rho)
     return np.asarray(drifts * (1.0 + 1.0 / worth))
 
 
 def _learned(
-    amplitudes: FloatArray,
+    basins: _Basins,
     series: dict[str, tuple[FloatArray, float]],
     season: Season | None,
     seasonal: tuple[str, ...],
 ) -> Calibration:
-    n, dim = amplitudes.shape
+    center, deviations, (memory, error) = basins
+    n, dim = deviations.shape
     signals = dim + len(series)
-    center = amplitudes.mean(axis=0)
-    deviations = amplitudes - center
-    memory = coefficients(deviations)
-    wrong = ALLOWED * coefficient_error(deviations)
+    wrong = ALLOWED * error
     left = residuals(deviations, memory)
     floor = FLOOR_RADIANS / math.sqrt(dim)
     scale = np.maximum(left.std(axis=0, ddof=1), floor)
     packed = b""
     if dim <= whitening.LARGEST_DIM:
-        rows = whitening.out_of_fold(left, center, floor)
-        matrix = whitening.whitener(left, center, floor)
+        matrix, rows = whitening.rounded(left, center, floor)
         packed = matrix[np.tril_indices(dim)].astype("<f8").tobytes()
     else:
         rows = (left - left.mean(axis=0)) / scale
@@ -176,7 +190,9 @@ def whitened(learned: Calibration, amplitudes: FloatArray) -> FloatArray:
     """Rows of amplitudes [n, dim], in order of time, as the charts see them; the first has no predecessor."""
     memory = np.array(learned.memory or [0.0] * len(learned.center))
     left = residuals(amplitudes - np.array(learned.center), memory)
-    return np.asarray(left @ learned.matrix.T if learned.whitener else left / np.array(learned.scale))
+    if not learned.whitener:
+        return np.asarray(left / np.array(learned.scale))
+    return whiten(left, np.zeros(left.shape[1]), learned.matrix, left)
 
 
 def standardised(signal: Signal, values: FloatArray) -> FloatArray:

@@ -7,9 +7,11 @@ series allows: a shift of the mean shows whole in the first row and in part in e
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
+from qigcore._detectors import gram, lagged
 from qigcore.rows import FloatArray
 
 STEADIEST = 0.98
@@ -23,53 +25,62 @@ ALLOWED = 2.5
 """Standard errors of the coefficients that limits allow for."""
 
 
+class Estimated(NamedTuple):
+    """coefficients: AR(1), of each column about its mean, shape [k]; all 0 where there is no sign of any.
+
+    error: standard error of their mean; 0 for none. What single columns are off by besides is as often too much
+        as too little, and hardly shows in their sum.
+    """
+
+    coefficients: FloatArray
+    error: float
+
+
 def coefficients(deviations: FloatArray) -> FloatArray:
-    """AR(1) coefficient of each column about its mean, shape [k]; all 0 where there is no sign of any.
+    """The coefficients that `estimated` finds, shape [k]."""
+    return estimated(deviations).coefficients
+
+
+def estimated(deviations: FloatArray) -> Estimated:
+    """What each row foretells of the next.
 
     deviations: shape [n, k], in order of time, finite. By least squares, Kendall's (1954) bias (1 + 3ρ)/n taken
     off. A single column's estimate is off by 1/√n, so that columns are drawn towards their common mean as far as
     their scatter is what such errors make (James and Stein; Efron and Morris 1975).
     """
-    return _estimated(deviations)[0]
-
-
-def coefficient_error(deviations: FloatArray) -> float:
-    """Standard error of the mean of the coefficients that `coefficients` gives; 0 for none.
-
-    What single columns are off by besides is as often too much as too little, and hardly shows in their sum.
-    """
-    return _estimated(deviations)[1]
-
-
-def _estimated(deviations: FloatArray) -> tuple[FloatArray, float]:
     n, k = deviations.shape
-    centred = deviations - deviations.mean(axis=0)
-    power = np.einsum("ij,ij->j", centred, centred)
+    center = deviations.mean(axis=0)
+    cross = gram(deviations, center) if n >= 10 else np.zeros((k, k))
+    power = np.diagonal(cross)
     live = power > 0.0
-    if n < 10 or not live.any():
-        return np.zeros(k), 0.0
-    before, after = deviations[:-1] - deviations[:-1].mean(axis=0), deviations[1:]
+    if not live.any():
+        return Estimated(np.zeros(k), 0.0)
+    # The rows but the last, and but the first, each about their own mean.
+    before = center + (center - deviations[-1]) / (n - 1)
+    after = center + (center - deviations[0]) / (n - 1)
+    lag, least = lagged(deviations, before, after)
     found = np.zeros(k)
-    lag = np.einsum("ij,ij->j", after - after.mean(axis=0), before)[live]
-    least = np.maximum(np.einsum("ij,ij->j", before, before)[live], 1e-300)
-    found[live] = np.clip((lag / least + 1.0 / n) / (1.0 - 3.0 / n), -STEADIEST, STEADIEST)
+    ratio = lag[live] / np.maximum(least[live], 1e-300)
+    found[live] = np.clip((ratio + 1.0 / n) / (1.0 - 3.0 / n), -STEADIEST, STEADIEST)
     values = found[live]
     mean = float(values.mean())
     # Columns that go together tell less than as many single ones.
-    correlation = centred[:, live] / np.sqrt(power[live])
-    gram = correlation.T @ correlation
-    together = len(values) ** 2 / float(np.sum(gram * gram))
+    shrink = np.zeros(k)
+    shrink[live] = 1.0 / np.sqrt(power[live])
+    cross *= shrink
+    cross *= shrink[:, None]
+    together = len(values) ** 2 / float(np.einsum("ij,ij->", cross, cross))
     variance = max(1.0 - mean * mean, 1e-3) / n
     scatter = float(np.var(values, ddof=1)) if len(values) > 1 else 0.0
     some = abs(mean) > SURE * math.sqrt(variance / together)
     differing = scatter > variance * (1.0 + SURE * math.sqrt(2.0 / together))
     if not some and not differing:
-        return np.zeros(k), 0.0
+        return Estimated(np.zeros(k), 0.0)
     keep = max(0.0, 1.0 - variance / scatter) if scatter > 0.0 else 0.0
     if len(values) < 4:
         keep = 1.0
     found[live] = np.clip(mean + keep * (values - mean), -STEADIEST, STEADIEST)
-    return found, math.sqrt(variance / together)
+    return Estimated(found, math.sqrt(variance / together))
 
 
 def swelling(weight: float, memory: float, error: float) -> float:

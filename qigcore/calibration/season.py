@@ -283,7 +283,7 @@ def _p_value(table: FloatArray, full: npt.NDArray[np.bool_], harmonics: tuple[in
         logs = np.log(between[noise_at])
         # E ln(χ²/dof) with count − 1 complex degrees of freedom is ψ(count − 1) − ln(count − 1).
         level = float(logs.mean()) - _bias(count - 1)
-        slope = min(float(logs @ log_h) / float(log_h @ log_h), 0.0)
+        slope = min(float(np.sum(logs * log_h)) / float(np.sum(log_h * log_h)), 0.0)
         worth = SMOOTH * (count - 1)
         for h in harmonics:
             expected = math.exp(level + slope * (math.log(h) - float(np.log(noise_at).mean())))

@@ -30,6 +30,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from qigcore._detectors import gram
+from qigcore.calibration.medians import median
 from qigcore.rows import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -157,39 +159,40 @@ def _levelled(name: str, values: FloatArray) -> FloatArray:
 
 
 def _mad(values: FloatArray) -> float:
-    return _TO_SD * float(np.median(np.abs(values - np.median(values))))
+    return _TO_SD * float(median(np.abs(values - median(values))))
 
 
 class _Signal:
     """One signal's usable rows, shape [n, d] with d = 1 for a scalar, as deviations from the median."""
 
     def __init__(self, name: str, rows: FloatArray) -> None:
-        centre = np.median(rows, axis=0)
-        self.rows = rows - centre
+        centre = median(rows)
+        rows = rows - centre
+        self.bounded = rows  # until the scale that bounds them is known
         self.scalar = rows.shape[1] == 1
         self.floor = FLOORS.get(name, 1e-9) if self.scalar else 1e-6
         if name == "kappa":
             self.floor = max(self.floor, 0.005 * abs(float(centre[0])))
-        self.sizes = np.sqrt(np.einsum("ij,ij->i", self.rows, self.rows))
+        self.sizes = np.sqrt(np.einsum("ij,ij->i", rows, rows))
         self.limit = self._limit()
         shrunk = np.minimum(1.0, self.limit / np.maximum(self.sizes, 1e-300))
-        self.bounded = self.rows * shrunk[:, None]
+        self.bounded *= shrunk[:, None]
         self._noise()
 
     def _limit(self) -> float:
         """Distance from the median at which a row is far out. Of a scalar, the wider side decides."""
         if not self.scalar:
-            middle = float(np.median(self.sizes))
+            middle = float(median(self.sizes))
             scale = max(_mad(self.sizes), 0.02 * middle, self.floor)
             return middle + FAR * (1.0 + 20.0 / len(self.sizes)) * scale
-        values = self.rows[:, 0]
+        values = self.bounded[:, 0]
         sides = [side for side in (values[values > 0.0], -values[values < 0.0]) if len(side)]
         others = np.concatenate(sides) if sides else values[:0]
         # A scale per side, so that a long tail is no fault; where most rows are one value, that of the others.
         if not 0 < len(others) < 0.5 * len(values):
-            scale, told = max((float(np.median(side)) for side in sides), default=0.0), len(values)
+            scale, told = max((float(median(side)) for side in sides), default=0.0), len(values)
         else:
-            scale, told = float(np.median(others)), len(others)
+            scale, told = float(median(others)), len(others)
         return FAR * (1.0 + 20.0 / told) * max(_TO_SD * scale, self.floor)
 
     def _noise(self) -> None:
@@ -198,24 +201,24 @@ class _Signal:
         E‖x(t+h) − x(t)‖² = 2σ²(1 − ρ^h): the ratio of lag 2 to lag 1 gives ρ of a first-order
         autoregression, and lag 1 then σ². Medians of the squares, so that jumps do not count.
         """
-        self.sparse = self.scalar and bool(np.mean(self.rows[:, 0] == 0.0) > 0.5)
+        self.sparse = self.scalar and bool(np.mean(self.bounded[:, 0] == 0.0) > 0.5)
         if self.sparse:
             self.power = max(float(np.mean(self.bounded**2)), self.floor**2)
             self.rho = 0.0
         else:
             one, two = self._change(1), self._change(2)
             self.rho = min(max(two / one - 1.0, 0.0), 0.98) if one > 0.0 else 0.0
-            floor = self.floor**2 * self.rows.shape[1]
+            floor = self.floor**2 * self.bounded.shape[1]
             self.power = max(one / (2.0 * (1.0 - self.rho)), floor)
         # Satterthwaite's degrees of freedom of ‖x‖²: fewer where components move together.
-        cross = self.bounded.T @ self.bounded
-        squares = float(np.sum(cross * cross))
+        cross = gram(self.bounded)
+        squares = float(np.einsum("ij,ij->", cross, cross))
         self.freedom = float(np.trace(cross)) ** 2 / squares if squares > 0.0 else 1.0
 
     def _change(self, lag: int) -> float:
         """Median squared change over a lag, brought to the scale of a mean by χ²₁ for scalars."""
         steps = self.bounded[lag:] - self.bounded[:-lag]
-        middle = float(np.median(np.einsum("ij,ij->i", steps, steps)))
+        middle = float(median(np.einsum("ij,ij->i", steps, steps)))
         return middle * _TO_SD**2 if self.scalar else middle
 
     def far(self) -> BoolArray:
@@ -250,13 +253,13 @@ class _Signal:
         rho = min(self.rho + unsure, 0.98)
         more = (1.0 - self.rho) / (1.0 - rho)  # of the power, which followed from changes and ρ
         noise = more * (self.spread_of_mean(cut, rho) + self.spread_of_mean(n - cut, rho))
-        along = rows @ (gaps[best] / math.sqrt(square))
+        along = np.einsum("ij,j->i", rows, gaps[best] / math.sqrt(square))
         within = _mad(along[1:] - along[:-1]) ** 2 / (2.0 * (1.0 - rho))
         return square > TWO_STATES**2 * max(within, self.floor**2) + 9.0 * noise
 
     def stretches(self) -> list[tuple[int, int]]:
         """Half-open ranges of rows that stand apart, disjoint and in order."""
-        n = len(self.rows)
+        n = len(self.bounded)
         short = min(BLOCK, max(5, n // 10))
         found = np.zeros(n, dtype=bool)
         for length in {short, max(short, n // 20)}:
@@ -268,21 +271,21 @@ class _Signal:
 
     def _apart(self, length: int) -> BoolArray:
         """Which blocks of `length` rows stand apart; the last block takes the rows that are left over."""
-        count = len(self.rows) // length
+        count = len(self.bounded) // length
         starts = np.arange(count) * length
-        sizes = np.diff(np.append(starts, len(self.rows)))
+        sizes = np.diff(np.append(starts, len(self.bounded)))
         means = np.add.reduceat(self.bounded, starts, axis=0) / sizes[:, None]
         noise = self.spread_of_mean(length, self.rho)
         if self.scalar:
-            values = means[:, 0] - np.median(means[:, 0])
+            values = means[:, 0] - median(means[:, 0])
             own = math.sqrt(noise)
             offsets = np.abs(values)
         else:
             # Wilson & Hilferty (1931): the cube root of χ²/ν is normal with variance 2/(9ν).
-            centred = means - np.median(means, axis=0)
+            centred = means - median(means)
             values = (np.einsum("ij,ij->i", centred, centred) / noise) ** (1.0 / 3.0)
             own = math.sqrt(2.0 / (9.0 * self.freedom))
-            offsets = values - max(float(np.median(values)), 1.0)
+            offsets = values - max(float(median(values)), 1.0)
         among = _mad(values) * (1.0 + 4.0 / count)
         # The mean of a few rare values is skewed: one more of them is no stretch.
         apart: BoolArray = offsets > APART * (1.5 if self.sparse else 1.0) * max(own, among)
@@ -296,8 +299,8 @@ class _Signal:
         normal laws of one spread.
         """
         step = self.bounded[first:last].mean(axis=0)
-        begin, end = max(0, first - length), min(len(self.rows), last + length)
-        gain = self.bounded[begin:end] @ step / float(step @ step) - 0.5
+        begin, end = max(0, first - length), min(len(self.bounded), last + length)
+        gain = np.einsum("ij,j->i", self.bounded[begin:end], step) / float(np.sum(step * step)) - 0.5
         sums = np.concatenate(([0.0], np.cumsum(gain)))
         lowest = np.minimum.accumulate(sums)
         stop = int(np.argmax(sums - lowest))

@@ -12,7 +12,7 @@ import math
 import msgspec
 import numpy as np
 
-from qigcore._detectors import moving
+from qigcore._detectors import gram, moving, squared_pairs, whiten, whitener_of
 from qigcore.calibration.record import WEIGHTS, Tail
 from qigcore.rows import FloatArray
 
@@ -35,24 +35,55 @@ class Spread(msgspec.Struct, frozen=True):
     tail: Tail | None
 
 
+class _Part(msgspec.Struct, frozen=True, eq=False):
+    """A stretch of rows: their sum [k] and their Gram matrix [k, k], both of deviations from one centre."""
+
+    rows: FloatArray
+    total: FloatArray
+    cross: FloatArray
+
+
+def _parts(residuals: FloatArray, center: FloatArray, count: int) -> list[_Part]:
+    """The rows in `count` stretches of time."""
+    made = []
+    for rows in np.array_split(residuals, count):
+        made.append(_Part(rows, rows.sum(axis=0) - len(rows) * center, gram(rows, center)))
+    return made
+
+
 def shrunk(residuals: FloatArray, floor: float) -> FloatArray:
     """Covariance of rows [n, k] with the correlations drawn towards 0, after Schäfer and Strimmer (2005), §2.4.
 
     floor: least sd of a component.
     """
-    n, k = residuals.shape
-    sd = np.maximum(residuals.std(axis=0, ddof=1), floor)
-    scores = (residuals - residuals.mean(axis=0)) / sd
-    correlation = scores.T @ scores / (n - 1)
-    squares = scores * scores
-    variance = (squares.T @ squares / n - correlation * correlation) / n
-    apart = ~np.eye(k, dtype=bool)
-    power = float(np.sum(correlation[apart] ** 2))
+    center = residuals.mean(axis=0)
+    return _shrunk(_parts(residuals, center, 1), center, floor)
+
+
+def _shrunk(parts: list[_Part], center: FloatArray, floor: float) -> FloatArray:
+    """`shrunk` of the rows of all parts together, which are about `center`."""
+    n = sum(len(part.rows) for part in parts)
+    cross = np.zeros_like(parts[0].cross)
+    off = np.zeros_like(center)
+    # The sums of those that belong: the whole less the one that does not would cancel.
+    for part in parts:
+        cross += part.cross
+        off += part.total
+    off /= n
+    cross -= n * np.outer(off, off)
+    sd = np.maximum(np.sqrt(np.maximum(np.diagonal(cross), 0.0) / (n - 1)), floor)
+    inverse = 1.0 / sd
+    correlation = cross * np.outer(inverse, inverse) / (n - 1)
+    np.fill_diagonal(correlation, 0.0)
+    power = float(np.einsum("ij,ij->", correlation, correlation))
+    mean = center + off
+    squares = 2.0 * math.fsum(squared_pairs(part.rows, mean, inverse) for part in parts)
     # No less than 1/n: rows of a few states only have correlations of 1, and no scatter of those.
-    shrink = min(1.0, max(1.0 / n, float(np.sum(variance[apart])) / power)) if power > 0.0 else 1.0
+    shrink = min(1.0, max(1.0 / n, (squares / n - power) / n / power)) if power > 0.0 else 1.0
     correlation *= 1.0 - shrink
     np.fill_diagonal(correlation, 1.0)
-    return np.asarray(correlation * np.outer(sd, sd))
+    correlation *= np.outer(sd, sd)
+    return correlation
 
 
 def whitener(residuals: FloatArray, center: FloatArray, floor: float) -> FloatArray:
@@ -61,23 +92,30 @@ def whitener(residuals: FloatArray, center: FloatArray, floor: float) -> FloatAr
     Amplitudes have unit length, so that they hardly vary along their mean; that direction is given the
     mean variance of the others, lest noise of second order in it be blown up.
     """
-    covariance = shrunk(residuals, floor)
-    along = center / np.linalg.norm(center)
-    covariance += np.trace(covariance) / len(along) * np.outer(along, along)
-    return np.asarray(np.linalg.inv(np.linalg.cholesky(covariance)))
+    return _rounded(shrunk(residuals, floor), center)
 
 
-def out_of_fold(residuals: FloatArray, center: FloatArray, floor: float) -> FloatArray:
-    """Each row whitened by what the other folds taught, shape [n, k], of mean 0. Folds are stretches of time."""
-    n = len(residuals)
-    folds = np.array_split(np.arange(n), FOLDS)
-    centred = residuals - residuals.mean(axis=0)
+def _rounded(covariance: FloatArray, center: FloatArray) -> FloatArray:
+    along = center / math.sqrt(float(np.sum(center * center)))
+    return whitener_of(covariance + np.trace(covariance) / len(along) * np.outer(along, along))
+
+
+def rounded(residuals: FloatArray, center: FloatArray, floor: float) -> tuple[FloatArray, FloatArray]:
+    """(`whitener` of all rows, each row whitened by what the other folds taught, shape [n, k], of mean 0).
+
+    Folds are stretches of time. Each is multiplied out once, and the others' sums added up.
+    """
+    mean = residuals.mean(axis=0)
+    parts = _parts(residuals, mean, FOLDS)
     made = np.empty_like(residuals)
-    for fold in folds:
-        others = np.ones(n, dtype=bool)
-        others[fold] = False
-        made[fold] = centred[fold] @ whitener(residuals[others], center, floor).T
-    return np.asarray(made - made.mean(axis=0))
+    start = 0
+    for part in parts:
+        others = [each for each in parts if each is not part]
+        stop = start + len(part.rows)
+        whiten(part.rows, mean, _rounded(_shrunk(others, mean, floor), center), made[start:stop])
+        start = stop
+    made -= made.mean(axis=0)
+    return _rounded(_shrunk(parts, mean, floor), center), made
 
 
 def spread(rows: FloatArray, missing: float = 0.0) -> Spread:
@@ -92,11 +130,10 @@ def spread(rows: FloatArray, missing: float = 0.0) -> Spread:
     k = rows.shape[1]
     traces, squares = [], []
     for fold in np.array_split(rows, FOLDS):
-        m = len(fold)
-        centred = fold - fold.mean(axis=0)
-        gram = centred @ centred.T if m < k else centred.T @ centred  # of one spectrum either way
-        total = float(np.trace(gram)) / (m - 1)
-        power = float(np.sum(gram * gram)) / (m - 1) ** 2
+        m, mean = len(fold), fold.mean(axis=0)
+        cross = gram((fold - mean).T) if m < k else gram(fold, mean)  # of one spectrum either way
+        total = float(np.trace(cross)) / (m - 1)
+        power = float(np.einsum("ij,ij->", cross, cross)) / (m - 1) ** 2
         traces.append(total)
         squares.append((power - total * total / (m - 1)) * (m - 1) ** 2 / ((m - 2) * (m + 1)))
     trace, trace2 = float(np.mean(traces)), float(np.mean(squares))

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from qigcore.calibration.medians import median
 from qigcore.calibration.season import DAY, Season, find
 from qigcore.calibration.trimming import trim
 from qigcore.errors import TooLittleData
@@ -99,7 +100,7 @@ class Window(msgspec.Struct, frozen=True, eq=False):
         times = self.times[np.isfinite(self.times)]
         if len(times) < 2:
             return None
-        interval = float(np.median(np.diff(times))) or float(times[-1] - times[0]) / (len(times) - 1)
+        interval = float(median(np.diff(times))) or float(times[-1] - times[0]) / (len(times) - 1)
         return interval if 0.0 < interval < math.inf else None
 
 
@@ -124,7 +125,7 @@ def levelled(metric: str, values: FloatArray) -> tuple[FloatArray, float]:
     if metric != "latency":
         return values, 0.0
     usable = values[np.isfinite(values)]
-    floor = 0.05 * max(float(np.median(usable)) if len(usable) else 0.0, 1e-6)
+    floor = 0.05 * max(float(median(usable)) if len(usable) else 0.0, 1e-6)
     return np.log(np.maximum(values, 0.0) + floor), floor  # never below 0, but for a clock that was set back
 
 
