@@ -43,6 +43,7 @@ cdef enum:
     CHARTS = 4  # the first one is of single rows
     STAKES = 4
     FIGURES = 5
+    CLIP = 3  # qigcore.calibration.record.CLIP
     LONGEST = 100  # rows that the estimate of a shift forgets over
     ENOUGH = 50  # rows of an estimate that may say that there is no shift
 
@@ -76,13 +77,16 @@ def _fitting(dict tables, Py_ssize_t m):
     """Raise ValueError for a table of another size than the loops read: they ask for none."""
     dim, season = tables["dim"], tables["season"]
     sizes = {name: m for name in ("center", "memory", "spread", "scaling", "inverse", "weight")}
-    sizes |= {name: CHARTS for name in ("charts", "limits", "directions")}
+    sizes |= {name: CHARTS for name in ("charts", "limits", "directions", "figure_limits")}
     sizes |= {"basin": dim, "bounds": 2 * m, "stakes": STAKES, "bands": ROWS * sum(range(ROWS, m + 1, ROWS))}
     for name, size in sizes.items():
         if tables[name] is not None and np.size(tables[name]) != size:
             raise ValueError(f"{name}: expected {size} values, got {np.size(tables[name])}")
     if season is not None and (np.ndim(season[0]) != 2 or np.shape(season[0])[1] != m + FIGURES):
         raise ValueError(f"season: expected offsets of shape [bins, {m + FIGURES}], got {np.shape(season[0])}")
+    k = len(tables["figures"])
+    if np.shape(tables["figure_whitener"]) != (k, k):
+        raise ValueError(f"figure_whitener: expected shape [{k}, {k}], got {np.shape(tables['figure_whitener'])}")
     if dim < 1 or tables["slots"] < 1 or len(tables["figures"]) > FIGURES:
         raise ValueError(f"expected at least one component, one slot, and at most {FIGURES} figures")
 
@@ -117,7 +121,8 @@ cdef class Core(_Recovering):
         cdef Py_ssize_t m = self._m, slot = self.rows % self._slots, i
         cdef float* kept = self._ring + slot * (m + FIGURES)
         cdef bint whole
-        cdef int k, s
+        cdef double[FIGURES] scores
+        cdef int k, s, present
         cdef int event = 0
         self.rows += 1
         self._times[slot] = at
@@ -149,13 +154,13 @@ cdef class Core(_Recovering):
             # One row alone moves no average further than the longest of normal ones would.
             step = 1.0 if length <= self._longest else sqrt(self._longest / length)
             self._squares[0] = length
-            self.statistic = length / self._limits[0]
+            self._vector = length / self._limits[0]
             self._parts[2] = 0.0
             for k in range(1, CHARTS):
                 mean = self._means + k * m
                 if not self.confirmed:
                     if self._squares[k] > 0.0:
-                        along = dot(mean, self._x, m) / (sqrt(self._squares[k]) * 3.0)
+                        along = dot(mean, self._x, m) / (sqrt(self._squares[k]) * CLIP)
                         along = min(max(along, -1.0), 1.0)
                         gain = (along - self._directions[k]) / (1.0 + self._directions[k])
                         for s in range(STAKES):
@@ -163,7 +168,7 @@ cdef class Core(_Recovering):
                     for s in range(STAKES):
                         self._parts[2] += self._along[k][s]
                 self._squares[k] = averaged(mean, self._x, self._weights[k], step, m)
-                self.statistic = max(self.statistic, self._squares[k] * self._scales[k] / self._limits[k])
+                self._vector = max(self._vector, self._squares[k] * self._scales[k] / self._limits[k])
             self._parts[2] *= self._direction_weight
             if not self.confirmed:
                 self._parts[0] = bets(
@@ -171,6 +176,7 @@ cdef class Core(_Recovering):
                     STAKES, self._own, self._score, m,
                 )
         total = 0.0
+        present = 0
         for k in range(self._figures):
             figure = &self._figure[k]
             value = drift if figure.offset < 0 else NAN
@@ -187,8 +193,10 @@ cdef class Core(_Recovering):
                 figure.follows = True
                 now *= figure.inverse
                 self._x[m + k] = min(max(now, -6.0), 6.0)
+                z = min(max(now / CLIP, -1.0), 1.0)
+                scores[k] = CLIP * z
+                present += 1
                 if not self.confirmed:
-                    z = min(max(now / 3.0, -1.0), 1.0)
                     for s in range(STAKES):
                         gain = (z - figure.up) / (1.0 + figure.up)
                         self._bet[k][0][s] = (self._bet[k][0][s] + 1.0) * (1.0 + self._stakes[s] * gain)
@@ -202,10 +210,13 @@ cdef class Core(_Recovering):
             for s in range(STAKES):
                 total += (self._bet[k][0][s] + self._bet[k][1][s]) * figure.weight
         self._parts[1] = total
+        if present and present == self._figures:
+            self._chart_figures(scores)
+        self.statistic = max(self._vector, self._figural)
         if not self.confirmed:
             self.wealth = self._parts[0] + self._parts[1] + self._parts[2]
         if not self.alarmed:
-            if unit != NULL and self.statistic > 1.0:
+            if self.statistic > 1.0:
                 event |= FAST
             if self.wealth >= self._sure:
                 event |= SURE
@@ -222,8 +233,13 @@ cdef class Core(_Recovering):
         return event
 
     def charts(self):
-        """Each moving average's squared length over its limit, after the last row with a state; shape [4]."""
-        return np.array([self._squares[k] * self._scales[k] / self._limits[k] for k in range(CHARTS)])
+        """Each moving average's squared length over its limit, after the last row that it took; shape [7].
+
+        Those of the state, of each weight; then those of the figures, of each weight but the first.
+        """
+        state = [self._squares[k] * self._scales[k] / self._limits[k] for k in range(CHARTS)]
+        figures = [self._lengths[k] * self._scales[k] / self._bounds_of_figures[k] for k in range(1, CHARTS)]
+        return np.array(state + figures)
 
     cdef int _alone(self) except -1:
         """Raise DetectorBusy while another thread's rows are being taken: `feed` lets go of the GIL."""

@@ -6,7 +6,8 @@ cdef class _Evidence:
 
     Tables come as one mapping, arrays padded by `padded`: basin [dim], center, memory (or None), spread,
     bands (or None), scaling, inverse, bounds [2, m], weight (m), charts [4] and their limits, longest, directions [4],
-    direction_weight, figures (a list of tuples), sure (the limit of the wealth), season (offsets
+    direction_weight, figures (a list of tuples), figure_whitener
+    [figures, figures] and figure_limits [4], sure (the limit of the wealth), season (offsets
     [bins, m + figures], or None) with its period, memory_rows, and what `recover` needs.
     """
 
@@ -53,6 +54,12 @@ cdef class _Evidence:
     cdef double _stakes[STAKES]
     cdef double _along[CHARTS][STAKES]
     cdef double _bet[FIGURES][2][STAKES]
+    # The figures' own averages: of their scores, whitened
+    cdef double[FIGURES][FIGURES] _round
+    cdef double[CHARTS][FIGURES] _averages
+    cdef double _lengths[CHARTS]
+    cdef double _bounds_of_figures[CHARTS]
+    cdef double _vector, _figural  # the largest part of its limit that any of the one and the other is
     cdef double _parts[3]  # wealth of the components, the figures, the directions
     cdef Figure _figure[FIGURES]
     cdef double _sure, _period, _begin, _longest
@@ -68,7 +75,7 @@ cdef class _Evidence:
     cdef Py_ssize_t _slots
 
     def __cinit__(self, dict tables, *args, **kwargs):
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, j
         self._kept = kept = []
         self.dim = tables["dim"]
         self._kind = SIMPLEX if tables["geometry"] == "simplex" else SPHERE
@@ -99,6 +106,9 @@ cdef class _Evidence:
             self._figure[i].up = up
             self._figure[i].down = down
             self._figure[i].weight = weight
+        for i, row in enumerate(tables["figure_whitener"]):
+            for j in range(self._figures):
+                self._round[i][j] = row[j]
         self._wide = self._m + ROWS  # the figures stand behind the components
         self._copy = _doubles(kept, np.zeros(m))
         self._scratch = _doubles(kept, np.zeros(m))
@@ -115,6 +125,7 @@ cdef class _Evidence:
             self._scales[i] = (2.0 - self._weights[i]) / self._weights[i]
             self._limits[i] = tables["limits"][i]
             self._directions[i] = tables["directions"][i]
+            self._bounds_of_figures[i] = tables["figure_limits"][i]
         for i in range(STAKES):
             self._stakes[i] = tables["stakes"][i]
         self._longest = tables["longest"]
@@ -150,7 +161,9 @@ cdef class _Evidence:
     cdef void _cleared(self) noexcept nogil:
         """All evidence so far is dropped; what the next row follows is not."""
         self.alarmed = self.confirmed = False
-        self.statistic = self.wealth = 0.0
+        self.statistic = self.wealth = self._vector = self._figural = 0.0
+        memset(self._averages, 0, sizeof(self._averages))
+        memset(self._lengths, 0, sizeof(self._lengths))
         memset(self._means, 0, CHARTS * self._m * sizeof(double))
         memset(self._own, 0, 2 * STAKES * self._m * sizeof(double))
         memset(self._squares, 0, sizeof(self._squares))
@@ -197,3 +210,23 @@ cdef class _Evidence:
             (1.0 - part) * self._season[low * width + self._m + which]
             + part * self._season[high * width + self._m + which]
         )
+
+    cdef void _chart_figures(self, const double* scores) noexcept nogil:
+        """Take the scores of all figures of one row into their averages."""
+        cdef double[FIGURES] whole
+        cdef double total, now
+        cdef int i, j, k
+        for i in range(self._figures):
+            total = 0.0
+            for j in range(i + 1):
+                total += self._round[i][j] * scores[j]
+            whole[i] = total
+        self._figural = 0.0
+        for k in range(1, CHARTS):
+            total = 0.0
+            for i in range(self._figures):
+                now = (1.0 - self._weights[k]) * self._averages[k][i] + self._weights[k] * whole[i]
+                self._averages[k][i] = now
+                total += now * now
+            self._lengths[k] = total
+            self._figural = max(self._figural, total * self._scales[k] / self._bounds_of_figures[k])

@@ -94,8 +94,11 @@ def onset(rows: FloatArray, learned: float, memory: float) -> int:
     return len(rows) - 1 - int(np.argmax(against_noise))
 
 
-def shares(deviations: FloatArray, learned: Calibration) -> tuple[Share, ...]:
-    """The components whose mean deviation is more than noise would give one of them in 64, most first."""
+def shares(deviations: FloatArray, learned: Calibration, least: int) -> tuple[Share, ...]:
+    """The components whose mean deviation is beyond 3.5 of its standard errors, most first.
+
+    One of 64 that have not moved is in 1 of 30 alarms. least: so many are named in any case, 0 or 1.
+    """
     good = np.isfinite(deviations).all(axis=1)
     n = int(good.sum())
     if not n:
@@ -110,11 +113,11 @@ def shares(deviations: FloatArray, learned: Calibration) -> tuple[Share, ...]:
         return ()
     sd = scale / np.sqrt(1.0 - memory * memory)
     order = np.argsort(-beyond, kind="stable")[:NAMED]
-    strong = mean * mean > 9.0 * error
+    strong = mean * mean > 3.5**2 * error
     return tuple(
         Share(index=int(i), share=float(beyond[i] / total), shift=float(mean[i] / sd[i]))
         for rank, i in enumerate(order)
-        if beyond[i] > 0.0 and (strong[i] or rank == 0)
+        if beyond[i] > 0.0 and (strong[i] or rank < least)
     )
 
 

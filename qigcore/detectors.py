@@ -24,7 +24,7 @@ import numpy as np
 
 from qigcore._detectors import EVENTS, MOST_FIGURES, Core, banded, padded
 from qigcore.alarms import Alarm, Event, Moved, Share, mean_of, moved, onset, shares
-from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate, longest_step
+from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate, figure_limits, longest_step
 from qigcore.calibration.record import CLIP, WEIGHTS, Calibration
 from qigcore.errors import BaselineError, InvalidBasin
 from qigcore.rows import BIT, HEAD, METRICS, Array, Batch, FloatArray
@@ -186,12 +186,13 @@ class ChangeDetector(Core):
         )
 
     def _where(self, deviations: FloatArray, rows: FloatArray) -> tuple[tuple[Share, ...], tuple[Moved, ...]]:
-        """The components and the figures that moved, by the rows since the onset."""
+        """The components and the figures that moved, by the rows since the onset.
+
+        Where no figure did, some component must have: the one that moved most is named, however little.
+        """
         dim = self.dim
-        return (
-            shares(deviations[:, :dim], self._learned),
-            moved(deviations[:, dim:], rows[:, dim:], self._learned),
-        )
+        figures = moved(deviations[:, dim:], rows[:, dim:], self._learned)
+        return shares(deviations[:, :dim], self._learned, 0 if figures else 1), figures
 
     def _memory(self) -> FloatArray:
         """AR(1) coefficients of the components and the figures."""
@@ -226,7 +227,7 @@ class ChangeDetector(Core):
 
     def _weight_of(self) -> float:
         """Of the chart that is furthest beyond its limit."""
-        return WEIGHTS[int(np.argmax(self.charts()))]
+        return (*WEIGHTS, *WEIGHTS[1:])[int(np.argmax(self.charts()))]
 
 
 def calibration_of(baseline: Baseline) -> Calibration:
@@ -289,6 +290,8 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
         "weight": wide(part / (2 * len(STAKES) * dim)),
         "charts": WEIGHTS,
         "limits": chart_limits(learned, chart_rate(run_length)),
+        "figure_limits": figure_limits(learned, chart_rate(run_length)),
+        "figure_whitener": _figure_whitener(learned),
         "longest": longest_step(learned, chart_rate(run_length)),
         "directions": (0.0, *learned.directions),
         "direction_weight": part / ((len(WEIGHTS) - 1) * len(STAKES)),
@@ -301,6 +304,12 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
         "quiet": (whole, math.sqrt(2.0 * (learned.trace2 + len(signals)))),
         "slots": REMEMBERED,
     }
+
+
+def _figure_whitener(learned: Calibration) -> FloatArray:
+    """Shape [figures, figures]; zeros where the figures have no chart."""
+    k = len(learned.signals)
+    return np.array(learned.figure_whitener) if learned.figures is not None else np.zeros((k, k))
 
 
 def _season(learned: Calibration, m: int) -> tuple[FloatArray, float, float] | None:

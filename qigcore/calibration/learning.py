@@ -8,11 +8,11 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from qigcore._detectors import moving, whiten
+from qigcore._detectors import moving, whiten, whitener_of
 from qigcore.calibration import whitening
 from qigcore.calibration.bounds import clipped, direction_bounds, mean_bounds, signal_of
 from qigcore.calibration.memory import ALLOWED, Estimated, estimated, residuals, swelling
-from qigcore.calibration.record import CLIP, WEIGHTS, Calibration, Signal
+from qigcore.calibration.record import CLIP, WEIGHTS, Calibration, Signal, Spread
 from qigcore.calibration.season import Season
 from qigcore.calibration.tails import normal_isf, scaled_chi2_isf
 from qigcore.calibration.window import Settled, levelled
@@ -34,6 +34,9 @@ FLOOR_RADIANS = 1e-3
 """Least sd of a whole state: what a compact history keeps of it differs by a tenth of that."""
 
 NO_TIMES = np.empty(0)
+
+FLOOR_SCORE = 0.05
+"""Least sd of a score: of a figure that is hardly ever off its one value."""
 
 HELD_OUT = 0.2
 CHECK_LEVEL = 1e-3
@@ -78,7 +81,7 @@ def calibrate(
         level, floor = levelled(metric, values)
         if season is not None and metric in named:
             level = level - season[:, dim + named.index(metric)]
-        series[metric] = (level[np.isfinite(level)][-LARGEST_WINDOW:], floor)
+        series[metric] = (level[-LARGEST_WINDOW:], floor)
     amplitudes = amplitudes[usable][-LARGEST_WINDOW:]
     basins = _basins(amplitudes)
     if "basin_drift" in series:
@@ -89,7 +92,7 @@ def calibrate(
     early, late = {}, {}
     for metric, (values, floor) in series.items():
         at = int(len(values) * (1.0 - HELD_OUT))
-        early[metric], late[metric] = (values[:at], floor), values[at:]
+        early[metric], late[metric] = (values[:at], floor), values[max(at - 1, 0) :]
     doubts = _doubts(_learned(_basins(amplitudes[:cut]), early, found, named), amplitudes[cut - 1 :], late)
     if state is not None and not state.steady:
         doubts = (*doubts, *state.reasons)
@@ -153,6 +156,17 @@ def _learned(
         rows, spread.trace, spread.trace2, n / (1 if season is None else season.bins)
     )
     up, down = mean_bounds(clipped(left, scale), signals)
+    known = {
+        name: signal_of(
+            values[np.isfinite(values)],
+            floor_sd=floor_of(name, float(np.nanmean(values))),
+            log=name == "latency",
+            floor=floor,
+            signals=signals,
+        )
+        for name, (values, floor) in series.items()
+    }
+    figures, figure_whitener = _figures(known, {name: values for name, (values, _) in series.items()})
     return Calibration(
         rows=n,
         center=tuple(center.tolist()),
@@ -162,28 +176,57 @@ def _learned(
         trace=spread.trace,
         trace2=spread.trace2,
         excess4=spread.excess4,
-        inflation=tuple(
-            inflation * swelling(weight, float(memory.mean()), wrong)
-            for weight, inflation in zip(WEIGHTS, spread.inflation, strict=True)
-        ),
+        inflation=_swollen(spread.inflation, float(memory.mean()), wrong),
         tail=spread.tail,
         up=tuple(up.tolist()),
         down=tuple(down.tolist()),
         directions=directions,
-        signals={
-            name: signal_of(
-                values,
-                floor_sd=floor_of(name, float(values.mean())),
-                log=name == "latency",
-                floor=floor,
-                signals=signals,
-            )
-            for name, (values, floor) in series.items()
-        },
+        signals=known,
         kind="nominal",
         season=season,
         seasonal=seasonal,
+        figures=figures,
+        figure_whitener=figure_whitener,
     )
+
+
+def _swollen(inflation: tuple[float, ...], memory: float, wrong: float) -> tuple[float, ...]:
+    """What the error of AR(1) coefficients adds to the variance of moving averages, per weight of WEIGHTS."""
+    return tuple(
+        each * swelling(weight, memory, wrong) for weight, each in zip(WEIGHTS, inflation, strict=True)
+    )
+
+
+def scores_of(signals: dict[str, Signal], series: dict[str, FloatArray]) -> FloatArray:
+    """The figures' scores as their charts see them, shape [m, figures]: of the rows that have them all.
+
+    series: by metric, on the tested scale, shape [n], NaN where unusable. The first row has no predecessor.
+    """
+    if not signals:
+        return np.empty((0, 0))
+    levels = np.column_stack([series[name] for name in signals])
+    levels = levels[np.isfinite(levels).all(axis=1)]
+    columns = [
+        np.clip(standardised(signal, levels[:, i]), -CLIP, CLIP) for i, signal in enumerate(signals.values())
+    ]
+    return np.column_stack(columns)
+
+
+def _figures(
+    signals: dict[str, Signal], series: dict[str, FloatArray]
+) -> tuple[Spread | None, tuple[tuple[float, ...], ...]]:
+    """The spread of the figures' scores, and the whitener of them; (None, ()) where too few rows have them all."""
+    scores = scores_of(signals, series)
+    if len(scores) < MIN_ROWS:
+        return None, ()
+    matrix = whitener_of(whitening.shrunk(scores, FLOOR_SCORE))
+    rows = whiten(scores, scores.mean(axis=0), matrix)
+    spread = whitening.spread(rows)
+    # One coefficient for each figure: each is off by more than the mean of many is.
+    memory = max((signal.memory for signal in signals.values()), key=abs)
+    wrong = ALLOWED * math.sqrt((1.0 - memory * memory) / len(scores)) if memory else 0.0
+    spread = msgspec.structs.replace(spread, inflation=_swollen(spread.inflation, memory, wrong))
+    return spread, tuple(tuple(row) for row in matrix.tolist())
 
 
 def whitened(learned: Calibration, amplitudes: FloatArray) -> FloatArray:
@@ -204,10 +247,15 @@ def standardised(signal: Signal, values: FloatArray) -> FloatArray:
 def _doubts(learned: Calibration, amplitudes: FloatArray, series: dict[str, FloatArray]) -> tuple[str, ...]:
     """What held-out rows say against the assumptions, one sentence each.
 
-    amplitudes: the held-out rows, after one row more that they follow.
+    amplitudes and series: the held-out rows, after one row more that they follow; figures NaN where unusable.
     """
     level = normal_isf(CHECK_LEVEL)
-    found = _spread_doubts(learned, whitened(learned, amplitudes)[1:], level)
+    found = _spread_doubts(learned, learned.spread, whitened(learned, amplitudes)[1:], level, "snapshots")
+    if learned.figures is not None:
+        scores = scores_of(learned.signals, series)[1:]
+        if len(scores):
+            scores = whiten(scores, np.zeros(scores.shape[1]), np.array(learned.figure_whitener))
+            found += _spread_doubts(learned, learned.figures, scores, level, "figures")
     wandering = _wandering(learned, amplitudes, series, level)
     if wandering:
         found.append(f"held-out means lie outside the learned intervals: {', '.join(wandering)}")
@@ -221,31 +269,32 @@ def _doubts(learned: Calibration, amplitudes: FloatArray, series: dict[str, Floa
     return tuple(found)
 
 
-def _spread_doubts(learned: Calibration, rows: FloatArray, level: float) -> list[str]:
+def _spread_doubts(
+    learned: Calibration, spread: Spread, rows: FloatArray, level: float, what: str
+) -> list[str]:
     """What the lengths of whitened held-out rows, and of their moving averages, say."""
     found = []
     n = len(rows)
     lengths = np.einsum("ij,ij->i", rows, rows)
     swell = 1.0 + 1.0 / learned.support
-    limit = scaled_chi2_isf(
-        learned.trace * swell, 2.0 * learned.trace2 * swell * swell + learned.excess4, 0.01
-    )
+    limit = scaled_chi2_isf(spread.trace * swell, 2.0 * spread.trace2 * swell * swell + spread.excess4, 0.01)
     beyond = int(np.sum(lengths > limit))
-    if _poisson_tail(beyond, 0.01 * n * 1.5) < CHECK_LEVEL:
-        found.append(f"{beyond} of {n} held-out snapshots lie where {0.01 * n:.0f} were expected to")
+    # Scores are clipped, so that their lengths have no tail to go by.
+    if what == "snapshots" and _poisson_tail(beyond, 0.01 * n * 1.5) < CHECK_LEVEL:
+        found.append(f"{beyond} of {n} held-out {what} lie where {0.01 * n:.0f} were expected to")
     for weight in (0.1, 0.03):
         skip = int(2.0 / weight)
         if n < 3 * skip:
             continue
         averages, _ = moving(rows, weight)
         s = weight / (2.0 - weight)
-        swell = 1.0 + 1.0 / (learned.support * s)
+        swell = spread.inflation[WEIGHTS.index(weight)] + 1.0 / (learned.support * s)
         keep = (1.0 - weight) ** 2
-        error = math.sqrt(2.0 * learned.trace2 / learned.trace**2 / (n - skip) * (1.0 + keep) / (1.0 - keep))
-        ratio = float(averages[skip:].mean()) / (learned.trace * s * swell)
+        error = math.sqrt(2.0 * spread.trace2 / spread.trace**2 / (n - skip) * (1.0 + keep) / (1.0 - keep))
+        ratio = float(averages[skip:].mean()) / (spread.trace * s * swell)
         if ratio > 1.0 + (level + 1.0) * error:
             found.append(
-                f"moving averages (weight {weight:g}) of held-out snapshots vary by {ratio:.2f} of what "
+                f"moving averages (weight {weight:g}) of held-out {what} vary by {ratio:.2f} of what "
                 "independent residuals would: the healthy state wanders, or one snapshot depends on more than "
                 "the one before"
             )
@@ -268,9 +317,10 @@ def _wandering(
     names = [f"component {i}" for i in np.flatnonzero(outside)[:5]]
     for name, values in series.items():
         signal = learned.signals.get(name)
-        if signal is None or len(values) < 2:
+        usable = values[np.isfinite(values)]
+        if signal is None or len(usable) < 2:
             continue
-        score = np.clip(standardised(signal, values)[1:] / CLIP, -1.0, 1.0)
+        score = np.clip(standardised(signal, usable)[1:] / CLIP, -1.0, 1.0)
         error_of = float(score.std()) / math.sqrt(max(len(score), 1))
         if score.mean() > signal.up + far * error_of or -score.mean() > signal.down + far * error_of:
             names.append(name)

@@ -76,6 +76,19 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
         _expect("tail.share, shape", [self.share, self.shape], 0.0, 1.0)
 
 
+class Spread(msgspec.Struct, frozen=True):
+    """Of the squared length of whitened rows: its mean, half of the variance that normal rows would give it, and what
+    its variance has beyond that; by how much more a moving average varies than one of independent rows, per
+    weight of WEIGHTS; the upper tail of single rows.
+    """
+
+    trace: float
+    trace2: float
+    excess4: float
+    inflation: tuple[float, ...]
+    tail: Tail | None
+
+
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """Of `rows` healthy snapshots: what a detector needs to know.
 
@@ -113,6 +126,15 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     held_out: int = 0  # rows of the check
     season: Season | None = None  # what the hour adds to each component, and then to each of `seasonal`
     seasonal: tuple[str, ...] = ()  # figures on their tested scale, by metric
+    # Of the figures' scores CLIP·z, in the order of `signals`: their spread, and the rows of the lower triangular
+    # whitener. None: no row had all figures.
+    figures: Spread | None = None
+    figure_whitener: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def spread(self) -> Spread:
+        """That of the whitened amplitudes."""
+        return Spread(self.trace, self.trace2, self.excess4, self.inflation, self.tail)
 
     @property
     def support(self) -> float:
@@ -158,6 +180,19 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
                 f"calibration.season: expected {dim} components and {len(self.seasonal)} figures, got "
                 f"{self.season.signals} signals"
             )
+        if self.figures is not None:
+            wanted = [len(self.signals)] * len(self.signals)
+            if [len(row) for row in self.figure_whitener] != wanted:
+                raise BaselineError(
+                    f"calibration.figure_whitener: expected {len(wanted)} rows of as many numbers"
+                )
+            if len(self.figures.inflation) != len(WEIGHTS):
+                raise BaselineError(f"calibration.figures.inflation: expected {len(WEIGHTS)} values")
+            _expect("figures.trace, trace2", [self.figures.trace, self.figures.trace2], 1e-12)
+            _expect("figures.excess4", [self.figures.excess4], 0.0)
+            _expect("figures.inflation", self.figures.inflation, 1e-3)
+            for row in self.figure_whitener:
+                _expect("figure_whitener", row, -LARGEST)
         if self.whitener:
             values = np.frombuffer(self.whitener, "<f8")
             _expect("whitener", [float(values.min()), float(values.max())], -LARGEST)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from qigcore._detectors import gram, moving, squared_pairs, whiten, whitener_of
-from qigcore.calibration.record import WEIGHTS, Tail
+from qigcore.calibration.record import WEIGHTS, Spread, Tail
 from qigcore.rows import FloatArray
 
 FOLDS = 8
@@ -23,16 +23,6 @@ LARGEST_DIM = 256
 
 TAIL_SHARE = 0.05
 TAIL_ROWS = 20
-
-
-class Spread(msgspec.Struct, frozen=True):
-    """Moments of squared lengths, as `record.Calibration` names them."""
-
-    trace: float
-    trace2: float
-    excess4: float
-    inflation: tuple[float, ...]
-    tail: Tail | None
 
 
 class _Part(msgspec.Struct, frozen=True, eq=False):
