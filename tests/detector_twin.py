@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qigcore.baseline import Baseline
-from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate, longest_step
+from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate, figure_limits, longest_step
 from qigcore.rows import BIT, METRICS
 from tests.reference import ar1_residual, exact_amplitude, sr_step
 
@@ -38,6 +38,8 @@ class Twin:
         self.white = learned.matrix if learned.whitener else np.diag(1.0 / self.scale)
         self.bound = {1.0: np.array(learned.up), -1.0: np.array(learned.down)}
         self.limits = chart_limits(learned, chart_rate(run_length))
+        self.figure_limits = figure_limits(learned, chart_rate(run_length))
+        self.round = np.array(learned.figure_whitener)
         self.longest = longest_step(learned, chart_rate(run_length))
         self.sure = bets_limit(run_length)
         self.groups = 3 if learned.signals else 2
@@ -55,7 +57,8 @@ class Twin:
         self.alarmed = self.confirmed = False
         self.statistic = self.wealth = 0.0
         self.means = [np.zeros(self.dim) for _ in WEIGHTS]
-        self.charts = np.zeros(4)
+        self.charts = np.zeros(7)
+        self.figure_means = [np.zeros(len(self.learned.signals)) for _ in WEIGHTS]
         self.own = {side: np.zeros((4, self.dim)) for side in (1.0, -1.0)}
         self.along = np.zeros((4, 4))
         self.bet = {(name, side): np.zeros(4) for name in self.learned.signals for side in (1.0, -1.0)}
@@ -72,11 +75,12 @@ class Twin:
         else:
             self.state(amplitude)
         whole = self.figures(amplitude, head)
+        self.statistic = float(self.charts.max())
         if not self.confirmed:
             self.wealth = sum(self.parts)
         sure = self.wealth >= self.sure
         if not self.alarmed:
-            fast = amplitude is not None and self.statistic > 1.0
+            fast = self.statistic > 1.0
             self.alarmed, self.confirmed = fast or sure, sure
             return {name for name, is_so in (("fast", fast), ("sure", sure)) if is_so}
         events = set()
@@ -103,7 +107,6 @@ class Twin:
                 self.along[k] = sr_step(self.along[k], STAKES, wins(z, self.learned.directions[k - 1]))
             self.means[k] = (1.0 - weight) * self.means[k] + weight * step * x
             self.charts[k] = self.means[k] @ self.means[k] * (2.0 - weight) / weight / self.limits[k]
-        self.statistic = float(self.charts.max())
         if self.confirmed:
             return
         self.parts[2] = float(self.along.mean()) * 4 / 3 / self.groups  # of three averages
@@ -114,7 +117,7 @@ class Twin:
 
     def figures(self, amplitude: Any, head: Any) -> bool:
         """Whether all that the host reports was usable."""
-        whole = True
+        whole, present = True, 0
         self.scores = np.zeros(len(self.learned.signals))
         for i, (name, signal) in enumerate(self.learned.signals.items()):
             value = math.nan
@@ -133,10 +136,17 @@ class Twin:
             now = ar1_residual(value - signal.center, self.figure_before[name], signal.memory) / signal.scale
             self.figure_before[name] = value - signal.center
             self.scores[i] = np.clip(now, -6.0, 6.0)
+            present += 1
             for side, bound in ((1.0, signal.up), (-1.0, signal.down)):
                 if not self.confirmed:
                     z = np.clip(side * now / 3.0, -1.0, 1.0)
                     self.bet[name, side] = sr_step(self.bet[name, side], STAKES, wins(z, bound))
+        if present == len(self.scores) > 0 and self.learned.figures is not None:
+            score = self.round @ np.clip(self.scores, -3.0, 3.0)
+            for k, weight in enumerate(WEIGHTS[1:], start=1):
+                self.figure_means[k] = (1.0 - weight) * self.figure_means[k] + weight * score
+                length = self.figure_means[k] @ self.figure_means[k]
+                self.charts[3 + k] = length * (2.0 - weight) / weight / self.figure_limits[k]
         if self.bet:
             self.parts[1] = float(np.mean(list(self.bet.values()))) / self.groups
         return whole

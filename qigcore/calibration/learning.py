@@ -221,7 +221,8 @@ def _figures(
         return None, ()
     matrix = whitener_of(whitening.shrunk(scores, FLOOR_SCORE))
     rows = whiten(scores, scores.mean(axis=0), matrix)
-    spread = whitening.spread(rows)
+    missing = max(scores.shape[1] - float(np.sum(scores.var(axis=0, ddof=1))) / FLOOR_SCORE**2, 0.0)
+    spread = whitening.spread(rows, missing)
     # One coefficient for each figure: each is off by more than the mean of many is.
     memory = max((signal.memory for signal in signals.values()), key=abs)
     wrong = ALLOWED * math.sqrt((1.0 - memory * memory) / len(scores)) if memory else 0.0
@@ -288,7 +289,9 @@ def _spread_doubts(
             continue
         averages, _ = moving(rows, weight)
         s = weight / (2.0 - weight)
-        swell = spread.inflation[WEIGHTS.index(weight)] + 1.0 / (learned.support * s)
+        swell = 1.0 + 1.0 / (learned.support * s)
+        if what == "figures":  # a few coefficients are off by more than the mean of many
+            swell *= spread.inflation[WEIGHTS.index(weight)]
         keep = (1.0 - weight) ** 2
         error = math.sqrt(2.0 * spread.trace2 / spread.trace**2 / (n - skip) * (1.0 + keep) / (1.0 - keep))
         ratio = float(averages[skip:].mean()) / (spread.trace * s * swell)

@@ -89,6 +89,8 @@ def plain(k: int) -> dict[str, Any]:
         "excess4": 0.0,
         "inflation": (1.0,) * 4,
         "tail": None,
+        "figures": None,
+        "figure_whitener": (),
     }
 
 

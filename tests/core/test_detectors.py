@@ -225,6 +225,8 @@ def plain_baseline(dim: int, geometry: str) -> Baseline:
     root = np.sqrt(np.full(dim, 1.0 / dim))
     calibration = msgspec.structs.replace(
         made.calibration,
+        figures=None,
+        figure_whitener=(),
         whitener=matrix[np.tril_indices(dim)].tobytes(),
         center=tuple(root.tolist()),
         scale=(0.02,) * dim,

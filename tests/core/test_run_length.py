@@ -129,6 +129,8 @@ def exact_baseline(figures: bool) -> Baseline:
     }
     calibration = msgspec.structs.replace(
         made.calibration,
+        figures=None,
+        figure_whitener=(),
         center=tuple(axis.tolist()),
         scale=(1e-3,) * 16,
         memory=(),
