@@ -189,8 +189,15 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
             if len(self.figures.inflation) != len(WEIGHTS):
                 raise BaselineError(f"calibration.figures.inflation: expected {len(WEIGHTS)} values")
             _expect("figures.trace, trace2", [self.figures.trace, self.figures.trace2], 1e-12)
+            square = self.figures.trace**2
+            _expect(
+                "figures.trace2",
+                [self.figures.trace2],
+                square / len(wanted) * (1 - 1e-9),
+                square * (1 + 1e-9),
+            )
             _expect("figures.excess4", [self.figures.excess4], 0.0)
-            _expect("figures.inflation", self.figures.inflation, 1e-3)
+            _expect("figures.inflation", self.figures.inflation, 1e-3, 1e6)
             for row in self.figure_whitener:
                 _expect("figure_whitener", row, -LARGEST)
         if self.whitener:
