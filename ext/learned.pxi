@@ -110,9 +110,9 @@ def whitener_of(covariance):
     if cnp.PyArray_DIM(given, 1) != k:
         raise ValueError(f"covariance: expected shape [k, k], got {list((<object>given).shape)}")
     if m != k:
-        padded_to = np.zeros((m, m))
-        padded_to[:k, :k] = given
-        given = padded_to
+        whole = np.zeros((m, m))
+        whole[:k, :k] = given
+        given = whole
     cdef cnp.ndarray factor = np.zeros((m, m)), made = np.zeros((m, m))
     with nogil:
         done = cholesky_of(_data(given), _room(factor), k, m)
@@ -127,9 +127,9 @@ def whitener_of(covariance):
 
 
 def whiten(rows, mean, matrix, out=None):
-    """W·(row − mean) for each row, as a detector does it, bit for bit; shape [n, k].
+    """W·(row − mean) for each row, in the order of additions that a detector has; shape [n, k].
 
-    rows: shape [n, k]; mean: [k]; matrix: W, lower triangular, [k, k]. out: C-contiguous float64 [n, k] to be
+    rows: shape [n, k]; mean: [k], or None for 0; matrix: W, lower triangular, [k, k]. out: C-contiguous float64 [n, k] to be
     filled, which may be `rows`. Raises ValueError for other shapes.
     """
     cdef cnp.ndarray given = _table(rows)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from qigcore._detectors import EVENTS, MOST_FIGURES, Core, banded, padded
+from qigcore._detectors import EVENTS, MOST_FIGURES, Core, banded, padded, whiten
 from qigcore.alarms import Alarm, Event, Moved, Share, mean_of, moved, onset, shares
 from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate, figure_limits, longest_step
 from qigcore.calibration.record import CLIP, WEIGHTS, Calibration
@@ -205,7 +205,8 @@ class ChangeDetector(Core):
         """Residuals [..., components + figures] whitened, those of the figures over their scale."""
         learned, dim = self._learned, self.dim
         if learned.whitener:
-            white = residual[..., :dim] @ learned.matrix.T
+            rows = np.atleast_2d(residual[..., :dim])
+            white = whiten(rows, None, learned.matrix).reshape((*residual.shape[:-1], dim))
         else:
             white = residual[..., :dim] / np.array(learned.scale)
         figures = residual[..., dim:] / np.array([signal.scale for signal in learned.signals.values()])

@@ -472,3 +472,24 @@ def shrunk_covariance(rows: np.ndarray, floor: float) -> np.ndarray:
     return np.array(
         [[sd[i] * sd[j] * (r[i, j] * keep if i != j else 1.0) for j in range(k)] for i in range(k)]
     )
+
+
+def exact_gram(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Each element from exactly summed products of what each row is off by."""
+    columns = (rows - mean).T
+    return np.array(
+        [
+            [float(sum(Fraction(x) * Fraction(y) for x, y in zip(a, b, strict=True))) for b in columns]
+            for a in columns
+        ]
+    )
+
+
+def squared_pairs(rows: np.ndarray, mean: np.ndarray, inverse: np.ndarray) -> float:
+    scores = ((rows - mean) * inverse).tolist()
+    return math.fsum((a * b) ** 2 for row in scores for a, b in itertools.combinations(row, 2))
+
+
+def lagged(column: list[float], before: float, after: float) -> tuple[float, float]:
+    pairs = [(x - before, y - after) for x, y in itertools.pairwise(column)]
+    return math.fsum(x * y for x, y in pairs), math.fsum(x * x for x, _ in pairs)

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks.footprint import monitor_mb
 
 PROBE = """
@@ -43,6 +45,15 @@ def test_serving_imports_nothing_heavy() -> None:
 def test_serving_imports_no_healing() -> None:
     loaded = json.loads(run(PROBE))
     assert not [name for name in loaded if name.startswith("qigheal.healing.")]
+
+
+def test_serving_loads_no_rank_tests() -> None:
+    assert not {"qigcore.ranktrends", "qigcore._ranks"} & set(json.loads(run(PROBE)))
+    from qigcore import ranktrends, trends
+
+    assert trends.theil_sen is ranktrends.theil_sen
+    with pytest.raises(AttributeError, match="no attribute 'theil_zen'"):
+        getattr(trends, "theil_zen")  # noqa: B009  (mypy knows that it is not there)
 
 
 def test_memory_over_numpy() -> None:

@@ -236,7 +236,7 @@ def whitened(learned: Calibration, amplitudes: FloatArray) -> FloatArray:
     left = residuals(amplitudes - np.array(learned.center), memory)
     if not learned.whitener:
         return np.asarray(left / np.array(learned.scale))
-    return whiten(left, np.zeros(left.shape[1]), learned.matrix, left)
+    return whiten(left, None, learned.matrix, left)
 
 
 def standardised(signal: Signal, values: FloatArray) -> FloatArray:
