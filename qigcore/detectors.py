@@ -4,7 +4,8 @@ Two tests look at each snapshot.
 
 * The *charts*: moving averages of the whitened amplitudes with weights 1, 0.3, 0.1 and 0.03, each compared
   with a limit of its squared length (multivariate EWMA: Lowry, Woodall, Champ and Rigdon 1992; weight 1 is
-  Hotelling's T²). They are quick, and as good as the learned spread is: their alarms are `nominal`.
+  Hotelling's T²); and the same, but for weight 1, of the figures' scores. They are quick, and as good as the
+  learned spread is: their alarms are `nominal`.
 * The *bets*: sums of Shiryaev–Roberts type over bets that cannot win on average while every mean stays in
   its learned interval (e-detectors: Shin, Ramdas and Rinaldo, arXiv 2203.03532). Bets are laid on each
   component and each figure, up and down, and along the moving averages, whose direction is known before the
