@@ -25,7 +25,7 @@ cdef extern from "detect.h" nogil:
         ROWS "QIG_ROWS"
     void residual_of "qig_residual"(
         const double* unit, double scale, const double* expected, const double* memory, const double* spread,
-        int follows, double* deviation, double* residual, Py_ssize_t n
+        const double* reach, int follows, double* deviation, double* residual, Py_ssize_t n
     ) noexcept
     void whitened "qig_whitened"(const double* bands, const double* residual, double* x, Py_ssize_t m) noexcept
     double dot "qig_dot"(const double* a, const double* b, Py_ssize_t m) noexcept
@@ -76,7 +76,7 @@ cdef double* _doubles(list kept, values) except NULL:
 def _fitting(dict tables, Py_ssize_t m):
     """Raise ValueError for a table of another size than the loops read: they ask for none."""
     dim, season = tables["dim"], tables["season"]
-    sizes = {name: m for name in ("center", "memory", "spread", "scaling", "inverse", "weight")}
+    sizes = {name: m for name in ("center", "memory", "spread", "reach", "scaling", "inverse", "weight")}
     sizes |= {name: CHARTS for name in ("charts", "limits", "directions", "figure_limits")}
     sizes |= {"basin": dim, "bounds": 2 * m, "stakes": STAKES, "bands": ROWS * sum(range(ROWS, m + 1, ROWS))}
     for name, size in sizes.items():
@@ -139,8 +139,8 @@ cdef class Core(_Recovering):
             if self._bins:
                 self._expect(at)
             residual_of(
-                unit, scale, self._expected, self._memory, self._spread, self._follows, self._deviation,
-                self._residual, self.dim,
+                unit, scale, self._expected, self._memory, self._spread, self._reach, self._follows,
+                self._deviation, self._residual, self.dim,
             )
             self._follows = True
             for i in range(m):

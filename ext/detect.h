@@ -15,23 +15,21 @@
 
 enum { QIG_ROWS = 16 };
 
-/* Deviation of an amplitude from where it is expected, and what of it the row before did not foretell.
+/* Deviation of an amplitude from where it is expected, and what of it the row before did not foretell, at most
+   `reach` either way: a component that was never seen before is not to count for more than a large change.
    expected: center, with the season's part already in it. memory: the AR(1) coefficients, or NULL. spread:
    √(1 − memory²), for a row without a known predecessor. */
 QIG_BODY void qig_residual_body(const double *unit, double scale, const double *expected, const double *memory,
-                                const double *spread, int follows, double *deviation, double *residual,
-                                ptrdiff_t n, int wide)
+                                const double *spread, const double *reach, int follows, double *deviation,
+                                double *residual, ptrdiff_t n, int wide)
 {
     (void)wide;
-    if (memory == NULL) {
-        for (ptrdiff_t i = 0; i < n; i++)
-            residual[i] = deviation[i] = unit[i] * scale - expected[i];
-        return;
-    }
     for (ptrdiff_t i = 0; i < n; i++) {
         double now = unit[i] * scale - expected[i];
-        residual[i] = follows ? now - memory[i] * deviation[i] : now * spread[i];
+        double left = memory == NULL ? now : follows ? now - memory[i] * deviation[i] : now * spread[i];
         deviation[i] = now;
+        left = left < reach[i] ? left : reach[i];
+        residual[i] = left > -reach[i] ? left : -reach[i];
     }
 }
 
@@ -118,8 +116,9 @@ QIG_BODY double qig_bets_body(const double *residual, const double *inverse, con
 
 QIG_DISPATCHED(void, qig_residual,
                (const double *unit, double scale, const double *expected, const double *memory,
-                const double *spread, int follows, double *deviation, double *residual, ptrdiff_t n),
-               unit, scale, expected, memory, spread, follows, deviation, residual, n)
+                const double *spread, const double *reach, int follows, double *deviation, double *residual,
+                ptrdiff_t n),
+               unit, scale, expected, memory, spread, reach, follows, deviation, residual, n)
 QIG_DISPATCHED(void, qig_whitened, (const double *bands, const double *residual, double *x, ptrdiff_t m),
                bands, residual, x, m)
 QIG_DISPATCHED(double, qig_dot, (const double *a, const double *b, ptrdiff_t m), a, b, m)

@@ -4,7 +4,7 @@
 cdef class _Evidence:
     """The state of one detector; `qigcore.detectors.ChangeDetector` makes it and answers its events.
 
-    Tables come as one mapping, arrays padded by `padded`: basin [dim], center, memory (or None), spread,
+    Tables come as one mapping, arrays padded by `padded`: basin [dim], center, memory (or None), spread, reach,
     bands (or None), scaling, inverse, bounds [2, m], weight (m), charts [4] and their limits, longest, directions [4],
     direction_weight, figures (a list of tuples), figure_whitener
     [figures, figures] and figure_limits [4], sure (the limit of the wealth), season (offsets
@@ -28,6 +28,7 @@ cdef class _Evidence:
     cdef double* _expected
     cdef double* _memory
     cdef double* _spread
+    cdef double* _reach
     cdef double* _bands
     cdef double* _scaling
     cdef double* _inverse
@@ -86,6 +87,7 @@ cdef class _Evidence:
         self._expected = _doubles(kept, tables["center"])
         self._memory = NULL if tables["memory"] is None else _doubles(kept, tables["memory"])
         self._spread = _doubles(kept, tables["spread"])
+        self._reach = _doubles(kept, tables["reach"])
         self._bands = NULL if tables["bands"] is None else _doubles(kept, tables["bands"])
         self._scaling = _doubles(kept, tables["scaling"])
         self._inverse = _doubles(kept, tables["inverse"])

@@ -26,7 +26,7 @@ import numpy as np
 from qigcore._detectors import EVENTS, MOST_FIGURES, Core, banded, padded, whiten
 from qigcore.alarms import Alarm, Event, Moved, Share, mean_of, moved, onset, shares
 from qigcore.calibration.limits import bets_limit, chart_limits, chart_rate, figure_limits, longest_step
-from qigcore.calibration.record import CLIP, WEIGHTS, Calibration
+from qigcore.calibration.record import CLIP, REACH, WEIGHTS, Calibration
 from qigcore.errors import BaselineError, InvalidBasin
 from qigcore.rows import BIT, HEAD, METRICS, Array, Batch, FloatArray
 from qigcore.runlength import run_length_of
@@ -205,11 +205,12 @@ class ChangeDetector(Core):
     def _scaled(self, residual: FloatArray) -> FloatArray:
         """Residuals [..., components + figures] whitened, those of the figures over their scale."""
         learned, dim = self._learned, self.dim
+        scale = np.array(learned.scale)
+        left = np.clip(residual[..., :dim], -REACH * scale, REACH * scale)
         if learned.whitener:
-            rows = np.atleast_2d(residual[..., :dim])
-            white = whiten(rows, None, learned.matrix).reshape((*residual.shape[:-1], dim))
+            white = whiten(np.atleast_2d(left), None, learned.matrix).reshape(left.shape)
         else:
-            white = residual[..., :dim] / np.array(learned.scale)
+            white = left / scale
         figures = residual[..., dim:] / np.array([signal.scale for signal in learned.signals.values()])
         return np.concatenate([white, np.clip(figures, -6.0, 6.0)], axis=-1)
 
@@ -285,6 +286,7 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
         "center": wide(learned.center),
         "memory": None if memory is None else wide(memory),
         "spread": wide(1.0 if memory is None else np.sqrt(1.0 - memory * memory)),
+        "reach": wide(REACH * scale),
         "bands": bands,
         "scaling": wide(1.0 / scale),
         "inverse": wide(1.0 / (CLIP * scale)),

@@ -96,6 +96,7 @@ class Twin:
         deviation = amplitude - self.center
         left = ar1_residual(deviation, self.before, self.memory)
         self.before = deviation
+        left = np.clip(left, -6.0 * self.scale, 6.0 * self.scale)
         self.x = x = self.white @ left
         length = float(x @ x)
         step = min(1.0, math.sqrt(self.longest / length)) if length else 1.0

@@ -12,7 +12,7 @@ from qigcore._detectors import moving, whiten, whitener_of
 from qigcore.calibration import whitening
 from qigcore.calibration.bounds import clipped, direction_bounds, mean_bounds, signal_of
 from qigcore.calibration.memory import ALLOWED, Estimated, estimated, residuals, swelling
-from qigcore.calibration.record import CLIP, WEIGHTS, Calibration, Signal, Spread
+from qigcore.calibration.record import CLIP, REACH, WEIGHTS, Calibration, Signal, Spread
 from qigcore.calibration.season import Season
 from qigcore.calibration.tails import normal_isf, scaled_chi2_isf
 from qigcore.calibration.window import Settled, levelled
@@ -143,6 +143,7 @@ def _learned(
     left = residuals(deviations, memory)
     floor = FLOOR_RADIANS / math.sqrt(dim)
     scale = np.maximum(left.std(axis=0, ddof=1), floor)
+    left = np.clip(left, -REACH * scale, REACH * scale)
     packed = b""
     if dim <= whitening.LARGEST_DIM:
         matrix, rows = whitening.rounded(left, center, floor)
@@ -233,7 +234,8 @@ def _figures(
 def whitened(learned: Calibration, amplitudes: FloatArray) -> FloatArray:
     """Rows of amplitudes [n, dim], in order of time, as the charts see them; the first has no predecessor."""
     memory = np.array(learned.memory or [0.0] * len(learned.center))
-    left = residuals(amplitudes - np.array(learned.center), memory)
+    reach = REACH * np.array(learned.scale)
+    left = np.clip(residuals(amplitudes - np.array(learned.center), memory), -reach, reach)
     if not learned.whitener:
         return np.asarray(left / np.array(learned.scale))
     return whiten(left, None, learned.matrix, left)

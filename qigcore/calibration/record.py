@@ -26,6 +26,13 @@ less of a change's size is seen at all.
 """
 
 
+REACH = 6.0
+"""Standard deviations at which a component's residual is clipped before it is whitened.
+
+Of 64 smooth components one is that far out in 10 million rows; of sparse ones, one that the window never
+showed would count for thousands of them.
+"""
+
 LARGEST = 1e100
 """Beyond, no number of a calibration makes sense, and products of a few of them would overflow."""
 
