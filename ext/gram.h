@@ -14,23 +14,46 @@
 
 enum { QIG_SPAN = 128, QIG_STRIP = 8 };
 
-/* out += aᵀ·b of `n` rows of two strips, `height` of a's columns beside all eight of b's. m: columns of out. */
-QIG_BODY void qig_tile(const double *a, const double *b, ptrdiff_t n, double *out, ptrdiff_t m, const int height)
+/* out += aᵀ·b of `n` rows of two strips, four of a's columns beside all eight of b's. m: columns of out. */
+QIG_BODY void qig_tile(const double *a, const double *b, ptrdiff_t n, double *out, ptrdiff_t m)
 {
     qig_four low[4] = {{0.0}}, high[4] = {{0.0}};
     for (ptrdiff_t t = 0; t < n; t++, a += QIG_STRIP, b += QIG_STRIP) {
         const qig_four first = *(const qig_four *)b, second = *(const qig_four *)(b + 4);
 #pragma GCC unroll 4
-        for (int r = 0; r < height; r++) {
+        for (int r = 0; r < 4; r++) {
             const qig_four factor = {a[r], a[r], a[r], a[r]};
             low[r] += factor * first;
             high[r] += factor * second;
         }
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < height; r++, out += m) {
+    for (int r = 0; r < 4; r++, out += m) {
         *(qig_four *)out += low[r];
         *(qig_four *)(out + 4) += high[r];
+    }
+}
+
+/* Two components at once: where registers hold two, GCC keeps fours in memory. */
+typedef double qig_two __attribute__((vector_size(16), aligned(8), may_alias));
+
+/* The same of two of a's columns, for registers of two components, half as many. */
+QIG_BODY void qig_tile_plain(const double *a, const double *b, ptrdiff_t n, double *out, ptrdiff_t m)
+{
+    qig_two upper[4] = {{0.0}}, lower[4] = {{0.0}};
+    for (ptrdiff_t t = 0; t < n; t++, a += QIG_STRIP, b += QIG_STRIP) {
+        const qig_two first = {a[0], a[0]}, second = {a[1], a[1]};
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; c++) {
+            const qig_two factor = *(const qig_two *)(b + 2 * c);
+            upper[c] += first * factor;
+            lower[c] += second * factor;
+        }
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        *(qig_two *)(out + 2 * c) += upper[c];
+        *(qig_two *)(out + m + 2 * c) += lower[c];
     }
 }
 
@@ -55,10 +78,10 @@ QIG_BODY void qig_gram_body(const double *rows, const double *mean, ptrdiff_t n,
                 double *at = out + i * m + j;
                 if (wide)
                     for (int r = 0; r < QIG_STRIP; r += 4)
-                        qig_tile(a + r, b, count, at + r * m, m, 4);
-                else /* half as many registers hold half as many sums */
+                        qig_tile(a + r, b, count, at + r * m, m);
+                else
                     for (int r = 0; r < QIG_STRIP; r += 2)
-                        qig_tile(a + r, b, count, at + r * m, m, 2);
+                        qig_tile_plain(a + r, b, count, at + r * m, m);
             }
     }
 }
