@@ -33,28 +33,40 @@ QIG_BODY void qig_residual_body(const double *unit, double scale, const double *
     }
 }
 
-/* Four components at once, by whatever instructions there are; at any address. */
+/* Four components at once, and two where the processor has no more: GCC keeps the wide ones in memory there. At
+   any address. */
 typedef double qig_four __attribute__((vector_size(32), aligned(8), may_alias));
+typedef double qig_two __attribute__((vector_size(16), aligned(8), may_alias));
 
 /* x = L·residual for a lower triangular L, stored in bands of QIG_ROWS rows, each column by column up to the
    band's last diagonal element. m: components, padded. Written in fours, since GCC leaves the plain loop as it
    is; a band's sixteen sums stay in registers. */
 QIG_BODY void qig_whitened_body(const double *bands, const double *residual, double *x, ptrdiff_t m, int wide)
 {
-    (void)wide;
     for (ptrdiff_t first = 0; first < m; first += QIG_ROWS) {
-        qig_four a = {0.0}, b = {0.0}, c = {0.0}, d = {0.0};
-        for (ptrdiff_t i = 0; i < first + QIG_ROWS; i++, bands += QIG_ROWS) {
-            qig_four factor = {residual[i], residual[i], residual[i], residual[i]};
-            a += *(const qig_four *)bands * factor;
-            b += *(const qig_four *)(bands + 4) * factor;
-            c += *(const qig_four *)(bands + 8) * factor;
-            d += *(const qig_four *)(bands + 12) * factor;
+        if (wide) {
+            qig_four a = {0.0}, b = {0.0}, c = {0.0}, d = {0.0};
+            for (ptrdiff_t i = 0; i < first + QIG_ROWS; i++, bands += QIG_ROWS) {
+                qig_four factor = {residual[i], residual[i], residual[i], residual[i]};
+                a += *(const qig_four *)bands * factor;
+                b += *(const qig_four *)(bands + 4) * factor;
+                c += *(const qig_four *)(bands + 8) * factor;
+                d += *(const qig_four *)(bands + 12) * factor;
+            }
+            *(qig_four *)(x + first) = a;
+            *(qig_four *)(x + first + 4) = b;
+            *(qig_four *)(x + first + 8) = c;
+            *(qig_four *)(x + first + 12) = d;
+            continue;
         }
-        *(qig_four *)(x + first) = a;
-        *(qig_four *)(x + first + 4) = b;
-        *(qig_four *)(x + first + 8) = c;
-        *(qig_four *)(x + first + 12) = d;
+        qig_two sum[QIG_ROWS / 2] = {{0.0}};
+        for (ptrdiff_t i = 0; i < first + QIG_ROWS; i++, bands += QIG_ROWS) {
+            qig_two factor = {residual[i], residual[i]};
+            for (int j = 0; j < QIG_ROWS / 2; j++)
+                sum[j] += *(const qig_two *)(bands + 2 * j) * factor;
+        }
+        for (int j = 0; j < QIG_ROWS / 2; j++)
+            *(qig_two *)(x + first + 2 * j) = sum[j];
     }
 }
 

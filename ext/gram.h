@@ -34,9 +34,6 @@ QIG_BODY void qig_tile(const double *a, const double *b, ptrdiff_t n, double *ou
     }
 }
 
-/* Two components at once: where registers hold two, GCC keeps fours in memory. */
-typedef double qig_two __attribute__((vector_size(16), aligned(8), may_alias));
-
 /* The same of two of a's columns, for registers of two components, half as many. */
 QIG_BODY void qig_tile_plain(const double *a, const double *b, ptrdiff_t n, double *out, ptrdiff_t m)
 {
