@@ -40,7 +40,7 @@ STAKES = (0.95, 0.5, 0.2, 0.08)
 """Parts of the wealth that the bets stake: the larger win sooner on large changes, the smaller on small ones."""
 
 EVIDENCE = math.log(1e4)
-"""Log likelihood ratio that says that a shift is over."""
+"""Log likelihood ratio that says that a shift is over, at least; more where the run length is more than a thousand."""
 
 REMEMBERED = 512
 """Rows that are kept to say when a change began."""
@@ -303,7 +303,7 @@ def _tables(baseline: Baseline, learned: Calibration, run_length: float) -> dict
         "figures": figures,
         "sure": bets_limit(run_length),
         "season": _season(learned, m),
-        "evidence": EVIDENCE,
+        "evidence": max(EVIDENCE, math.log(10.0 * run_length)),
         "rows": learned.support,
         "quiet": (whole, math.sqrt(2.0 * (learned.trace2 + len(signals)))),
         "slots": REMEMBERED,

@@ -42,6 +42,7 @@ class Twin:
         self.round = np.array(learned.figure_whitener)
         self.longest = longest_step(learned, chart_rate(run_length))
         self.sure = bets_limit(run_length)
+        self.needed = max(math.log(1e4), math.log(10.0 * run_length))
         self.groups = 3 if learned.signals else 2
         self.quiet = learned.trace + len(learned.signals)
         self.quiet_sd = math.sqrt(2.0 * (learned.trace2 + len(learned.signals)))
@@ -171,7 +172,7 @@ class Twin:
         self.evidence += gain
         self.clean.append(x)
         k = len(self.clean)
-        if self.evidence < math.log(1e4) or k < 5:
+        if self.evidence < self.needed or k < 5:
             return False
         total = np.sum(self.clean, axis=0)
         if total @ total / k <= (self.quiet + 4.0 * self.quiet_sd) * (1.0 + k / self.learned.rows):

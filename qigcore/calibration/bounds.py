@@ -29,8 +29,11 @@ def clipped(residual: FloatArray, scale: FloatArray | float) -> FloatArray:
     return np.clip(z, -1.0, 1.0, out=z)
 
 
-def mean_bounds(z: FloatArray, signals: int) -> tuple[FloatArray, FloatArray]:
-    """Upper bounds of the means of z and of −z, per column of [n, k], at level ALPHA over 2·`signals` bounds."""
+def mean_bounds(z: FloatArray, signals: int, hours: int = 1) -> tuple[FloatArray, FloatArray]:
+    """Upper bounds of the means of z and of −z, per column of [n, k], at level ALPHA over 2·`signals` bounds.
+
+    hours: of a season, each of whose means rests on as much smaller a part of the rows; 1 without one.
+    """
     n = len(z)
     mean = z.mean(axis=0)
     lag, power = lagged(z, mean, mean)
@@ -39,18 +42,20 @@ def mean_bounds(z: FloatArray, signals: int) -> tuple[FloatArray, FloatArray]:
     rho = np.where(rho > 2.0 / math.sqrt(n), rho, 0.0)
     error = np.sqrt(power / n / max(n - 1, 1) * (1.0 + rho) / (1.0 - rho))
     # A signal that hardly ever leaves one value may do so more often than was seen: rule of three.
-    reach = normal_isf(ALPHA / (2 * signals)) * error + 3.0 / n
+    reach = normal_isf(ALPHA / (2 * signals)) * error * math.sqrt(hours) + 3.0 / n
     return np.clip(mean + reach, 0.0, HIGHEST), np.clip(-mean + reach, 0.0, HIGHEST)
 
 
-def signal_of(values: FloatArray, *, floor_sd: float, log: bool, floor: float, signals: int) -> Signal:
+def signal_of(
+    values: FloatArray, *, floor_sd: float, log: bool, floor: float, signals: int, hours: int = 1
+) -> Signal:
     """What the bounded tests need of one figure. values: shape [n], finite, in order of time, on its tested scale."""
     center = float(values.mean())
     deviations = (values - center)[:, None]
     memory = coefficients(deviations)
     left = residuals(deviations, memory)
     scale = max(float(left.std(ddof=1)), floor_sd)
-    up, down = mean_bounds(clipped(left, scale), signals)
+    up, down = mean_bounds(clipped(left, scale), signals, hours)
     return Signal(
         center=center,
         scale=scale,

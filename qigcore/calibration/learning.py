@@ -94,6 +94,8 @@ def calibrate(
         at = int(len(values) * (1.0 - HELD_OUT))
         early[metric], late[metric] = (values[:at], floor), values[max(at - 1, 0) :]
     doubts = _doubts(_learned(_basins(amplitudes[:cut]), early, found, named), amplitudes[cut - 1 :], late)
+    if found is not None:
+        doubts = (*doubts, *_hourly(made, amplitudes, times[usable][-LARGEST_WINDOW:]))
     if state is not None and not state.steady:
         doubts = (*doubts, *state.reasons)
     return msgspec.structs.replace(
@@ -156,7 +158,8 @@ def _learned(
     directions = direction_bounds(
         rows, spread.trace, spread.trace2, n / (1 if season is None else season.bins)
     )
-    up, down = mean_bounds(clipped(left, scale), signals)
+    hours = 1 if season is None else season.bins
+    up, down = mean_bounds(clipped(left, scale), signals, hours)
     known = {
         name: signal_of(
             values[np.isfinite(values)],
@@ -164,6 +167,7 @@ def _learned(
             log=name == "latency",
             floor=floor,
             signals=signals,
+            hours=hours,
         )
         for name, (values, floor) in series.items()
     }
@@ -305,6 +309,24 @@ def _spread_doubts(
             )
             break
     return found
+
+
+def _hourly(learned: Calibration, amplitudes: FloatArray, times: FloatArray) -> tuple[str, ...]:
+    """Whether the spread follows the hour of the day: the season takes means off, and no spreads."""
+    rows = whitened(learned, amplitudes)
+    lengths = np.einsum("ij,ij->i", rows, rows)
+    hours = (np.nan_to_num(times) % 86_400.0 // 3600.0).astype(np.int64)
+    counts = np.bincount(hours, minlength=24)
+    seen = counts >= 20
+    means = np.bincount(hours, lengths, minlength=24)[seen] / counts[seen]
+    level = normal_isf(CHECK_LEVEL / 24)
+    error = math.sqrt(2.0 * learned.trace2 + learned.excess4) / np.sqrt(counts[seen])
+    if not seen.any() or not (means > learned.trace * 1.05 + level * error).any():
+        return ()
+    ratio = float(means.max() / max(means.min(), 1e-12))
+    return (
+        f"the spread of the state follows the hour of the day (by a factor of {ratio:.1f}), which is not learned",
+    )
 
 
 def _wandering(
