@@ -20,6 +20,7 @@ from qigcore.calibration import bounds, learning, limits, memory, tails, whiteni
 from qigcore.calibration.record import Calibration, Signal, Tail
 from qigcore.detectors import ChangeDetector
 from qigcore.errors import BaselineError
+from qigcore.rows import HEAD, Batch
 from tests.core.healthy import batch, centre, learned, states
 from tests.reference import ar1_residual, shrunk_covariance
 
@@ -471,3 +472,26 @@ def test_whatever_is_changed_in_a_file_it_is_refused_or_can_be_used(tmp_path: Pa
         assert np.isfinite([detector.statistic, detector.wealth, *detector.charts()]).all()
         outcome["used"] += 1
     assert min(outcome.values()) >= 50, outcome
+
+
+# --- what a season does not take off ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noisy_nights", [False, True])
+def test_a_spread_that_follows_the_hour_is_doubted(noisy_nights: bool) -> None:
+    # Six days at one snapshot a minute, a mean that goes round once a day; of noisy nights the spread is threefold.
+    rng = np.random.default_rng(31)
+    n, dim = 6 * 1440, 16
+    turn = 2.0 * np.pi * np.arange(n) / 1440
+    night = (np.arange(n) % 1440 < 480) & noisy_nights
+    root = np.sqrt(np.full(dim, 1.0 / dim)) + 0.0 * turn[:, None]
+    root[:, 0] += 0.02 * np.cos(turn)
+    root[:, 1] += 0.02 * np.sin(turn)
+    states = (root + rng.normal(0.0, np.where(night, 0.03, 0.01)[:, None], (n, dim))) ** 2
+    heads = np.zeros(n, HEAD)
+    heads["timestamp"] = 86_400.0 * 20_000 + 60.0 * np.arange(n)
+    made = Baseline.learn(Batch.of_rows(heads, states, ("",))).calibration
+    assert made is not None
+    assert made.season is not None
+    assert any("spread of the state follows the hour" in doubt for doubt in made.doubts) == noisy_nights
+    assert (made.kind == "nominal") == noisy_nights, made.doubts
