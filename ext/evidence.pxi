@@ -8,7 +8,8 @@ cdef class _Evidence:
     bands (or None), scaling, inverse, bounds [2, m], weight (m), charts [4] and their limits, longest, directions [4],
     direction_weight, figures (a list of tuples), figure_whitener
     [figures, figures] and figure_limits [4], sure (the limit of the wealth), season (offsets
-    [bins, m + figures], or None) with its period, memory_rows, and what `recover` needs.
+    [bins, m + figures], or None) with its period and beginning, slots, and
+    what the way back needs: evidence, rows, quiet.
     """
 
     cdef readonly Py_ssize_t dim

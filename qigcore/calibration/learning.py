@@ -40,7 +40,7 @@ FLOOR_SCORE = 0.05
 
 HELD_OUT = 0.2
 CHECK_LEVEL = 1e-3
-"""Level of each check on held-out rows: a sound window is doubted in about 1 of 200."""
+"""Level of each check on held-out rows."""
 
 
 def floor_of(metric: str, mean: float) -> float:
