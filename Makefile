@@ -11,12 +11,13 @@ RUNTIME := msgspec numpy prometheus-client zstandard
 
 FROUROS := .venv-frouros
 
-.PHONY: demo test soak bench bench-store detection asv lint build clean help
+.PHONY: demo test soak efficacy bench bench-store detection asv lint build clean help
 
 help:
 	@echo "make demo   run the whole story on a real small service (a minute or two)"
 	@echo "make test   run every test, then the linter and the type checker"
 	@echo "make soak   try the history store for ten minutes: kills, power losses, readers, fuzzing"
+	@echo "make efficacy  heal every host of the fault corpus, half an hour, and print what came of each"
 	@echo "make bench  measure everything beside its peers, a few minutes; writes docs/performance.md"
 	@echo "make bench-store  the same with a history of ten million snapshots (takes 5 GB of disk)"
 	@echo "make detection  run lengths and delays of change detectors, ten minutes; writes docs/detection-figures.md"
@@ -37,6 +38,9 @@ soak: build
 	$(BIN)/python -m tests.soak $(SOAK)
 	$(BIN)/python -m tests.soak --kills 500
 	QIGHEAL_FUZZ=2000 $(BIN)/python -m pytest -n auto tests/core/test_history_fuzz.py tests/core/test_history_crash.py
+
+efficacy: build
+	$(BIN)/python -m tests.faults.efficacy
 
 lint: build
 	$(BIN)/ruff check --quiet .

@@ -20,13 +20,14 @@ import select
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from qigheal.errors import ProbeError
+from qigheal.healing.inspection import MARK, looked_into
 from qigheal.host import PatchLimits
 from qigheal.host.refusals import refused_path
 from qigheal.records import Answer
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from qigheal.host import Manifest
     from qigheal.repo import Repo
     from qigheal.sandbox import Completed, Running, Sandbox
+
+T = TypeVar("T")
 
 MEMORY_MB = 2048
 """What a probe and its children may hold together, and each of them address."""
@@ -51,6 +54,9 @@ ALLOCATOR = {
 }
 """Keeps glibc from handing memory back between answers. By default it is chance, settled when a process
 starts, whether it does so after each one: one process of four then answered up to twice as slowly."""
+
+LOOKED_AT = 10.0
+"""How many times its `timeout_s` an answer may take while an instrument looks on."""
 
 WARM_UP = 3
 """Answers that `batches` throws away first: they measure start-up and filling caches."""
@@ -153,6 +159,7 @@ class Probe:
         self._received = 0  # bytes since the last answer
         self._cpu_s: float | None = None
         self._dead = ""
+        self.evidence: bytes | None = None  # what an instrument inside has said
 
     def ask(self, batch: int, seed: int) -> Answer:
         """Put one question and measure the answer.
@@ -243,7 +250,7 @@ class Probe:
         arrived = began
         while True:
             while (line := self._line()) is not None:
-                answer = _object(line)
+                answer = self._object(line)
                 if answer is not None:
                     self._received = len(self._pending)
                     return answer, arrived - began
@@ -258,8 +265,13 @@ class Probe:
             except EOFError:
                 break
         while (line := self._line()) is not None:
-            if _object(line) is not None:
+            if self._object(line) is not None:
                 raise ProbeError(f"answered out of turn, without a question: {_shown(line)}")
+
+    def _object(self, line: bytes) -> dict[str, Any] | None:
+        if line.startswith(MARK):
+            self.evidence = line.removeprefix(MARK)
+        return _object(line)
 
     def _line(self) -> bytes | None:
         end = self._pending.find(b"\n", self._searched)
@@ -348,19 +360,52 @@ class Bench:
         A probe belongs to the thread that starts it, see `Running`.
         """
         probe = self.manifest.probe
+        with self._started(probe.command, diff, probe.timeout_s) as started:
+            try:
+                yield started
+            except ProbeError as failure:
+                if diff is None:
+                    self.failure = str(failure)
+                raise
+
+    def inspect(
+        self,
+        instrument: str,
+        requests: Sequence[tuple[int, int]],
+        kind: type[T],
+        *,
+        options: Mapping[str, Any] | None = None,
+        diff: str | None = None,
+    ) -> T:
+        """What an instrument of `inspection` sees while the probe answers `requests`, as a record `kind`.
+
+        Raises ProbeError when the probe cannot be looked into, fails while it is, or when what comes
+        back is no such record.
+        """
+        command = looked_into(self.manifest.probe.command, instrument, options or {})
+        with self._started(command, diff, LOOKED_AT * self.manifest.probe.timeout_s) as probe:
+            for request in requests:
+                probe.ask(*request)
+            probe.finish()
+        if probe.evidence is None:
+            raise ProbeError(f"the probe ended without what the instrument {instrument!r} saw in it")
+        try:
+            return msgspec.json.decode(probe.evidence, type=kind)
+        except msgspec.MsgspecError as error:
+            raise ProbeError(
+                f"expected what the instrument {instrument!r} says, got something else: {error}"
+            ) from error
+
+    @contextlib.contextmanager
+    def _started(self, command: Sequence[str], diff: str | None, timeout_s: float) -> Iterator[Probe]:
         with self._sandbox.start(
-            probe.command,
+            command,
             tree=self.tree(diff),
             memory_mb=MEMORY_MB,
             env=ALLOCATOR,
             interpreter=self._interpreter(),
         ) as running:
-            try:
-                yield Probe(running, probe.timeout_s, self._agree)
-            except ProbeError as failure:
-                if diff is None:
-                    self.failure = str(failure)
-                raise
+            yield Probe(running, timeout_s, self._agree)
 
     def run_tests(self, diff: str | None = None) -> Completed | None:
         """The host's tests on a throw-away copy of a tree; None when the manifest names none."""

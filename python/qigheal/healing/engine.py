@@ -34,7 +34,7 @@ from qigheal.healing.diagnosis import diagnose
 from qigheal.healing.ledger import Ledger
 from qigheal.healing.passage import Passage, Step
 from qigheal.healing.probed import LEARN_BATCHES, batch_of, learn_from_probe
-from qigheal.healing.strategies import builtin
+from qigheal.healing.strategies import every
 from qigheal.healing.trial import TrialRun
 from qigheal.health import assess, remeasure, rules_for
 from qigheal.host import Manifest, refusals
@@ -187,7 +187,7 @@ class SelfHealingEngine:
                     f"{self.store}: nothing says yet what healthy is: no baseline.json. Let the service record "
                     "until it has learned one, or name a healthy commit: qigheal heal HOST --healthy REF"
                 )
-            result = self._heal(passage, baseline, batch, strategy, again=again)
+            result = self._heal(passage, baseline, batch, strategy, again=again, probed=healthy is not None)
             return replace(
                 result,
                 changes=tuple(_latest([*moved, *result.changes])),
@@ -227,9 +227,19 @@ class SelfHealingEngine:
             return baseline, batch_of(answers, code_hash=bench.base, at=self.clock())
 
     def _heal(
-        self, passage: Passage, baseline: Baseline, batch: Batch, strategy: str | None, *, again: bool
+        self,
+        passage: Passage,
+        baseline: Baseline,
+        batch: Batch,
+        strategy: str | None,
+        *,
+        again: bool,
+        probed: bool,
     ) -> HealResult:
-        rules = rules_for(MonitorSettings.load(self.store), baseline)
+        limits = MonitorSettings.load(self.store)
+        if probed:  # the probe's own components, whatever a service may once have recorded here
+            limits = replace(limits, dim=len(baseline.basin))
+        rules = rules_for(limits, baseline)
         batch = remeasure(batch, baseline)
         health = assess(batch.heads()[-1000:], batch.basin_coords[-1000:], rules, baseline, len(batch))
         diagnosis = diagnose(batch, baseline, rules, window=self.settings.diagnose_snapshots)
@@ -291,9 +301,10 @@ class SelfHealingEngine:
         patches: list[HealingPatch] = []
         verdicts: list[Verdict] = []
         skipped = ""
-        chosen = [s for s in builtin(self.settings) if only in (None, s.name)]
+        strategies = every(self.settings)
+        chosen = [s for s in strategies if only in (None, s.name)]
         if not chosen:
-            known = ", ".join(s.name for s in builtin(self.settings))
+            known = ", ".join(s.name for s in strategies)
             raise EngineError(f"no strategy is called {only!r}; there are: {known}")
         for candidate in chosen:
             if not set(candidate.metrics) & set(diagnosis.metrics):

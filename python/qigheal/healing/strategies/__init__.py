@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from qigheal.healing.strategies.foreign import installed
 from qigheal.healing.strategies.levers import Attention
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
@@ -42,3 +43,9 @@ class Strategy(Protocol):
 def builtin(settings: HealSettings) -> tuple[Strategy, ...]:
     """The strategies that come with qigheal, in the order in which they are asked."""
     return (Attention(settings),)
+
+
+def every(settings: HealSettings) -> tuple[Strategy, ...]:
+    """The built-in strategies and then those of other packages."""
+    own = builtin(settings)
+    return (*own, *installed(settings, {strategy.name for strategy in own}))
