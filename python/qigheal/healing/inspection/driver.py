@@ -18,7 +18,7 @@ def main(text: str) -> None:
     # A descriptor of its own: the program may close or redirect its standard output.
     out = os.dup(1)
     root = os.getcwd()
-    scope: "dict[str, Any]" = {"__name__": "instrument"}
+    scope: dict[str, Any] = {"__name__": "instrument"}
     exec(compile(task["instrument"], "<instrument>", "exec"), scope)  # noqa: S102
     sys.argv = [task["program"], *sys.argv[1:]]
     if task["how"] == "path":
