@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Literal
 from msgspec.structs import replace
 
 from qigheal.errors import PatchError, ProbeError, QighealError
-from qigheal.host import refusals
+from qigheal.host import Manifest, refusals
+from qigheal.host.refusals import Refusing
 from qigheal.records import Answer, Diagnosis, HealingPatch, Pair, Trial
 from qigheal.settings import HealSettings
 
@@ -56,8 +57,10 @@ class TrialRun:
         settings: HealSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
+        refusing: Refusing = refusals,
     ) -> None:
         self._bench = bench
+        self._refusing = refusing
         self._repo = repo
         self._settings = settings
         self._clock = clock
@@ -80,7 +83,7 @@ class TrialRun:
     def __enter__(self) -> TrialRun:
         began = self._clock()
         with self._recorded():
-            refused = self._refusals()
+            refused = refused_for(self.trial.patch, self._bench.manifest, self._repo, self._refusing)
             self.trial = replace(self.trial, refusals=refused)
             if not refused:
                 self._run_tests()
@@ -125,24 +128,6 @@ class TrialRun:
                 what = f"{WHOSE[broken]}: {error}" if broken else str(error) or type(error).__name__
                 self.trial = replace(self.trial, problems=(what,), failed_side=broken)
             self._stop()
-
-    def _refusals(self) -> tuple[str, ...]:
-        """What the patch may not do, or why it does not apply or compile."""
-        patch = self.trial.patch
-        try:
-            tree = self._repo.apply(patch.base, patch.diff)
-        except PatchError as error:
-            return (str(error),)
-        changes = self._repo.changes(patch.base, tree)
-        found = refusals(self._bench.manifest, changes, self._repo.entries(patch.base))
-        if found or self._bench.manifest.probe.interpreter is not None:
-            return found  # another Python may know another grammar
-        broken = (
-            _does_not_compile(change.new_path, self._repo.read(tree, change.new_path))
-            for change in changes
-            if change.new_path is not None and change.new_path.endswith(".py")
-        )
-        return tuple(reason for reason in broken if reason)
 
     def _run_tests(self) -> None:
         done = self._bench.run_tests(self.trial.patch.diff)
@@ -225,6 +210,26 @@ class TrialRun:
         self._probes = {}
         with contextlib.suppress(QighealError, OSError):
             self._stack.close()
+
+
+def refused_for(
+    patch: HealingPatch, manifest: Manifest, repo: Repo, refusing: Refusing = refusals
+) -> tuple[str, ...]:
+    """What a patch may not do, or why it does not apply or compile; nothing of it is run to find out."""
+    try:
+        tree = repo.apply(patch.base, patch.diff)
+    except PatchError as error:
+        return (str(error),)
+    changes = repo.changes(patch.base, tree)
+    found = refusing(manifest, changes, repo.entries(patch.base))
+    if found or manifest.probe.interpreter is not None:
+        return found  # another Python may know another grammar
+    broken = (
+        _does_not_compile(change.new_path, repo.read(tree, change.new_path))
+        for change in changes
+        if change.new_path is not None and change.new_path.endswith(".py")
+    )
+    return tuple(reason for reason in broken if reason)
 
 
 def _does_not_compile(path: str, source: bytes) -> str:
