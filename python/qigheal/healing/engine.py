@@ -15,7 +15,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,14 +26,14 @@ from qigcore.errors import QigcoreError
 from qigcore.history import History
 from qigcore.rows import Batch
 from qigheal.errors import EngineError, LedgerError, PatchError, QighealError
-from qigheal.healing import phases
+from qigheal.healing import evaluating, phases
 from qigheal.healing.bench import Bench
 from qigheal.healing.ledger import Ledger
-from qigheal.healing.measuring import Measuring, silent
+from qigheal.healing.measuring import READ_SNAPSHOTS, Measuring, silent, stored_baseline
 from qigheal.healing.passage import Passage, Step
 from qigheal.healing.strategies import every
 from qigheal.host import Manifest, refusals
-from qigheal.records import Change, Diagnosis, HealingPatch, HealResult, Outcome, Verdict
+from qigheal.records import Change, Diagnosis, Evaluation, HealingPatch, HealResult, Outcome, Verdict
 from qigheal.repo import Repo
 from qigheal.settings import HealSettings, default_store, operator
 
@@ -44,9 +44,6 @@ log = logging.getLogger("qigheal")
 
 TRIALS = 3
 """Trials of one patch on the same code after which the loop lets it be, when none of them decided."""
-
-READ_SNAPSHOTS = 5000
-"""How far back a pass reads: far enough to see when it was last healthy."""
 
 
 class SelfHealingEngine:
@@ -136,18 +133,11 @@ class SelfHealingEngine:
     def _bench(self, base: str) -> contextlib.AbstractContextManager[Bench]:
         return self._measuring.bench(base)
 
-    def _state(
-        self, history: History, baseline: Baseline | None, healthy: str | None
-    ) -> tuple[Baseline, Batch]:
+    def _state(self, history: History, healthy: str | None) -> tuple[Baseline, Batch]:
         """What healthy is, and how the service is now: from its history, or by the probe when a commit is named."""
         if healthy is not None:
             return self._measuring.healthy(self.repo.resolve(healthy))
-        if baseline is None:
-            raise EngineError(
-                f"{self.store}: nothing says yet what healthy is: no baseline.json. Let the service record "
-                "until it has learned one, or name a healthy commit: qigheal heal HOST --healthy REF"
-            )
-        return baseline, history.last(READ_SNAPSHOTS)
+        return stored_baseline(self.store), history.last(READ_SNAPSHOTS)
 
     # One pass
 
@@ -170,7 +160,7 @@ class SelfHealingEngine:
             moved, outcomes = self._bring_along(passage, baseline)
             if why := phases.demotion_due(self.ledger, self.settings, self.clock()):
                 self.on_step("phase", f"back to phase {phases.demote(self.ledger, why, self.clock())}: {why}")
-            known, batch = self._state(history, baseline, healthy)
+            known, batch = self._state(history, healthy)
             result = self._heal(passage, known, batch, strategy, again=again, probed=healthy is not None)
             return replace(
                 result,
@@ -369,6 +359,28 @@ class SelfHealingEngine:
             else f"change {change.id} is {change.state}: {change.reason}"
         )
         return replace(found, changes=(change,), outcomes=(outcome,) if outcome else (), message=message)
+
+    def evaluate(
+        self, diff: str, *, healthy: str | None = None, heals: Sequence[str] = (), same_output: bool = False
+    ) -> Evaluation:
+        """Judge somebody else's diff as the healer's own patches are judged; nothing of it is applied.
+
+        It stands in the ledger as `evaluation`, which counts for no gate: the gates ask how the healer
+        does. healthy: as for `check_and_heal`. heals, same_output: what the diff is said to do, and is
+        then held to; without, it claims nothing and the score decides.
+
+        Raises PatchError when no diff of UTF-8 text comes of it, EngineError as `check_and_heal` does, and
+        where the sandbox is not for code of others.
+        """
+        with self._opened() as (history, _):
+            patch = evaluating.submitted(self._measuring, diff, heals=heals, same_output=same_output)
+            found = evaluating.refused(self._measuring, patch)
+            if found is None:
+                commit = "" if healthy is None else self.repo.resolve(healthy)
+                baseline, batch = self._state(history, healthy)
+                found = evaluating.evaluate(self._measuring, patch, baseline, batch, healthy=commit)
+            self.ledger.append("evaluation", patch.fingerprint, found, self.clock())
+            return found
 
     # What a person may do
 

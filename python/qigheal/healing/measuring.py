@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from qigcore.baseline import Baseline
 from qigcore.rows import Batch
+from qigheal.errors import EngineError
 from qigheal.healing import judge
 from qigheal.healing.bench import Bench
 from qigheal.healing.diagnosis import diagnose, well
@@ -35,6 +36,21 @@ from qigheal.sandbox.processes import end_left_in
 from qigheal.settings import HealSettings, MonitorSettings
 
 log = logging.getLogger("qigheal")
+
+
+READ_SNAPSHOTS = 5000
+"""How far back a pass reads: far enough to see when it was last healthy."""
+
+
+def stored_baseline(store: Path) -> Baseline:
+    """What the service learned that writes the store. Raises EngineError while it has learned nothing."""
+    path = store / "baseline.json"
+    if not path.exists():
+        raise EngineError(
+            f"{store}: nothing says yet what healthy is: no baseline.json. Let the service record "
+            "until it has learned one, or name a healthy commit: qigheal heal HOST --healthy REF"
+        )
+    return Baseline.load(path)
 
 
 def silent(stage: str, sentence: str) -> None:
@@ -75,14 +91,24 @@ class Measuring:
 
     def healthy(self, commit: str) -> tuple[Baseline, Batch]:
         """What healthy is, measured at `commit` by the probe, and how the present code answers."""
-        self.on_step("measure", f"measuring {LEARN_BATCHES} batches of {commit[:10]} as the healthy state")
         with self.bench(commit) as bench:
-            baseline = learn_from_probe(bench, self.limits().geometry, at=self.clock())
+            baseline, _ = self._learned(bench)
         count = self.settings.diagnose_snapshots
         self.on_step("measure", f"measuring {count} batches of the present code")
         with self.bench(self.repo.head()) as bench:
             answers = bench.batches(None, count)
             return baseline, batch_of(answers, code_hash=bench.base, at=self.clock())
+
+    def as_healthy(self, bench: Bench) -> Diagnosis:
+        """The bench's base, measured and taken for healthy."""
+        baseline, batch = self._learned(bench)
+        return well(batch, baseline, window=self.settings.diagnose_snapshots)
+
+    def _learned(self, bench: Bench) -> tuple[Baseline, Batch]:
+        self.on_step(
+            "measure", f"measuring {LEARN_BATCHES} batches of {bench.base[:10]} as the healthy state"
+        )
+        return learn_from_probe(bench, self.limits().geometry, at=self.clock())
 
     def limits(self) -> MonitorSettings:
         """The settings of the service that writes the store; the defaults where there is none."""
