@@ -252,6 +252,9 @@ class Guard(Record, frozen=True):
     low: float  # lower 99.9 % bound, Holm-corrected over the guards
     high: float  # upper 97.5 % bound
     result: Literal["pass", "worse", "inconclusive"]
+    # The smallest true degradation that a trial of this size and noise shows to be one (its lower bound, as
+    # strict as `high`, above 0) in four cases of five. None: it shows none, or no noise to tell it from.
+    detectable: float | None = None
 
 
 class Verdict(Record, frozen=True):
@@ -265,6 +268,7 @@ class Verdict(Record, frozen=True):
     pairs: int
     sandbox_level: str
     reason: str  # one sentence for a person
+    detectable: float | None = None  # smallest true score that such a trial accepts in four cases of five
 
 
 class Evaluation(Record, frozen=True):

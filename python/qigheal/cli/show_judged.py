@@ -77,7 +77,7 @@ def _terminal(found: Evaluation) -> None:
     show.line(_how(found))
 
 
-COLUMNS = ("metric", "before", "after", "degradation", "at most", "tolerated", "result")
+COLUMNS = ("metric", "before", "after", "degradation", "at most", "tolerated", "detectable", "result")
 
 
 def _rows(found: Evaluation) -> list[tuple[str, ...]]:
@@ -89,6 +89,7 @@ def _rows(found: Evaluation) -> list[tuple[str, ...]]:
             _amount(guard, guard.estimate),
             _amount(guard, guard.high),
             _amount(guard, guard.margin),
+            "" if guard.detectable is None else _amount(guard, guard.detectable),
             guard.result,
         )
         for guard in found.verdict.guards
