@@ -151,6 +151,7 @@ class HealingPatch(Record, frozen=True):
     price: str | None = None
     parameters: dict[str, float] = {}
     searched: int = 0  # probe batches that the strategy spent to find it
+    evidence: dict[str, Any] = {}  # what it was found from, such as a profile: kept with the proof alone
 
     @property
     def fingerprint(self) -> str:
@@ -288,6 +289,8 @@ class Evaluation(Record, frozen=True):
     unmeasured: tuple[str, ...] = ()  # paths that `head` changed, and that were measured as in the base
     notes: tuple[str, ...] = ()  # what a reader of the verdict should know besides
     seconds: float = 0.0
+    bundle: str = ""  # file of the proof in the store, and its SHA-256; "": none was kept
+    proof: str = ""
 
 
 ChangeState = Literal[

@@ -90,7 +90,7 @@ def evaluate(
     _, _, diagnosis = measuring.examine(baseline, batch, probed=bool(healthy))
     with measuring.bench(patch.base) as bench:
         check_level(bench)
-        trial, verdict = measuring.judge(bench, patch, diagnosis)
+        trial, verdict, kept = measuring.judge(bench, patch, diagnosis)
         notes = tests_fail_anyway(bench, trial)
     before, after = measured(trial)
     return Evaluation(
@@ -102,6 +102,8 @@ def evaluate(
         after=after,
         notes=notes,
         seconds=trial.seconds,
+        bundle=kept.bundle,
+        proof=kept.digest,
     )
 
 
@@ -178,7 +180,7 @@ def compare(
             with History.read_only(store) as history:
                 batch = history.last(READ_SNAPSHOTS)
             _, _, diagnosis = measuring.examine(stored_baseline(store), batch, probed=False)
-        trial, verdict = measuring.judge(bench, patch, diagnosis, refusing=lambda *_: ())
+        trial, verdict, _ = measuring.judge(bench, patch, diagnosis, refusing=lambda *_: ())
         notes = tests_fail_anyway(bench, trial)
     figures = measured(trial)
     return Evaluation(
