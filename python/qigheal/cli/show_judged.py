@@ -122,9 +122,15 @@ def _how(found: Evaluation) -> str:
     healthy = f"as {found.healthy[:10]} answers" if found.healthy else "as the service learned"
     if not verdict.pairs:
         return "nothing was measured"
+    # A commit is asked to do no harm; only of a diff is it of interest which gain would have been seen.
+    least = (
+        ""
+        if found.head or verdict.detectable is None
+        else f"; detectable is a score of {verdict.detectable:.3f}"
+    )
     return (
         f"{verdict.pairs} pairs in {found.seconds:.0f} s, sandbox level {verdict.sandbox_level}; "
-        f"healthy is {healthy}"
+        f"healthy is {healthy}{least}"
     )
 
 

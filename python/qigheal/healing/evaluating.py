@@ -156,7 +156,7 @@ def compare(
     manifest = Manifest.at(repo, before)
     kept = _not_measured(manifest, repo.changes(before, after))
     diff = repo.diff(before, repo.restored(after, before, kept))
-    unmeasured = tuple(path for path in kept if not path.startswith(".git"))
+    unmeasured = tuple(path for path in kept if "/.git" not in f"/{path}")  # git's own measure nothing
     patch = HealingPatch(
         strategy="compare",
         tier="review",

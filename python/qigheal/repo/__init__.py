@@ -202,7 +202,7 @@ class Repo:
     def restored(self, tree: str, base: str, paths: Iterable[str]) -> str:
         """The tree of `tree` with these paths as `base` has them, or without those that it has not."""
         listed = list(paths)
-        known, missing = (self._list(base, *listed) if listed else {}), "0" * 40
+        known, missing = self._list(base), "0" * 40
         with self._git.scratch() as scratch:
             index = scratch / "index"
             self._git.run("read-tree", self._tree(tree), index=index)
