@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -161,6 +162,19 @@ def test_old_proofs_go_but_none_of_a_change_that_was_opened(toy: ToyHost) -> Non
     assert [path.name[:16] for path in bundles(toy)] == [merged]
     assert found(toy) == ()
     assert audit.retain(toy.store, ledger, toy.clock, most=0) == ()
+
+
+def test_what_a_killed_healer_left_goes_after_a_day(toy: ToyHost) -> None:
+    ledger = Ledger(toy.store / "ledger.db")
+    kept = proofs.keep(toy.store / proofs.FOLDER, proof_with({}))
+    left = toy.store / proofs.FOLDER / kept.bundle
+    assert found(toy) == ()
+    audit.retain(toy.store, ledger, toy.clock, most=2)
+    assert left.exists()
+    os.utime(left, (1.0, 1.0))
+    audit.retain(toy.store, ledger, toy.clock, most=2)
+    assert not left.exists()
+    assert len(bundles(toy)) == 2
 
 
 # Tampering

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qigheal.errors import EngineError, PatchError
-from qigheal.healing import evaluating
+from qigheal.healing import evaluating, submission
 from qigheal.healing.submission import text_of
 from qigheal.records import Evaluation
 from qigheal.repo import Repo
@@ -167,6 +167,7 @@ def test_a_commit_that_harms_is_worse_and_one_that_does_nothing_is_not(toy: ToyH
     worse = compared(toy, toy.healthy, broken)
     assert worse.verdict.decision == "worse"
     assert worse.head == broken
+    assert worse.patch.diff == ""
     (toy.path / "app/model.py").write_text((toy.path / "app/model.py").read_text() + "\n# A note.\n")
     noted = toy.commit("A note")
     before = state(toy)
@@ -277,6 +278,22 @@ def test_a_new_file_without_a_prefix_lands_where_it_says(toy: ToyHost) -> None:
     diff = "diff --git app/new.py app/new.py\nnew file mode 100644\n--- /dev/null\n"
     diff += "+++ app/new.py\n@@ -0,0 +1 @@\n+X = 1\n"
     assert evaluating.submitted(engine(toy)._measuring, diff).files == ("app/new.py",)
+
+
+def test_a_short_diff_may_not_stand_for_a_long_one(toy: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "MOST_LINES", 30)
+    moved = "diff --git a/app/model.py b/app/m.py\nsimilarity index 100%\n"
+    moved += "rename from app/model.py\nrename to app/m.py\n"
+    with pytest.raises(PatchError, match="the diff changes 38 lines: expected at most 30"):
+        evaluating.submitted(engine(toy)._measuring, moved)
+
+
+def test_a_binary_is_refused_as_one(toy: ToyHost) -> None:
+    (toy.path / "app/picture.py").write_bytes(bytes(range(256)))
+    git(toy.path, "add", "-A")
+    diff = git(toy.path, "diff", "--cached", "--binary") + "\n\n"
+    git(toy.path, "reset", "-q", "--hard")
+    assert without_store(toy, text_of(diff.encode(), "x")).verdict.vetoes == ("app/picture.py: is binary",)
 
 
 @pytest.mark.parametrize(

@@ -153,11 +153,11 @@ def _differences(where: str, was: Any, now: Any) -> Iterator[str]:
 def retain(store: Path, ledger: Ledger, at: float, most: int = KEPT) -> tuple[str, ...]:
     """Remove the oldest proofs beyond `most`, but none of a change that was opened; gives their names."""
     folder = store / FOLDER
-    if not folder.is_dir():
+    there = {path.name for path in folder.glob(f"*{SUFFIX}")}
+    if len(there) <= most:
         return ()
     opened = set(ledger.changes())
     every = [each for each in standing(ledger) if each.bundle]
-    there = {path.name for path in folder.glob(f"*{SUFFIX}")}
     loose = [each for each in every if each.patch.fingerprint not in opened and each.bundle in there]
     going = loose[: max(0, len(loose) - most)]
     for each in going:

@@ -146,7 +146,8 @@ def compare(
 
     The manifest is the base's. What decides how code is measured, tested and started (the manifest, the
     probe, the tests, and the other paths that no patch may touch), links and submodules are measured as
-    in the base, and named in `unmeasured` where `head` changed them. Healthy is what the store's service
+    in the base, and named in `unmeasured` where `head` changed them. The diff is left out of what is
+    returned: it may be long, and the two commits name it. Healthy is what the store's service
     learned; without a store, what the base's probe answers: then nothing can be better, only no worse.
 
     Raises RepoError for names that are no commits, or when a healer is measuring in this repository,
@@ -184,7 +185,7 @@ def compare(
         notes = tests_fail_anyway(bench, trial)
     figures = measured(trial)
     return Evaluation(
-        patch=patch,
+        patch=structs.replace(patch, diff=""),
         verdict=verdict,
         named=diagnosis.metrics,
         healthy=before if store is None else "",
