@@ -137,6 +137,10 @@ def test_a_patch_is_shown_replayed_and_verified(
     )
     assert as_json["judged"][0]["digest"] == patch["proof"]
     assert as_json["judged"][0]["replay"] == {"same": True, "differences": []}
+    listed = json.loads(qigheal("patches", "--json", cwd=tmp_path).stdout)
+    assert listed["measured"] == []
+    assert [each["patch"]["strategy"] for each in listed["evaluated"]] == ["submitted"]
+    assert "Evaluated diffs of others" in qigheal("patches", cwd=tmp_path).stdout
     verified = qigheal("patches", "--verify", "--host", elsewhere, cwd=tmp_path)
     assert verified.returncode == 0, verified.stdout
     assert "all holds together" in verified.stdout

@@ -49,17 +49,20 @@ def patches(
         raise typer.BadParameter("--host belongs to --verify")
     if verify:
         return _verify(named(store), host, json=json)
+    from qigheal.healing.audit import standing
     from qigheal.healing.ledger import Ledger
 
     place = named(store)
     if place.is_dir() and not (place / LEDGER).exists():
-        show_patches.listed((), [], json=json)
+        show_patches.listed((), [], [], json=json)
         return NOTHING_TO_SAY
     ledger = _whole(Ledger(place / LEDGER, read_only=True))
     changes = tuple(ledger.changes().values())
-    verdicts = ledger.verdicts()
-    show_patches.listed(changes, verdicts, json=json)
-    return FINE if changes or verdicts else NOTHING_TO_SAY
+    judged = standing(ledger)
+    measured = [each for each in judged if each.kind == "verdict"]
+    evaluated = [each for each in judged if each.kind == "evaluation"]
+    show_patches.listed(changes, measured, evaluated, json=json)
+    return FINE if changes or judged else NOTHING_TO_SAY
 
 
 @patch_app.command()

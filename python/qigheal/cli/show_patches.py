@@ -9,19 +9,19 @@ from qigheal.cli.show import _table, _when, console, document, escape, line
 from qigheal.cli.show_judged import proof_table
 from qigheal.healing.audit import Replay, Standing
 from qigheal.healing.proofs import Proof
-from qigheal.records import Change, HealingPatch, Verdict
+from qigheal.records import Change
 
 
 def listed(
-    changes: Sequence[Change], verdicts: Sequence[tuple[HealingPatch, Verdict, float]], *, json: bool
+    changes: Sequence[Change], measured: Sequence[Standing], evaluated: Sequence[Standing], *, json: bool
 ) -> None:
+    """The changes, the healer's patches that were measured, and diffs of others that were evaluated."""
     if json:
         document(
             {
                 "changes": changes,
-                "measured": [
-                    {"patch": patch, "verdict": verdict, "at": at} for patch, verdict, at in verdicts
-                ],
+                "measured": [_judged(each) for each in measured],
+                "evaluated": [_judged(each) for each in evaluated],
             }
         )
         return
@@ -36,14 +36,26 @@ def listed(
             escape(made.reason),
         )
     console.print(table)
-    table = _table("patch", "decision", "fitness", "pairs", "measured", "reason", title="Measured patches")
-    for patch, verdict, at in verdicts:
-        fitness = verdict.fitness
-        score = f"{fitness.point:.2f} ({fitness.low:.2f}-{fitness.high:.2f})" if fitness else ""
-        table.add_row(
-            patch.fingerprint, verdict.decision, score, str(verdict.pairs), _when(at), escape(verdict.reason)
-        )
-    console.print(table)
+    for title, judged in (("Measured patches", measured), ("Evaluated diffs of others", evaluated)):
+        if not judged and judged is evaluated:
+            continue
+        table = _table("patch", "decision", "fitness", "pairs", "measured", "reason", title=title)
+        for each in judged:
+            verdict, fitness = each.verdict, each.verdict.fitness
+            score = f"{fitness.point:.2f} ({fitness.low:.2f}-{fitness.high:.2f})" if fitness else ""
+            table.add_row(
+                each.patch.fingerprint,
+                verdict.decision,
+                score,
+                str(verdict.pairs),
+                _when(each.at),
+                escape(verdict.reason),
+            )
+        console.print(table)
+
+
+def _judged(each: Standing) -> dict[str, Any]:
+    return {"patch": each.patch, "verdict": each.verdict, "at": each.at}
 
 
 def one(
