@@ -291,6 +291,7 @@ class Evaluation(Record, frozen=True):
     seconds: float = 0.0
     bundle: str = ""  # file of the proof in the store, and its SHA-256; "": none was kept
     proof: str = ""
+    outputs_differ: int | None = None  # of the pairs, by `output_digest`; None: the probe reports none
 
 
 ChangeState = Literal[

@@ -11,6 +11,7 @@ from qigheal.healing import evaluating, submission
 from qigheal.healing.submission import text_of
 from qigheal.records import Evaluation
 from qigheal.repo import Repo
+from tests.faults import corpus
 from tests.heal.test_engine import QUICK, engine, sick
 from tests.heal.toyhost import CONFIG, ToyHost, git
 
@@ -151,6 +152,42 @@ def test_other_peoples_code_does_not_run_half_isolated(toy: ToyHost) -> None:
         bench.level = "partial"  # type: ignore[assignment]
         with pytest.raises(EngineError, match="sandbox level partial: other people's code"):
             evaluating.check_level(bench)
+
+
+SLOW = """def answer(request):
+    for _ in range({turns}):
+        pass
+    return {result}
+"""
+
+
+def test_leaving_work_out_is_no_cure_of_slowness(tmp_path: Path) -> None:
+    case = corpus.Case(
+        name="slow",
+        strategy="",
+        why="a loop that grew",
+        healthy={"app/service.py": SLOW.format(turns=1000, result="request * 7")},
+        fault={"app/service.py": SLOW.format(turns=60_000, result="request * 7")},
+    )
+    made = corpus.make(case, tmp_path / "host")
+    repo = Repo(tmp_path / "host")
+
+    def judged(turns: int, result: str) -> Evaluation:
+        files = {"app/service.py": SLOW.format(turns=turns, result=result).encode()}
+        diff = repo.diff(repo.head(), repo.edit(repo.head(), files))
+        return evaluating.evaluate_without_store(
+            repo, diff, healthy=made, settings=QUICK, clock=lambda: 1.7e9
+        )
+
+    cured = judged(1000, "request * 7")
+    assert "latency" in cured.named
+    assert cured.outputs_differ == 0
+    assert cured.verdict.accepted, cured.verdict.reason
+    left_out = judged(0, "0")
+    assert left_out.verdict.decision == "refused"
+    assert "the patch claims that none does" in left_out.verdict.reason
+    assert left_out.notes == ("held to equal outputs, as only latency is unwell",)
+    assert left_out.outputs_differ == left_out.verdict.pairs
 
 
 # One commit against another

@@ -73,7 +73,9 @@ def _terminal(found: Evaluation) -> None:
         show.line(f"  note     {note}")
     if verdict.guards:
         show.console.print(proof_table(verdict, found.before, found.after))
-    show.line(_how(found))
+    for sentence in (_how(found), _outputs(found)):
+        if sentence:
+            show.line(sentence)
 
 
 def proof_table(verdict: Verdict, before: Mapping[str, float], after: Mapping[str, float]) -> Table:
@@ -134,6 +136,15 @@ def _how(found: Evaluation) -> str:
     )
 
 
+def _outputs(found: Evaluation) -> str:
+    differ = found.outputs_differ
+    if differ is None:
+        return ""
+    return (
+        f"outputs differ in {differ} of {found.verdict.pairs} answers" if differ else "outputs are the same"
+    )
+
+
 def summary(found: Evaluation) -> str:
     """The Markdown summary, the same for the same evaluation."""
     verdict = found.verdict
@@ -149,7 +160,9 @@ def summary(found: Evaluation) -> str:
     if rows := _rows(verdict, found.before, found.after):
         table = [COLUMNS, ("---",) * len(COLUMNS), *rows]
         parts.append("\n".join(f"| {' | '.join(row)} |" for row in table))
-    parts.append(f"{_how(found)}.")
+    parts += [
+        f"{sentence[0].upper()}{sentence[1:]}." for sentence in (_how(found), _outputs(found)) if sentence
+    ]
     return "\n\n".join(parts) + "\n"
 
 
