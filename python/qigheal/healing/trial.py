@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec.structs import replace
 
 from qigheal.errors import PatchError, ProbeError, QighealError
+from qigheal.healing.inspection.conduct import Conduct, objections
 from qigheal.host import refusals
 from qigheal.records import Answer, Diagnosis, HealingPatch, Pair, Trial
 from qigheal.settings import HealSettings
@@ -32,8 +34,13 @@ if TYPE_CHECKING:
     from qigheal.healing.bench import Bench, Probe
     from qigheal.repo import Repo
 
+log = logging.getLogger("qigheal")
+
 TESTS_SHOWN = 4000
 """Characters kept of the output of failing tests: their end."""
+
+WATCHED = 6
+"""Answers during which both sides are watched for what they do beyond computing."""
 
 Side = Literal["before", "after", "control"]
 SIDES: tuple[Side, ...] = ("before", "after", "control")
@@ -84,6 +91,8 @@ class TrialRun:
             self.trial = replace(self.trial, refusals=refused)
             if not refused:
                 self._run_tests()
+            if self._open:
+                self._watch_conduct()
         self.trial = replace(self.trial, seconds=self.trial.seconds + self._clock() - began)
         return self
 
@@ -153,6 +162,19 @@ class TrialRun:
             output += f"\n(killed for {done.killed_for} after {done.wall_s:.0f} s)"
         passed = done.returncode == 0 and not done.killed_for
         self.trial = replace(self.trial, tests_passed=passed, tests_output=output[-TESTS_SHOWN:])
+
+    def _watch_conduct(self) -> None:
+        """Refuse a patch that makes the program do what it did not, such as open a socket."""
+        requests = self._bench.search_requests(WATCHED)
+        try:
+            before = self._bench.inspect("audit", requests, Conduct, slower=2)
+        except ProbeError as error:
+            log.info("conduct is not watched: %s", error)  # no Python program, or it fails by itself
+            return
+        self._asking = "after"
+        after = self._bench.inspect("audit", requests, Conduct, diff=self.trial.patch.diff, slower=2)
+        self._asking = ""
+        self.trial = replace(self.trial, refusals=objections(before, after))
 
     def _start(self) -> None:
         """A round begins: fresh processes, and answers that are thrown away until they are warm."""
