@@ -26,6 +26,7 @@ from msgspec.structs import replace
 
 from qigheal.errors import PatchError, ProbeError, QighealError
 from qigheal.healing.inspection.conduct import Conduct, objections
+from qigheal.healing.swallowing import swallowers
 from qigheal.host import refusals
 from qigheal.records import Answer, Diagnosis, HealingPatch, Pair, Trial
 from qigheal.settings import HealSettings
@@ -146,12 +147,22 @@ class TrialRun:
         found = refusals(self._bench.manifest, changes, self._repo.entries(patch.base))
         if found or self._bench.manifest.probe.interpreter is not None:
             return found  # another Python may know another grammar
-        broken = (
-            _does_not_compile(change.new_path, self._repo.read(tree, change.new_path))
-            for change in changes
-            if change.new_path is not None and change.new_path.endswith(".py")
+        new = {c.new_path: c for c in changes if c.new_path is not None and c.new_path.endswith(".py")}
+        broken = (_does_not_compile(path, self._repo.read(tree, path)) for path in new)
+        if reasons := tuple(reason for reason in broken if reason):
+            return reasons
+        return tuple(
+            f"{path}:{line}: {what} is added; to hide an error is not to heal it"
+            for path, change in new.items()
+            if "errors" in (*self.trial.named, *patch.heals)
+            for line, what in swallowers(
+                "" if change.old_path is None else self._text(patch.base, change.old_path),
+                self._text(tree, path),
+            )
         )
-        return tuple(reason for reason in broken if reason)
+
+    def _text(self, commit: str, path: str) -> str:
+        return self._repo.read(commit, path).decode("utf-8", "replace")
 
     def _run_tests(self) -> None:
         done = self._bench.run_tests(self.trial.patch.diff)
