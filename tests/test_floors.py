@@ -30,6 +30,8 @@ FLOORS = {
     "qigheal.healing.swallowing": 4,
     "qigheal.healing.passage": 7,
     "qigheal.healing.stored": 7,
+    "qigheal.healing.measuring": 7,
+    "qigheal.healing.evaluating": 7,
     "qigheal.healing.engine": 7,
     "qigheal.integrations": 8,
     "qigheal.cli": 9,

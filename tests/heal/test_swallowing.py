@@ -76,3 +76,7 @@ def test_one_that_was_there_before_is_not_new_where_it_has_moved() -> None:
 
 def test_a_file_that_did_not_parse_before_had_none() -> None:
     assert len(new("try:\n    f()\nexcept OSError:\n    pass\n", "def (")) == 1
+
+
+def test_code_that_cannot_be_read_is_said_to_be() -> None:
+    assert new("def (") == [(1, "code that this Python cannot read")]

@@ -17,14 +17,19 @@ def swallowers(before: str, after: str) -> list[tuple[int, str]]:
     """Line and text of what swallows errors in `after` and not in `before`.
 
     A handler without `raise`, `contextlib.suppress`, and a `return`, `break` or `continue` in `finally`.
-    Raises SyntaxError when `after` does not parse; a `before` that does not parse had none.
+    A `before` that does not parse had none; of an `after` that does not, nothing can be told, which is
+    said in its place.
     """
     try:
         known = Counter(place for place, _, _ in _found(ast.parse(before), ""))
     except SyntaxError:
         known = Counter()
+    try:
+        parsed = ast.parse(after)
+    except SyntaxError as error:
+        return [(error.lineno or 0, "code that this Python cannot read")]
     new = []
-    for place, line, text in _found(ast.parse(after), ""):
+    for place, line, text in _found(parsed, ""):
         if known[place]:
             known[place] -= 1
         else:

@@ -106,6 +106,20 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
     )
 
 
+def nothing_differs(reason: str) -> Verdict:
+    """The word on two sides that are the same files: there is nothing to measure."""
+    return Verdict(
+        decision="equivalent",
+        accepted=False,
+        fitness=None,
+        guards=(),
+        vetoes=(),
+        pairs=0,
+        sandbox_level="not run",
+        reason=reason,
+    )
+
+
 def _without_measuring(trial: Trial, settings: HealSettings) -> Found | None:
     """The verdict that no measurement can change; None when the pairs are to speak."""
     needed = settings.pairs_needed(trial.patch.batches_needed)
