@@ -419,9 +419,10 @@ class Body:
         if name in allowed.PLAIN:
             return 0
         if name in allowed.PICKING:
-            return (
-                join(*(element(kind) for kind in kinds)) if len(kinds) == 1 or name == "sum" else join(*kinds)
-            )
+            among, others = kinds[: len(node.args)], kinds[len(node.args) :]
+            if len(among) == 1 or name == "sum":
+                among = [element(among[0]), *among[1:]]
+            return join(*among, *others)
         if name in ("tuple", "frozenset"):
             inside = join(*(element(kind) for kind in kinds))
             return 0 if inside == 0 else holding(inside)
