@@ -28,6 +28,7 @@ protect = ["app/kept.py"]
 [patch]
 allow = ["app/**/*.py"]
 """
+FUTURE = '"""Words."""\n\nfrom __future__ import annotations\n\n\n'
 CACHED = "@lru_cache(maxsize=128, typed=True)"
 PURE = "def work(n: int) -> int:\n    return n + 1\n"
 
@@ -105,7 +106,7 @@ def test_the_patch_is_two_lines_and_says_what_it_saves(propose: Propose) -> None
         ("import functools as ft\n\n\n", ["+@ft.lru_cache(maxsize=128, typed=True)"]),
         ("from functools import lru_cache as kept\n\n\n", ["+@kept(maxsize=128, typed=True)"]),
         ("from functools import partial\n\n\n", ["+from functools import lru_cache", f"+{CACHED}"]),
-        ('"""Words."""\n\nfrom __future__ import annotations\n\n\n', ["+from functools import lru_cache", "+", "+", f"+{CACHED}"]),
+        (FUTURE, ["+from functools import lru_cache", "+", "+", f"+{CACHED}"]),
         ("", ["+from functools import lru_cache", "+", "+", f"+{CACHED}"]),
     ],
 )  # fmt: skip
