@@ -27,6 +27,7 @@ FLOORS = {
     "qigheal.healing": 6,
     "qigheal.healing.bench": 5,
     "qigheal.healing.inspection": 4,
+    "qigheal.healing.swallowing": 4,
     "qigheal.healing.passage": 7,
     "qigheal.healing.stored": 7,
     "qigheal.healing.measuring": 7,

@@ -151,6 +151,7 @@ class HealingPatch(Record, frozen=True):
     price: str | None = None
     parameters: dict[str, float] = {}
     searched: int = 0  # probe batches that the strategy spent to find it
+    other_output: bool = False  # people's commits, which may change what is put out: no digest is compared
     evidence: dict[str, Any] = {}  # what it was found from, such as a profile: kept with the proof alone
 
     @property

@@ -21,7 +21,7 @@ from qigcore.baseline import Baseline
 from qigcore.geometry import distance, frechet_mean, from_amplitudes
 from qigcore.history import History
 from qigcore.rows import METRICS, Batch
-from qigheal.errors import EngineError, ProbeError
+from qigheal.errors import EngineError
 from qigheal.healing import judge
 from qigheal.healing.bench import Bench
 from qigheal.healing.measuring import READ_SNAPSHOTS, Measuring, silent, stored_baseline
@@ -36,9 +36,6 @@ from qigheal.settings import HealSettings
 
 FOREIGN_LEVELS: Final = frozenset({"namespaces", "none"})
 """Sandbox levels at which code of others may run: the whole isolation, or none on the operator's word."""
-
-UNSEEN: Final = frozenset({"latency", "memory"})
-"""Metrics that can be healed without any output changing, and that are healed best by leaving work out."""
 
 NOTHING: Final = Target(geometry="simplex", basin=(), drift_limit=math.inf, bands={})
 
@@ -87,22 +84,14 @@ def evaluate(
 ) -> Evaluation:
     """Judge a patch against the present code, with the service as `batch` shows it.
 
-    Where only time or memory is unwell, a cure changes no output: what the probe tells of its outputs is
-    then held against the patch, whether or not it claims so. Else leaving work out would pass for speed.
-
     healthy: the commit that `baseline` was measured at; "" when the service learned it.
     Raises EngineError where the sandbox is not for code of others.
     """
     _, _, diagnosis = measuring.examine(baseline, batch, probed=bool(healthy))
     with measuring.bench(patch.base) as bench:
         check_level(bench)
-        notes: tuple[str, ...] = ()
-        only_unseen = bool(diagnosis.metrics) and set(diagnosis.metrics) <= UNSEEN
-        if only_unseen and not patch.same_output and _tells_outputs(bench):
-            patch = structs.replace(patch, same_output=True)
-            notes = (f"held to equal outputs, as only {' and '.join(diagnosis.metrics)} is unwell",)
         trial, verdict, kept = measuring.judge(bench, patch, diagnosis)
-        notes += tests_fail_anyway(bench, trial)
+        notes = tests_fail_anyway(bench, trial)
     before, after = measured(trial)
     return Evaluation(
         patch=patch,
@@ -177,6 +166,7 @@ def compare(
         diff=diff,
         rationale=f"{before[:10]} to {after[:10]}",
         heals=(),
+        other_output=True,
     )
     if not diff:
         same = judge.nothing_differs("nothing that is measured differs")
@@ -240,13 +230,6 @@ def tests_fail_anyway(bench: Bench, trial: Trial) -> tuple[str, ...]:
     if done is None or (done.returncode == 0 and not done.killed_for):
         return ()
     return ("the host's tests fail without the patch too: mend them first",)
-
-
-def _tells_outputs(bench: Bench) -> bool:
-    """Whether the unpatched probe reports what it put out. One that does not answer is the trial's to report."""
-    with contextlib.suppress(ProbeError), bench.probe() as probe:
-        return probe.ask(*bench.search_requests(1)[0]).output_digest is not None
-    return False
 
 
 def outputs_differ(trial: Trial) -> int | None:

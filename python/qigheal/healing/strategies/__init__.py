@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from qigheal.healing.strategies.foreign import installed
+from qigheal.healing.strategies.latency import Latency
 from qigheal.healing.strategies.levers import Attention
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
@@ -42,7 +43,7 @@ class Strategy(Protocol):
 
 def builtin(settings: HealSettings) -> tuple[Strategy, ...]:
     """The strategies that come with qigheal, in the order in which they are asked."""
-    return (Attention(settings),)
+    return (Attention(settings), Latency(settings))
 
 
 def every(settings: HealSettings) -> tuple[Strategy, ...]:
