@@ -32,6 +32,7 @@ FLOORS = {
     "qigheal.healing.stored": 7,
     "qigheal.healing.measuring": 7,
     "qigheal.healing.evaluating": 7,
+    "qigheal.healing.audit": 7,
     "qigheal.healing.engine": 7,
     "qigheal.integrations": 8,
     "qigheal.cli": 9,

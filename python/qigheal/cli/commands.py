@@ -23,7 +23,7 @@ from qigheal.cli.judge_commands import compare, evaluate
 from qigheal.cli.options import Host, HostOption, Json, Store
 from qigheal.cli.options import existing as _existing
 from qigheal.cli.options import named as _store
-from qigheal.errors import LedgerError
+from qigheal.cli.patch_commands import patch_app
 from qigheal.health import assess, remeasure, rules_for, trend_of
 from qigheal.moments import moment
 from qigheal.records import HealthReport
@@ -39,6 +39,7 @@ app = typer.Typer(
 phase_app = typer.Typer(help="The four phases: what the healer may do by itself.", no_args_is_help=True)
 app.add_typer(phase_app, name="phase")
 app.add_typer(baseline_app, name="baseline")
+app.add_typer(patch_app, name="patches")
 app.command()(backtest)
 app.command()(evaluate)
 app.command()(compare)
@@ -283,28 +284,6 @@ def heal(
         return FINE
     states = {change.state for change in result.changes}
     return FINE if states & {"watching", "confirmed"} else UNHEALTHY if not states else NOTHING_TO_SAY
-
-
-@app.command()
-def patches(store: Store = None, json: Json = False) -> int:
-    """Changes opened so far and their state, and every patch that was measured.
-
-    Example: qigheal patches --json
-    """
-    from qigheal.healing.ledger import Ledger
-
-    place = _store(store)
-    if place.is_dir() and not (place / "ledger.db").exists():
-        show.patches((), [], json=json)
-        return NOTHING_TO_SAY
-    ledger = Ledger(place / "ledger.db", read_only=True)
-    problems = ledger.verify()
-    if problems:
-        raise LedgerError(f"the ledger's chain is broken: {problems[0]}; trust nothing after that row")
-    changes = tuple(ledger.changes().values())
-    verdicts = ledger.verdicts()
-    show.patches(changes, verdicts, json=json)
-    return FINE if changes or verdicts else NOTHING_TO_SAY
 
 
 @app.command()

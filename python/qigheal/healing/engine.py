@@ -26,11 +26,12 @@ from qigcore.errors import QigcoreError
 from qigcore.history import History
 from qigcore.rows import Batch
 from qigheal.errors import EngineError, LedgerError, PatchError, QighealError
-from qigheal.healing import evaluating, phases
+from qigheal.healing import audit, evaluating, phases
 from qigheal.healing.bench import Bench
-from qigheal.healing.ledger import Ledger
+from qigheal.healing.ledger import Judged, Ledger
 from qigheal.healing.measuring import READ_SNAPSHOTS, Measuring, silent, stored_baseline
 from qigheal.healing.passage import Passage, Step
+from qigheal.healing.proofs import FOLDER as PROOFS
 from qigheal.healing.strategies import every
 from qigheal.host import Manifest, refusals
 from qigheal.records import Change, Diagnosis, Evaluation, HealingPatch, HealResult, Outcome, Verdict
@@ -128,7 +129,9 @@ class SelfHealingEngine:
 
     @property
     def _measuring(self) -> Measuring:
-        return Measuring(self.repo, self.store, self.settings, self.clock, self.on_step)
+        return Measuring(
+            self.repo, self.store, self.settings, self.clock, self.on_step, proofs=self.store / PROOFS
+        )
 
     def _bench(self, base: str) -> contextlib.AbstractContextManager[Bench]:
         return self._measuring.bench(base)
@@ -277,14 +280,15 @@ class SelfHealingEngine:
                     skipped = f"{patch.fingerprint} {why}"
                     self.on_step("patch", f"{skipped}; skipped")
                     continue
-                patches.append(patch)
-                self.ledger.append("patch", patch.fingerprint, patch, self.clock())
                 self.on_step("patch", patch.rationale)
+                bare = replace(patch, evidence={})
+                patches.append(bare)
+                self.ledger.append("patch", patch.fingerprint, bare, self.clock())
                 verdict = self.judge_patch(bench, patch, diagnosis)
                 verdicts.append(verdict)
                 if verdict.accepted:
                     made = replace(found, patches=tuple(patches), verdicts=tuple(verdicts))
-                    return self._open(passage, made, patch, verdict)
+                    return self._open(passage, made, bare, verdict)
         message = (
             f"unhealthy; patches measured: {len(patches)}, none provably helps"
             if patches
@@ -318,10 +322,14 @@ class SelfHealingEngine:
         return f"was measured {len(words)} times, last: {last.decision}"
 
     def judge_patch(self, bench: Bench, patch: HealingPatch, diagnosis: Diagnosis) -> Verdict:
-        """Measure `patch` against the unpatched code until the judge has seen enough."""
-        trial, verdict = self._measuring.judge(bench, patch, diagnosis)
+        """Measure `patch` against the unpatched code until the judge has seen enough, and write it down."""
+        trial, verdict, kept = self._measuring.judge(bench, patch, diagnosis)
+        judged = Judged(
+            patch=replace(patch, evidence={}), verdict=verdict, bundle=kept.bundle, proof=kept.digest
+        )
         self.ledger.append("trial", patch.fingerprint, phases.trial_facts(trial), self.clock())
-        self.ledger.append("verdict", patch.fingerprint, {"patch": patch, "verdict": verdict}, self.clock())
+        self.ledger.append("verdict", patch.fingerprint, judged, self.clock())
+        audit.retain(self.store, self.ledger, self.clock())
         return verdict
 
     def _open(self, passage: Passage, found: HealResult, patch: HealingPatch, verdict: Verdict) -> HealResult:
@@ -380,6 +388,7 @@ class SelfHealingEngine:
                 baseline, batch = self._state(history, healthy)
                 found = evaluating.evaluate(self._measuring, patch, baseline, batch, healthy=commit)
             self.ledger.append("evaluation", patch.fingerprint, found, self.clock())
+            audit.retain(self.store, self.ledger, self.clock())
             return found
 
     # What a person may do

@@ -114,6 +114,12 @@ class Repo:
         span = f"{self.resolve(a)}..{self.resolve(b)}"
         return tuple(self._git.line("rev-list", "--reverse", "--topo-order", span, "--").split())
 
+    def commits_saying(self, text: str) -> Iterator[tuple[str, str]]:
+        """The commits that any ref leads to and whose message holds `text`, each with its message."""
+        for sha in self._git.line("rev-list", "--all", "--fixed-strings", f"--grep={text}").split():
+            content = self._git.run("cat-file", "commit", sha).stdout
+            yield sha, content.partition(b"\n\n")[2].decode("utf-8", "replace")
+
     def changes(self, base: str, tree: str) -> tuple[FileChange, ...]:
         """What differs between two commits or trees, by path."""
         return changed_files(self._git, self._tree(base), self._tree(tree))
@@ -196,7 +202,7 @@ class Repo:
     def restored(self, tree: str, base: str, paths: Iterable[str]) -> str:
         """The tree of `tree` with these paths as `base` has them, or without those that it has not."""
         listed = list(paths)
-        known, missing = (self._list(base, *listed) if listed else {}), "0" * 40
+        known, missing = self._list(base), "0" * 40
         with self._git.scratch() as scratch:
             index = scratch / "index"
             self._git.run("read-tree", self._tree(tree), index=index)

@@ -14,12 +14,13 @@ caught by its steadiness, a cleverly invented one cannot be); time and memory ne
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
 from qigcore.fitness import Fitness, weigh
-from qigcore.noninferiority import UNBOUNDED, holm
+from qigcore.noninferiority import POWER, UNBOUNDED, detectable, holm
 from qigheal.healing.judge.evidence import Evidence, gather
 from qigheal.healing.judge.vetoes import standing
 from qigheal.records import Guard, Trial, Verdict
@@ -78,6 +79,7 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
     """
     fitness: Fitness | None = None
     guards: tuple[Guard, ...] = ()
+    least: float | None = None
     found = _without_measuring(trial, settings)
     if found is None:
         planned = looks(trial.patch.batches_needed, settings)
@@ -92,6 +94,7 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
             lines=_lines(trial.patch.diff),
             level=SCORE_LEVEL / accepting,
         )
+        least = _least_score(fitness, settings.fitness_threshold, SCORE_LEVEL / accepting)
         found = _decide(trial, settings, evidence, guards, fitness, PASS_LEVEL / accepting)
     decision, vetoes, reason = found
     return Verdict(
@@ -103,6 +106,7 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
         pairs=len(trial.pairs),
         sandbox_level=trial.sandbox_level,
         reason=reason,
+        detectable=least,
     )
 
 
@@ -205,6 +209,7 @@ def _guards(evidence: Evidence, pass_level: float, worse_level: float) -> tuple[
         elif high < one.margin:
             result = "pass"
         shown = _relative if one.ratio else float
+        least = detectable(one.estimate, pass_level)
         guards.append(
             Guard(
                 metric=metric,
@@ -213,9 +218,19 @@ def _guards(evidence: Evidence, pass_level: float, worse_level: float) -> tuple[
                 low=shown(low),
                 high=shown(high),
                 result=result,
+                detectable=None if least is None else shown(least),
             )
         )
     return tuple(guards)
+
+
+def _least_score(fitness: Fitness, threshold: float, level: float) -> float | None:
+    """The smallest true score whose lower bound at `level` exceeds the threshold with probability `POWER`,
+    with the spread of this one; None where not even the best score would. Source: as `detectable`."""
+    normal = NormalDist()
+    reach = 1.0 + normal.inv_cdf(POWER) / normal.inv_cdf(1.0 - level)
+    least = threshold + (fitness.point - fitness.low) * reach
+    return least if least < 1.0 else None
 
 
 def _relative(logarithm: float) -> float:
