@@ -29,6 +29,8 @@ FLOORS = {
     "qigheal.healing.inspection": 4,
     "qigheal.healing.passage": 7,
     "qigheal.healing.stored": 7,
+    "qigheal.healing.drill": 7,
+    "qigheal.healing.reviewing": 7,
     "qigheal.healing.engine": 7,
     "qigheal.integrations": 8,
     "qigheal.cli": 9,

@@ -19,7 +19,6 @@ from rich.table import Table
 from qigcore.history import Compacted, Damage, Expired, SegmentInfo
 from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
 from qigcore.trends import TimeTo, Trend
-from qigheal.healing.phases import Criterion
 from qigheal.importing import Imported
 from qigheal.records import Change, HealingPatch, HealResult, HealthReport, Verdict
 
@@ -296,19 +295,5 @@ def patches(
         score = f"{fitness.point:.2f} ({fitness.low:.2f}-{fitness.high:.2f})" if fitness else ""
         table.add_row(
             patch.fingerprint, verdict.decision, score, str(verdict.pairs), _when(at), escape(verdict.reason)
-        )
-    console.print(table)
-
-
-def phase(current: int, criteria: Sequence[Criterion], *, json: bool) -> None:
-    if json:
-        document({"phase": current, "criteria": criteria})
-        return
-    line(f"phase {current}")
-    table = _table("gate", "", "criterion", "needed", "found")
-    for criterion in criteria:
-        mark = "[green]met[/]" if criterion.met else "[yellow]open[/]"
-        table.add_row(
-            criterion.gate, mark, escape(criterion.name), escape(criterion.needed), escape(criterion.found)
         )
     console.print(table)

@@ -206,6 +206,10 @@ class Repo:
         """Make a ref that must not exist yet: of several callers one succeeds."""
         self._git.run("update-ref", "--no-deref", full_name(name), sha, "")
 
+    def delete_ref(self, name: str, sha: str) -> None:
+        """Delete a ref that points to `sha`; RepoError when it has moved."""
+        self._git.run("update-ref", "--no-deref", "-d", full_name(name), sha)
+
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the repository against others that ask for the same name, linked worktrees included.
