@@ -105,9 +105,33 @@ class Repo:
         return next(self._git.blobs([entry.sha]))
 
     def is_ancestor(self, a: str, b: str) -> bool:
-        """Whether commit `b` contains commit `a`; a commit contains itself."""
-        done = self._git.run("merge-base", "--is-ancestor", self.resolve(a), self.resolve(b), accept=(0, 1))
+        """Whether commit `b` contains commit `a`; a commit contains itself.
+
+        Raises RepoError where a shallow clone was cut off before that can be told.
+        """
+        ancestor, descendant = self.resolve(a), self.resolve(b)
+        if self._contains(descendant, ancestor):
+            return True
+        if self._contains(ancestor, descendant) or not (cut := self._cut()):
+            return False
+        reached = self._git.line("rev-list", descendant, "--").split()
+        if cut.isdisjoint(reached):
+            return False
+        raise RepoError(
+            f"{self.root}: whether {ancestor[:10]} is part of {descendant[:10]} cannot be told: this is a shallow "
+            "clone, and its history is cut off between them; get the rest with: git fetch --unshallow"
+        )
+
+    def _contains(self, descendant: str, ancestor: str) -> bool:
+        done = self._git.run("merge-base", "--is-ancestor", ancestor, descendant, accept=(0, 1))
         return done.returncode == 0
+
+    def _cut(self) -> set[str]:
+        """The commits of a shallow clone whose parents it was not given."""
+        try:
+            return set((self.common / "shallow").read_text("ascii", "replace").split())
+        except OSError:
+            return set()
 
     def commits(self, a: str, b: str) -> tuple[str, ...]:
         """The commits that `b` contains and `a` does not, parents before children."""
