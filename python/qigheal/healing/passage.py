@@ -285,6 +285,10 @@ class Passage:
             return self._record(
                 replace(change, state="reverting", reverted_at=self.clock(), reason=outcome.reason)
             ), outcome
+        if outcome.state == "contested":
+            log.warning(
+                "change %s made the service worse, and a person must see to it: %s", change.id, outcome.reason
+            )
         return self._record(replace(change, state=outcome.state, reason=outcome.reason)), outcome
 
     def _revert(self, change: Change) -> Change:
@@ -296,7 +300,11 @@ class Passage:
         tip = self.repo.ref(f"refs/heads/{change.target}")
         if tip != change.merge_commit:
             # Somebody built on it, or took the branch away. Taking it back would take their work along.
-            log.warning("change %s is worse and cannot be taken back: %s", change.id, reverted.reason)
+            log.warning(
+                "change %s made the service worse, and a person must see to it: %s",
+                change.id,
+                reverted.reason,
+            )
             return self._record(replace(reverted, state="contested"))
         return self._blocked(change, reverted.reason)
 
