@@ -1,20 +1,35 @@
-"""The phase commands, and a person's word on a patch that was only measured, as a user meets them."""
+"""The phase commands, and a person's word on a patch that was only measured; run within this process."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sqlite3
-from contextlib import closing
+import subprocess
 from pathlib import Path
 
 import pytest
+import typer
 
+from qigheal.cli import ENVIRONMENT
+from qigheal.cli.commands import app
+from qigheal.errors import QighealError
 from qigheal.healing import phases
 from qigheal.healing.ledger import Ledger
 from qigheal.records import HealingPatch
 from tests.heal.test_phases import a_patch, a_verdict, judged
 from tests.heal.toyhost import ToyHost, git
-from tests.test_cli import qigheal
+
+
+def qigheal(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    argv, said, code = [*map(str, arguments)], io.StringIO(), 0
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(said):
+        try:
+            code = typer.main.get_command(app)(argv, standalone_mode=False)
+        except QighealError as error:
+            return subprocess.CompletedProcess(argv, ENVIRONMENT, said.getvalue(), str(error))
+    return subprocess.CompletedProcess(argv, code, said.getvalue(), "")
 
 
 @pytest.fixture
@@ -167,7 +182,7 @@ def test_a_drill_of_the_rollback(toy: ToyHost, tmp_path: Path) -> None:
 
 def test_no_gate_opens_on_the_word_of_a_forged_row(toy: ToyHost, tmp_path: Path) -> None:
     measured(toy)
-    with closing(sqlite3.connect(toy.store / "ledger.db")) as forger, forger:
+    with contextlib.closing(sqlite3.connect(toy.store / "ledger.db")) as forger, forger:
         forger.execute("DROP TRIGGER entry_kept")
         forger.execute("UPDATE entry SET data = replace(data, '0.75', '0.65')")
     for command in (("status",), ("drill", "--host", toy.path)):
