@@ -1,6 +1,6 @@
 """Kills a healer wherever its life leaves a trace, and lets a new one go on.
 
-    python -m tests.heal.killing LIFE SPARSE RARE
+    python -m tests.heal.killing LIFE SPARSE RARE STRUCK
 
 The points are found, not listed: a first run records every audited call of the interpreter (files
 opened, renamed, linked; programs started; databases connected to) and looks at the disk at each. A
@@ -11,6 +11,7 @@ distinct state of the disk covers all the calls in between, and a call that is n
     killed    a process forked to do the same is killed by SIGKILL: wherever a child was under way, and at some of
               the other points, to show that the copies are what a kill leaves
     felled    the same with the children killed too, where there was one
+    struck    it and its children are killed at a moment drawn by lot, amid a git command or a deployment too
     unwound   an exception that no handler catches is raised there, as by Ctrl-C or SIGTERM: clearing up runs
 
 Whatever happened, in the end the refs, the commits, the files, the ledger's states and the deployments must
@@ -23,6 +24,7 @@ import ctypes
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -30,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,6 +136,7 @@ class Killing:
         self.start = place / "start"
         self.points: list[Point] = []
         self.goal: dict[str, Any] = {}
+        self.seconds = 0.0
 
     def record(self) -> None:
         """Run it once without a kill."""
@@ -141,6 +144,10 @@ class Killing:
         seen: set[tuple[str, bool]] = set()
         with self.tap.seen_by(lambda call, event: self._note(call, event, seen)):
             self.act.run(self.world)
+        copied(self.start, self.world.folder)
+        began = time.monotonic()
+        self.act.run(self.world)
+        self.seconds = time.monotonic() - began
         self.goal = end_of(self.world)
 
     def _note(self, call: int, event: str, seen: set[tuple[str, bool]]) -> None:
@@ -185,6 +192,23 @@ class Killing:
         """Killed with all that it had started, as by the end of its service: what git had locked stays locked."""
         copied(self.start, self.world.folder)
         self._die(point, group=True)
+        return self._unlocked()
+
+    def struck(self, after_s: float) -> str:
+        """Killed with its children after a while; all of them is over then, or any part of it."""
+        copied(self.start, self.world.folder)
+        if (child := os.fork()) == 0:
+            os.setpgid(0, 0)
+            self.act.run(self.world)
+            os._exit(0)
+        time.sleep(after_s)
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        reap()
+        return self._unlocked()
+
+    def _unlocked(self) -> str:
+        """Go on; where that is held up by what git had locked, and says so, go on once more without the locks."""
         locks = [*self.world.toy.path.glob(".git/**/*.lock")]
         stale = [lock for lock in locks if lock.name not in ("qigheal-heal.lock", "index.lock")]
         wrong = self._resumed()
@@ -242,12 +266,13 @@ def ways(point: Point, k: int, sparse: int, rare: int) -> Iterator[str]:
         yield "unwound"
 
 
-def lived(tap: Tap, life: Life, place: Path, sparse: int, rare: int) -> dict[str, Any]:
+def lived(tap: Tap, life: Life, place: Path, sparse: int, rare: int, struck: int) -> dict[str, Any]:
     """End each act at one point in `sparse`; of these, one in `rare` also by a real kill and by an exception."""
     world = World(place / "work")
     life.begin(world)
     wrong: list[str] = []
-    runs = dict.fromkeys(("left", "killed", "felled", "unwound"), 0)
+    runs = dict.fromkeys(("left", "killed", "felled", "struck", "unwound"), 0)
+    lot = random.Random(20260101)
     calls, seconds = [], time.monotonic()
     for number, act in enumerate(life.acts):
         folder = place / f"{number}"
@@ -264,13 +289,19 @@ def lived(tap: Tap, life: Life, place: Path, sparse: int, rare: int) -> dict[str
                 runs[way] += 1
                 if said := getattr(killing, way)(point):
                     wrong.append(f"{act.name}, {way} before call {point.call} ({point.event}): {said}")
+        for k in range(struck):
+            world.toy.clock = clock
+            runs["struck"] += 1
+            after = killing.seconds * (k + lot.random()) / struck
+            if said := killing.struck(after):
+                wrong.append(f"{act.name}, struck after {after:.4f} s: {said}")
         copied(place / "goal", world.folder)
     return {"wrong": wrong, "runs": runs, "calls": calls, "seconds": time.monotonic() - seconds}
 
 
 def main() -> None:
     ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
-    name, sparse, rare = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    name, (sparse, rare, struck) = sys.argv[1], map(int, sys.argv[2:])
     place = Path(
         tempfile.mkdtemp(prefix="qigheal-killing-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
     )
@@ -278,7 +309,7 @@ def main() -> None:
         scratch = place / "tmp"
         scratch.mkdir()
         tempfile.tempdir = str(scratch)
-        print(json.dumps(lived(Tap(), LIVES[name], place, sparse, rare)))
+        print(json.dumps(lived(Tap(), LIVES[name], place, sparse, rare, struck)))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
