@@ -14,13 +14,19 @@ from typing import NamedTuple
 import pytest
 from msgspec.structs import replace
 
+from qigcore.history import History
 from qigheal.errors import RepoError
+from qigheal.healing.drill import drill
+from qigheal.healing.engine import SelfHealingEngine
 from qigheal.healing.forge.local import LocalForge
+from qigheal.healing.ledger import Ledger
 from qigheal.host import Manifest
 from qigheal.records import Change, HealingPatch
 from qigheal.repo import Repo
 from tests.heal.gitfix import Place, plant
+from tests.heal.test_engine import deploys, engine, harmful
 from tests.heal.test_forge import FILES, VERDICT
+from tests.heal.toyhost import ToyHost
 
 CONFIG = "config/app.toml"
 LOCAL = ("-c", "protocol.file.allow=always")
@@ -438,3 +444,50 @@ def test_grafts_make_no_ancestors(place: Place, tmp_path: Path) -> None:
     stranger = (place.path / ".git/info/grafts").read_text().split()[1]
     place.git("merge-base", "--is-ancestor", stranger, place.base)  # so the user is told
     assert not Repo(place.path).is_ancestor(stranger, place.base)
+
+
+@pytest.mark.parametrize("shape", [bare, shallow, alternates, linked_worktree, dirty_submodule])
+def test_a_healer_merges_watches_and_takes_back_there(
+    tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatch, shape: Shape
+) -> None:
+    toy = ToyHost(tmp_path)
+    toy.learn(60)
+    toy.live(1.0, 60, toy.healthy)
+    monkeypatch.setenv("TOY_DEPLOYS", str(toy.deploys))
+    place = Place.__new__(Place)
+    place.path, place.uid, place.base = toy.path, None, toy.healthy
+    host = shaped(place, shape, marker)
+    place.base = place.head()
+    toy.path = host.at
+    healer = engine(toy)
+    change = healer.put_through(harmful(toy, healer), actor="Ada", reason="a test")
+    assert not marker.exists()
+    assert change.state == "watching", change.reason
+    toy.live(9.0, 40, change.merge_commit)
+    (change,) = healer.bring_along()
+    assert change.state == "rolled_back", change.reason
+    assert not marker.exists()
+    assert Repo(host.at).changes(place.base, "refs/heads/main") == ()
+    if shape is bare:  # there are no files of the host's to run
+        assert deploys(toy) == []
+        assert "the deploy command ended with" in change.reason
+    else:
+        assert [line.split()[0] for line in deploys(toy)] == [change.id, f"{change.id}-rollback"]
+    assert drill(Repo(host.at), healer.ledger, clock=lambda: toy.clock, on_step=lambda stage, said: None).ok
+    assert not marker.exists()
+
+
+def test_a_change_that_a_shallow_clone_does_not_hold_is_left_alone(place: Place, tmp_path: Path) -> None:
+    old = opened(Host(place, place.path))
+    at = shallow(place, tmp_path)
+    store = tmp_path / "store"
+    store.mkdir()
+    Ledger(store / "ledger.db").record_change(replace(old, state="approved"), 1.0)
+    with History(store) as history:
+        history.flush()
+    healer = SelfHealingEngine(host=at, store=store)
+    (seen,) = healer.bring_along()
+    assert seen.state == "approved"
+    assert "is not in" in seen.reason
+    assert "git fetch --unshallow" in seen.reason
+    assert Repo(at).ref(old.branch) is None

@@ -150,9 +150,12 @@ class Passage:
         another host may share the store, and the change be well under way there."""
         if self.repo.has(change.patch.base):
             return ""
+        deeper = (
+            ", get the rest of this shallow clone with: git fetch --unshallow," if self.repo.shallow else ""
+        )
         return (
             f"change {change.id} is {change.state}, and its base {change.patch.base[:10]} is not in "
-            f"{self.repo.root}: name the repository it is of, or give it up with: "
+            f"{self.repo.root}: name the repository it is of,{deeper} or give it up with: "
             f"qigheal review {change.id} --reject"
         )
 

@@ -59,6 +59,11 @@ class Repo:
         """The user that git runs as, when it is not the present one."""
         return self._git.owner
 
+    @property
+    def shallow(self) -> bool:
+        """Whether this is a clone without the beginning of its history."""
+        return bool(self._cut())
+
     # Reading
 
     def head(self) -> str:
