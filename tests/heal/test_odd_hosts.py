@@ -396,9 +396,12 @@ def test_a_shallow_clone_does_not_guess_at_ancestors(place: Place, tmp_path: Pat
     assert repo.is_ancestor(repo.head(), repo.head())
     with pytest.raises(RepoError, match=r"shallow clone.*--unshallow"):
         repo.is_ancestor(first, repo.head())
+    with pytest.raises(RepoError, match="shallow clone"):
+        repo.commits(first, repo.head())
     above = repo.commit(repo.head(), (repo.head(),), "above\n", 1e9)
     assert repo.is_ancestor(repo.head(), above)
     assert not repo.is_ancestor(above, repo.head()), "known: it is the other way round"
+    assert repo.commits(repo.head(), above) == (above,)
     assert not repo.has(tip)
 
 

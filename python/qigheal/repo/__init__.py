@@ -117,7 +117,7 @@ class Repo:
         ancestor, descendant = self.resolve(a), self.resolve(b)
         if self._contains(descendant, ancestor):
             return True
-        if self._contains(ancestor, descendant) or not (cut := self._cut()):
+        if not (cut := self._cut()) or self._contains(ancestor, descendant):
             return False
         reached = self._git.line("rev-list", descendant, "--").split()
         if cut.isdisjoint(reached):
@@ -139,7 +139,12 @@ class Repo:
             return set()
 
     def commits(self, a: str, b: str) -> tuple[str, ...]:
-        """The commits that `b` contains and `a` does not, parents before children."""
+        """The commits that `b` contains and `a` does not, parents before children.
+
+        Raises RepoError where a shallow clone cannot tell which these are.
+        """
+        if self._cut():
+            self.is_ancestor(a, b)
         span = f"{self.resolve(a)}..{self.resolve(b)}"
         return tuple(self._git.line("rev-list", "--reverse", "--topo-order", span, "--").split())
 
