@@ -35,7 +35,9 @@ def target_of(baseline: Baseline) -> Target:
         basin=baseline.basin,
         drift_limit=baseline.drift_limit,
         bands={
-            metric: BandOf(mean=band.mean, sd=band.sd, low=band.low, high=band.high)
+            metric: BandOf(
+                mean=band.mean, sd=band.sd, low=band.low, high=band.high, autocorrelation=band.autocorrelation
+            )
             for metric, band in baseline.bands.items()
             if not band.constant
         },

@@ -150,9 +150,12 @@ class Passage:
         another host may share the store, and the change be well under way there."""
         if self.repo.has(change.patch.base):
             return ""
+        deeper = (
+            ", get the rest of this shallow clone with: git fetch --unshallow," if self.repo.shallow else ""
+        )
         return (
             f"change {change.id} is {change.state}, and its base {change.patch.base[:10]} is not in "
-            f"{self.repo.root}: name the repository it is of, or give it up with: "
+            f"{self.repo.root}: name the repository it is of,{deeper} or give it up with: "
             f"qigheal review {change.id} --reject"
         )
 
@@ -285,6 +288,10 @@ class Passage:
             return self._record(
                 replace(change, state="reverting", reverted_at=self.clock(), reason=outcome.reason)
             ), outcome
+        if outcome.state == "contested":
+            log.warning(
+                "change %s made the service worse, and a person must see to it: %s", change.id, outcome.reason
+            )
         return self._record(replace(change, state=outcome.state, reason=outcome.reason)), outcome
 
     def _revert(self, change: Change) -> Change:
@@ -296,7 +303,11 @@ class Passage:
         tip = self.repo.ref(f"refs/heads/{change.target}")
         if tip != change.merge_commit:
             # Somebody built on it, or took the branch away. Taking it back would take their work along.
-            log.warning("change %s is worse and cannot be taken back: %s", change.id, reverted.reason)
+            log.warning(
+                "change %s made the service worse, and a person must see to it: %s",
+                change.id,
+                reverted.reason,
+            )
             return self._record(replace(reverted, state="contested"))
         return self._blocked(change, reverted.reason)
 
