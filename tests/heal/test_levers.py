@@ -16,7 +16,7 @@ import pytest
 
 from qigheal.errors import ProbeError, RepoError
 from qigheal.healing.strategies import builtin
-from qigheal.healing.strategies.levers import Attention
+from qigheal.healing.strategies.attention import Attention
 from qigheal.host import Lever
 from qigheal.records import Answer, BandOf, Diagnosis, HealingPatch, Target
 from qigheal.settings import HealSettings

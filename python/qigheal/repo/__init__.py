@@ -114,6 +114,21 @@ class Repo:
         span = f"{self.resolve(a)}..{self.resolve(b)}"
         return tuple(self._git.line("rev-list", "--reverse", "--topo-order", span, "--").split())
 
+    def line(self, a: str, b: str) -> tuple[str, ...]:
+        """The first-parent line that leads to `b` from what `a` contains, oldest first, ends included.
+
+        The first commit is `a` itself where `a` lies on that line, and the line is empty where `a`
+        contains `b`.
+        """
+        span = f"{self.resolve(a)}..{self.resolve(b)}"
+        found = self._git.line("rev-list", "--first-parent", "--reverse", "--topo-order", span, "--").split()
+        return (self.resolve(f"{found[0]}^1"), *found) if found else ()
+
+    def message(self, commit: str) -> str:
+        """A commit's message; bytes that are no UTF-8 are replaced."""
+        stored = self._git.run("cat-file", "commit", self.resolve(commit)).stdout
+        return stored.partition(b"\n\n")[2].decode(errors="replace")
+
     def changes(self, base: str, tree: str) -> tuple[FileChange, ...]:
         """What differs between two commits or trees, by path."""
         return changed_files(self._git, self._tree(base), self._tree(tree))
@@ -172,6 +187,44 @@ class Repo:
                     f"the diff does not apply to {base}: {done.stderr or 'git does not say why'}"
                 )
             return decode(self._git.run("write-tree", index=index).stdout).strip()
+
+    def merge(self, ancestor: str, ours: str, theirs: str) -> str:
+        """The tree that holds what both sides changed since `ancestor`, by three-way merge.
+
+        Raises PatchError, with the paths, where the two changed the same lines, or one took a file away
+        that the other changed.
+        """
+        with self._git.scratch() as scratch:
+            index = scratch / "index"
+            trees = [self._tree(name) for name in (ancestor, ours, theirs)]
+            self._git.run("read-tree", "-i", "-m", "--aggressive", *trees, index=index)
+            unmerged: dict[str, dict[str, tuple[str, str]]] = {}
+            listed = self._git.run("ls-files", "-u", "-z", index=index).stdout
+            for line in decode(listed).split("\0")[:-1]:
+                head, path = line.split("\t", 1)
+                mode, sha, stage = head.split()
+                unmerged.setdefault(path, {})[stage] = (mode, sha)
+            lines = [self._merged(path, stages, scratch) for path, stages in unmerged.items()]
+            conflicts = [path for path, line in zip(unmerged, lines, strict=True) if not line]
+            if conflicts:
+                raise PatchError(f"both sides changed {', '.join(f'{path!a}' for path in conflicts)}")
+            self._git.run("update-index", "-z", "--index-info", stdin=encode("".join(lines)), index=index)
+            return decode(self._git.run("write-tree", index=index).stdout).strip()
+
+    def _merged(self, path: str, stages: Mapping[str, tuple[str, str]], scratch: Path) -> str:
+        """The index's line for a file that both sides changed; empty where their changes conflict."""
+        modes = {mode for mode, _ in stages.values()}
+        if len(stages) != 3 or len(modes) != 1 or not modes <= set(FILE_MODES):
+            return ""
+        names = [scratch / f"side{stage}" for stage in "213"]
+        for name, content in zip(names, self._git.blobs(stages[stage][1] for stage in "213"), strict=True):
+            name.write_bytes(content)
+            name.chmod(0o644)
+        done = self._git.run("merge-file", "-p", "-q", *map(str, names), accept=tuple(range(256)))
+        if done.returncode:
+            return ""
+        stored = self._git.run("hash-object", "-w", "--no-filters", "--stdin", stdin=done.stdout).stdout
+        return f"{modes.pop()} {decode(stored).strip()}\t{path}\0"
 
     def edit(self, base: str, files: Mapping[str, bytes]) -> str:
         """The tree of `base` with these files' contents; modes stay, a new file is not executable."""
