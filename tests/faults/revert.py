@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -248,39 +247,34 @@ READS_FORBIDDEN = """
 """
 
 
-def label_mass(tree: Path) -> tuple[float, float]:
-    """The number of points attended to, and how certain the label is."""
-    measured = run(
-        tree,
-        """
-        import json, math, random
-        from app import memory, service
+def attended(tree: Path) -> float:
+    """The number of points attended to."""
+    return float(
+        run(
+            tree,
+            """
+            import math, random
+            from app import memory, service
 
-        def entropy(weights):
-            return -sum(w * math.log(w) for w in weights if w > 0)
-
-        draw = random.Random(4)
-        count = certain = 0.0
-        for key in memory.KEYS * 5:
-            weights = service.attention([x + draw.gauss(0, 0.3) for x in key])
-            labels = [sum(w for w, l in zip(weights, memory.LABELS) if l == label) for label in range(10)]
-            count += math.exp(entropy(weights)) / 300
-            certain += (1 - entropy(labels) / math.log(10)) / 300
-        print(json.dumps([count, certain]))
-        """,
+            draw = random.Random(4)
+            count = 0.0
+            for key in memory.KEYS * 5:
+                weights = service.attention([x + draw.gauss(0, 0.3) for x in key])
+                count += math.exp(-sum(w * math.log(w) for w in weights if w > 0)) / 300
+            print(count)
+            """,
+        )
     )
-    count, certain = json.loads(measured)
-    return float(count), float(certain)
 
 
 def attends_again(tree: Path, count: float) -> bool:
-    return abs(label_mass(tree)[0] / count - 1) <= 0.02
+    return abs(attended(tree) / count - 1) <= 0.02
 
 
 def attends_again_and_describes(tree: Path) -> bool:
     """Healed, and what the innocent commits did to the same file is still there."""
     said = run(tree, "from app import service; print(service.describe())")
-    return attends_again(tree, 3.5) and said == "innocent 15: 60 points"
+    return attends_again(tree, 3.573) and said == "innocent 15: 60 points"
 
 
 def looks_up(tree: Path) -> bool:
@@ -381,7 +375,7 @@ CASES = (
         before=innocent(2),
         fault={"app/service.py": SCORED_AFTER, "app/scoring.py": SCORING_AFTER},
         after=innocent(3, 2),
-        healed=partial(attends_again, count=2.0),
+        healed=partial(attends_again, count=1.984),
     ),
     Case(
         name="revert-merge",
@@ -392,7 +386,7 @@ CASES = (
         fault={"app/service.py": SCORED_AFTER, "app/scoring.py": SCORING_AFTER},
         after=innocent(4, 3),
         merged=True,
-        healed=partial(attends_again, count=2.0),
+        healed=partial(attends_again, count=1.984),
     ),
     Case(
         name="revert-async",
@@ -402,7 +396,7 @@ CASES = (
         before=innocent(1),
         fault={"app/service.py": ASYNC_AFTER},
         after=innocent(2, 1),
-        healed=partial(attends_again, count=2.0),
+        healed=partial(attends_again, count=2.159),
     ),
     Case(
         name="revert-nested-constant",
@@ -417,7 +411,7 @@ CASES = (
         },
         before=innocent(6),
         fault={"app/core/limits/constants.py": constants(12.0)},
-        healed=partial(attends_again, count=2.0),
+        healed=partial(attends_again, count=4.896),
     ),
     Case(
         name="revert-latency",
