@@ -267,6 +267,25 @@ class Verdict(Record, frozen=True):
     reason: str  # one sentence for a person
 
 
+class Evaluation(Record, frozen=True):
+    """What a diff, or one commit against another, came to when it was judged; nothing of it was applied.
+
+    `before` and `after` are what the trial measured: means by metric, of drift the distance from the
+    baseline to the mean basin in radians, of latency the median in ms, of memory the resident MB.
+    """
+
+    patch: HealingPatch  # what was judged, against commit `patch.base`
+    verdict: Verdict
+    named: tuple[str, ...] = ()  # the metrics that were found unwell before it
+    healthy: str = ""  # commit whose probe taught what healthy is; "": a store's baseline
+    head: str = ""  # the commit compared with the base; "": a submitted diff
+    before: dict[str, float] = {}
+    after: dict[str, float] = {}
+    unmeasured: tuple[str, ...] = ()  # paths that `head` changed, and that were measured as in the base
+    notes: tuple[str, ...] = ()  # what a reader of the verdict should know besides
+    seconds: float = 0.0
+
+
 ChangeState = Literal[
     "opening",  # about to create its branch
     "open",  # branch exists, waits for a review

@@ -19,11 +19,15 @@ from qigheal.changes import found_in, with_change
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show
 from qigheal.cli.backtest_command import backtest
 from qigheal.cli.baseline_commands import baseline_app
+from qigheal.cli.judge_commands import compare, evaluate
+from qigheal.cli.options import Host, HostOption, Json, Store
+from qigheal.cli.options import existing as _existing
+from qigheal.cli.options import named as _store
 from qigheal.errors import LedgerError
 from qigheal.health import assess, remeasure, rules_for, trend_of
 from qigheal.moments import moment
 from qigheal.records import HealthReport
-from qigheal.settings import HealSettings, MonitorSettings, SandboxChoice, default_store, operator
+from qigheal.settings import HealSettings, MonitorSettings, SandboxChoice, operator
 
 app = typer.Typer(
     name="qigheal",
@@ -36,16 +40,10 @@ phase_app = typer.Typer(help="The four phases: what the healer may do by itself.
 app.add_typer(phase_app, name="phase")
 app.add_typer(baseline_app, name="baseline")
 app.command()(backtest)
+app.command()(evaluate)
+app.command()(compare)
 
 Format = Literal["parquet", "arrow", "feather", "csv", "json"]
-Store = Annotated[
-    Path | None,
-    typer.Option("--store", help="Folder of the history; default $QIGHEAL_STORE, else .qigheal."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Host = Annotated[Path, typer.Argument(help="The service's git repository, with its qigheal.toml.")]
-HostOption = Annotated[Path, typer.Option("--host", help="The service's git repository.")]
-
 RING = 1000
 
 
@@ -74,18 +72,6 @@ def root(
     ] = False,
 ) -> None:
     """Nothing by itself: its option is served while it is read."""
-
-
-def _store(given: Path | None) -> Path:
-    return given if given is not None else default_store()
-
-
-def _existing(given: Path | None) -> Path:
-    """The store, which must be there: a mistyped name is to be an error and not a new store."""
-    store = _store(given)
-    if not store.is_dir():
-        raise LedgerError(f"{store}: no store here; name the one that the service writes with --store")
-    return store
 
 
 def _baseline(store: Path) -> Baseline | None:

@@ -79,6 +79,26 @@ def diagnose(batch: Batch, baseline: Baseline, ruleset: RuleSet, *, window: int 
     )
 
 
+def well(batch: Batch, baseline: Baseline, *, window: int = 50) -> Diagnosis:
+    """The diagnosis that finds nothing: what a trial on a healthy service is measured against.
+
+    batch: as for `diagnose`; an empty one, of a service that has recorded nothing, is one too.
+    """
+    judged = batch.take(_newest_run(batch.code)[-window:])
+    code = judged.names[int(judged.code[-1])] if len(judged) else ""
+    return Diagnosis(
+        metrics=(),
+        findings=(),
+        severity="normal",
+        target=target_of(baseline),
+        observed=_observed(judged),
+        code_hash=code,
+        healthy_code_hash=code,
+        since=None,
+        snapshots=len(judged),
+    )
+
+
 def _newest_run(codes: npt.NDArray[np.uint16]) -> Positions:
     """Where the code deployed last has run without a break.
 

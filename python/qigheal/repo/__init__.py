@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -173,13 +173,16 @@ class Repo:
 
     # Writing objects
 
-    def apply(self, base: str, diff: str) -> str:
-        """The tree that `diff` makes of commit or tree `base`. Raises PatchError when it does not apply."""
+    def apply(self, base: str, diff: str, *, strip: int = 1) -> str:
+        """The tree that `diff` makes of commit or tree `base`. Raises PatchError when it does not apply.
+
+        strip: leading parts of the diff's paths that are no folders, such as `a` and `b`.
+        """
         with self._git.scratch() as scratch:
             index = scratch / "index"
             self._git.run("read-tree", self._tree(base), index=index)
             done = self._git.run(
-                "apply", "--cached", "--whitespace=nowarn", "-p1", "-",
+                "apply", "--cached", "--whitespace=nowarn", f"-p{strip}", "-",
                 stdin=encode(diff), index=index, accept=tuple(range(256)),
             )  # fmt: skip
             if done.returncode:
@@ -240,6 +243,24 @@ class Repo:
                     self._git.run("hash-object", "-w", "--no-filters", "--stdin", stdin=content).stdout
                 )
                 lines.append(f"{entry.mode if entry else '100644'} {sha.strip()}\t{path}\0")
+            self._git.run("update-index", "-z", "--index-info", stdin=encode("".join(lines)), index=index)
+            return decode(self._git.run("write-tree", index=index).stdout).strip()
+
+    def restored(self, tree: str, base: str, paths: Iterable[str]) -> str:
+        """The tree of `tree` with these paths as `base` has them, or without those that it has not."""
+        listed = list(paths)
+        known, missing = (self._list(base, *listed) if listed else {}), "0" * 40
+        with self._git.scratch() as scratch:
+            index = scratch / "index"
+            self._git.run("read-tree", self._tree(tree), index=index)
+            lines = [
+                f"{known[path].mode} {known[path].sha}\t{path}\0"
+                if path in known
+                else f"0 {missing}\t{path}\0"
+                for path in listed
+            ]
+            # Removals first: a file may stand where a folder is to be again.
+            lines.sort(key=lambda line: not line.startswith("0 "))
             self._git.run("update-index", "-z", "--index-info", stdin=encode("".join(lines)), index=index)
             return decode(self._git.run("write-tree", index=index).stdout).strip()
 

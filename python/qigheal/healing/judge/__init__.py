@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 
 from qigcore.fitness import Fitness, weigh
-from qigcore.geometry import frechet_variance
 from qigcore.noninferiority import UNBOUNDED, holm
 from qigheal.healing.judge.evidence import Evidence, gather
+from qigheal.healing.judge.vetoes import standing
 from qigheal.records import Guard, Trial, Verdict
 from qigheal.settings import ROUNDS_NEEDED, HealSettings
 
@@ -30,9 +30,6 @@ WORSE_LEVEL = 0.001
 SCORE_LEVEL = 0.05
 """One-sided errors over all looks of a trial: of each guard that passes, of all guards that say worse
 together, and of a score that exceeds the threshold."""
-
-COLLAPSE = 0.1
-"""A standard deviation below this part of both the unpatched and the healthy one has collapsed."""
 
 NAMES = {
     "phi": "Φ",
@@ -109,6 +106,20 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
     )
 
 
+def nothing_differs(reason: str) -> Verdict:
+    """The word on two sides that are the same files: there is nothing to measure."""
+    return Verdict(
+        decision="equivalent",
+        accepted=False,
+        fitness=None,
+        guards=(),
+        vetoes=(),
+        pairs=0,
+        sandbox_level="not run",
+        reason=reason,
+    )
+
+
 def _without_measuring(trial: Trial, settings: HealSettings) -> Found | None:
     """The verdict that no measurement can change; None when the pairs are to speak."""
     needed = settings.pairs_needed(trial.patch.batches_needed)
@@ -156,8 +167,7 @@ def _decide(
 
 def _objections(trial: Trial, evidence: Evidence, level: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What forbids the patch for good, and what more pairs may still clear up."""
-    vetoes = [*_different_outputs(trial), *_collapses(trial)]
-    doubts: list[str] = []
+    vetoes, doubts = standing(trial)
     before, after = evidence.found.before, evidence.found.after
     for metric in trial.patch.heals:
         if metric in after and after[metric] > before[metric] / 2:
@@ -176,40 +186,6 @@ def _objections(trial: Trial, evidence: Evidence, level: float) -> tuple[tuple[s
             possible = asked.estimate.low(level) < -asked.margin
             (doubts if possible else vetoes).append(sentence)
     return tuple(vetoes), tuple(doubts)
-
-
-def _different_outputs(trial: Trial) -> list[str]:
-    """Where the patch claims that outputs do not change: why that is not so, or cannot be seen."""
-    if not trial.patch.same_output:
-        return []
-    if any(pair.before.output_digest != pair.after.output_digest for pair in trial.control):
-        return ["equal outputs cannot be shown: the unpatched code answers one request in two ways"]
-    if any(answer.output_digest is None for pair in trial.pairs for answer in (pair.before, pair.after)):
-        return ["equal outputs cannot be shown: the probe reports no output_digest"]
-    differ = sum(pair.before.output_digest != pair.after.output_digest for pair in trial.pairs)
-    sentence = f"{differ} of {len(trial.pairs)} outputs differ, and the patch claims that none does"
-    return [sentence] if differ else []
-
-
-def _collapses(trial: Trial) -> list[str]:
-    """Signals that no longer vary, though they do without the patch and where healthy."""
-    target = trial.target
-    sides = [[pair.before for pair in trial.pairs], [pair.after for pair in trial.pairs]]
-    spreads = {}
-    if "phi" in target.bands:
-        healthy = target.bands["phi"].sd
-        spreads["Φ"] = (healthy, *(float(np.std([answer.phi for answer in side])) for side in sides))
-    if "basin_drift" in target.bands:
-        healthy = math.hypot(target.bands["basin_drift"].mean, target.bands["basin_drift"].sd)
-        variances = (
-            frechet_variance([answer.basin for answer in side], geometry=target.geometry) for side in sides
-        )
-        spreads["the basin"] = (healthy, *map(math.sqrt, variances))
-    return [
-        f"{name} no longer varies: its spread is {after:.2g}, {before:.2g} without the patch, {healthy:.2g} healthy"
-        for name, (healthy, before, after) in spreads.items()
-        if after < COLLAPSE * min(before, healthy)
-    ]
 
 
 def _lines(diff: str) -> int:
