@@ -130,7 +130,7 @@ NESTED = '''
         return attend(query)
 '''
 
-NESTED_MODEL = '''
+NESTED_MODEL = """
     import tomllib
     from pathlib import Path
 
@@ -142,7 +142,7 @@ NESTED_MODEL = '''
 
     def attend(query):
         return memory.softmax([-d / PROFILE["attention"]["temperature"] for d in memory.distances(query)])
-'''
+"""
 
 
 def nested_config(temperature: float) -> str:
@@ -190,7 +190,9 @@ def few_neighbours(tree: Path) -> bool:
 def nested_is_back(tree: Path) -> bool:
     """The region that is measured attends as before; comments and the other region are as they were."""
     text = (tree / "config/deploy/service.toml").read_text()
-    kept = "# in units of a squared distance" in text and "attention = { temperature = 9.0, heads = 2 }" in text
+    kept = (
+        "# in units of a squared distance" in text and "attention = { temperature = 9.0, heads = 2 }" in text
+    )
     return kept and attends_as_at(tree, 4.90, 0.536)
 
 
@@ -206,7 +208,9 @@ TWO_LEVERS: Files = {
     **ATTENDING,
     "app/service.py": HEADS,
     "config/app.toml": heads(1.0, 0.2),
-    "qigheal.toml": MANIFEST + lever("attention.temperature", 0.05, 20.0) + lever("attention.alike", 0.0, 1.0),
+    "qigheal.toml": MANIFEST
+    + lever("attention.temperature", 0.05, 20.0)
+    + lever("attention.alike", 0.0, 1.0),
 }
 
 # Which requests there are lies in a file that no patch may touch.
@@ -314,7 +318,9 @@ CASES = (
             "app/routing/model.py": NESTED_MODEL,
             "config/deploy/service.toml": nested_config(1.2),
             "qigheal.toml": MANIFEST.replace("config/*.toml", "config/**/*.toml")
-            + lever('service.routing."eu.west".attention.temperature', 0.05, 20.0, "config/deploy/service.toml"),
+            + lever(
+                'service.routing."eu.west".attention.temperature', 0.05, 20.0, "config/deploy/service.toml"
+            ),
         },
         fault={"config/deploy/service.toml": nested_config(6.0)},
         healed=nested_is_back,

@@ -147,16 +147,16 @@ LOOKUP = '''
 
 
     def answer(request):
-        return [price(f"name {(request * 31 + step) % 20_000:05d}") for step in range(300)][-1]
+        return [price(f"name {(request * 31 + step) % 20_000:05d}") for step in range(120)][-1]
 '''
 SCAN = LOOKUP.replace(
-    '''        fill()
-        return TABLE[name]''',
-    '''        for known, value in ROWS[: 40 + len(name)]:
+    """        fill()
+        return TABLE[name]""",
+    """        for known, value in ROWS[: 200 + len(name)]:
             if known == name:
                 return value
         fill()
-        return TABLE[name]''',
+        return TABLE[name]""",
 )
 assert SCAN != LOOKUP
 
@@ -299,7 +299,7 @@ def looks_up(tree: Path) -> bool:
         print(count)
         """,
     )
-    return int(steps) < 4000
+    return int(steps) < 1500
 
 
 def forgets(tree: Path) -> bool:
@@ -343,7 +343,9 @@ def parses(tree: Path) -> bool:
 
 
 def parses_and_gains(tree: Path) -> bool:
-    return parses(tree) and run(tree, "from app import service; print(0.9 <= service.gain() <= 1.1)") == "True"
+    return (
+        parses(tree) and run(tree, "from app import service; print(0.9 <= service.gain() <= 1.1)") == "True"
+    )
 
 
 LEVER = """

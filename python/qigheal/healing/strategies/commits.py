@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 WARM_UP = 3
 """Answers of each start that are thrown away."""
 
+SETTLED = 20
+"""Answers after which memory is looked at: by then what a service fills first is taken to be full."""
+
 ANSWERS = 20
 GROWTH_ANSWERS = 60
 STARTS, TIMED_ANSWERS = 4, 8
-"""Answers of a commit; answers in a row when memory is asked for; starts for latency, and answers in each."""
+"""Answers of a commit; answers in a row when memory is asked for, `SETTLED` included; starts for latency, and answers in each."""
 
 WORDS = {
     "phi": ("Φ", ""),
@@ -114,7 +117,7 @@ class Measurer:
             here, there = from_amplitudes(np.array([centre, self._target.basin]), self._target.geometry)
             return distance(here, there, self._target.geometry)
         if metric == "memory":
-            line = slope([a.rss_mb for a in answers])
+            line = slope([a.rss_mb for a in answers[SETTLED:]])
             return line.slope if abs(line.slope) > line.t * line.stderr else 0.0
         reported = {
             "phi": [a.phi for a in answers],

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from qigcore.errors import QigcoreError
 from qigheal.errors import PatchError, ProbeError, RepoError
 from qigheal.healing.strategies.bisection import bisect
-from qigheal.healing.strategies.commits import Measurer
+from qigheal.healing.strategies.commits import SETTLED, Measurer
 from qigheal.host.refusals import refusals
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
@@ -40,9 +40,6 @@ LEAST = 0.2
 
 SUBJECT = 72
 """Characters of a commit's subject that are shown."""
-
-MEMORY_BATCHES = 20
-"""Answers it takes to see that memory no longer grows."""
 
 
 class Revert:
@@ -114,7 +111,7 @@ def _found(diagnosis: Diagnosis, bench: Bench, repo: Repo) -> HealingPatch | str
         diff=diff,
         rationale=rationale,
         heals=heals,
-        batches_needed=MEMORY_BATCHES if "memory" in heals else 10,
+        batches_needed=SETTLED if "memory" in heals else 10,
         parameters={"commits": commits, "probes": search.probes},
         searched=search.measurer.asked,
     )
