@@ -31,8 +31,10 @@ SETTLED = 20
 
 ANSWERS = 20
 GROWTH_ANSWERS = 60
+"""Answers of a commit, and when memory is asked for (those of `SETTLED` included)."""
+
 STARTS, TIMED_ANSWERS = 4, 8
-"""Answers of a commit; answers in a row when memory is asked for, `SETTLED` included; starts for latency, and answers in each."""
+"""Fresh starts when latency is asked for, and answers timed in each."""
 
 WORDS = {
     "phi": ("Φ", ""),
@@ -134,9 +136,13 @@ class Measurer:
             with self._bench.probe(self._reference) as first, self._bench.probe(name) as second:
                 logs = []
                 for number, request in enumerate(requests):
-                    order = (first, second) if number % 2 else (second, first)
-                    times = {probe: _wall(probe.ask(*request)) for probe in order}
-                    logs.append(math.log(times[second] / times[first]))
+                    if number % 2:
+                        before = _wall(first.ask(*request))
+                        after = _wall(second.ask(*request))
+                    else:
+                        after = _wall(second.ask(*request))
+                        before = _wall(first.ask(*request))
+                    logs.append(math.log(after / before))
             found.append(SignedRank(np.array(logs[WARM_UP:])).value)
             self.asked += 2 * len(requests)
         return math.exp(float(np.median(found)))
