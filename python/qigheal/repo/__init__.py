@@ -19,6 +19,7 @@ from typing import NamedTuple
 from qigheal.errors import Blocked, PatchError, RepoError
 from qigheal.records import FileChange
 from qigheal.repo.git import FILE_MODES, SHA, Git, changed_files, decode, encode
+from qigheal.repo.merging import three_way
 from qigheal.repo.owned import Owner, open_file, open_folder
 from qigheal.repo.worktree import Checkout
 
@@ -192,42 +193,8 @@ class Repo:
             return decode(self._git.run("write-tree", index=index).stdout).strip()
 
     def merge(self, ancestor: str, ours: str, theirs: str) -> str:
-        """The tree that holds what both sides changed since `ancestor`, by three-way merge.
-
-        Raises PatchError, with the paths, where the two changed the same lines, or one took a file away
-        that the other changed.
-        """
-        with self._git.scratch() as scratch:
-            index = scratch / "index"
-            trees = [self._tree(name) for name in (ancestor, ours, theirs)]
-            self._git.run("read-tree", "-i", "-m", "--aggressive", *trees, index=index)
-            unmerged: dict[str, dict[str, tuple[str, str]]] = {}
-            listed = self._git.run("ls-files", "-u", "-z", index=index).stdout
-            for line in decode(listed).split("\0")[:-1]:
-                head, path = line.split("\t", 1)
-                mode, sha, stage = head.split()
-                unmerged.setdefault(path, {})[stage] = (mode, sha)
-            lines = [self._merged(path, stages, scratch) for path, stages in unmerged.items()]
-            conflicts = [path for path, line in zip(unmerged, lines, strict=True) if not line]
-            if conflicts:
-                raise PatchError(f"both sides changed {', '.join(f'{path!a}' for path in conflicts)}")
-            self._git.run("update-index", "-z", "--index-info", stdin=encode("".join(lines)), index=index)
-            return decode(self._git.run("write-tree", index=index).stdout).strip()
-
-    def _merged(self, path: str, stages: Mapping[str, tuple[str, str]], scratch: Path) -> str:
-        """The index's line for a file that both sides changed; empty where their changes conflict."""
-        modes = {mode for mode, _ in stages.values()}
-        if len(stages) != 3 or len(modes) != 1 or not modes <= set(FILE_MODES):
-            return ""
-        names = [scratch / f"side{stage}" for stage in "213"]
-        for name, content in zip(names, self._git.blobs(stages[stage][1] for stage in "213"), strict=True):
-            name.write_bytes(content)
-            name.chmod(0o644)
-        done = self._git.run("merge-file", "-p", "-q", *map(str, names), accept=tuple(range(256)))
-        if done.returncode:
-            return ""
-        stored = self._git.run("hash-object", "-w", "--no-filters", "--stdin", stdin=done.stdout).stdout
-        return f"{modes.pop()} {decode(stored).strip()}\t{path}\0"
+        """The tree that holds what both sides changed since `ancestor`; PatchError where they conflict."""
+        return three_way(self._git, self._tree(ancestor), self._tree(ours), self._tree(theirs))
 
     def edit(self, base: str, files: Mapping[str, bytes]) -> str:
         """The tree of `base` with these files' contents; modes stay, a new file is not executable."""
