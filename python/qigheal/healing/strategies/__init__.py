@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from qigheal.healing.strategies.attention import Attention
 from qigheal.healing.strategies.basin import Basin
 from qigheal.healing.strategies.foreign import installed
+from qigheal.healing.strategies.latency import Latency
 from qigheal.healing.strategies.revert import Revert
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
@@ -47,6 +48,7 @@ def builtin(settings: HealSettings) -> tuple[Strategy, ...]:
     return (
         Attention(settings),
         Basin(settings),
+        Latency(settings),
         Revert(settings),
     )
 
