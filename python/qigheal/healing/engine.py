@@ -206,6 +206,8 @@ class SelfHealingEngine:
         health, diagnosis, _ = self._measuring.examine(baseline, batch, probed=probed)
         if diagnosis is None:
             return HealResult(triggered=False, message="healthy: nothing to heal", health=health)
+        if probed:  # the history is of the present code alone; what was healthy is what was measured as such
+            diagnosis = replace(diagnosis, healthy_code_hash=baseline.code_hash)
         self._note(diagnosis)
         self.on_step("diagnosis", "; ".join(finding.message for finding in diagnosis.findings))
         found = HealResult(triggered=True, message="", health=health, diagnosis=diagnosis)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from qigheal.errors import Blocked, PatchError, RepoError
 from qigheal.records import FileChange
 from qigheal.repo.git import FILE_MODES, SHA, Git, changed_files, decode, encode
+from qigheal.repo.merging import three_way
 from qigheal.repo.owned import Owner, open_file, open_folder
 from qigheal.repo.worktree import Checkout
 
@@ -148,11 +149,25 @@ class Repo:
         span = f"{self.resolve(a)}..{self.resolve(b)}"
         return tuple(self._git.line("rev-list", "--reverse", "--topo-order", span, "--").split())
 
+    def line(self, a: str, b: str) -> tuple[str, ...]:
+        """The first-parent line that leads to `b` from what `a` contains, oldest first, ends included.
+
+        The first commit is `a` itself where `a` lies on that line, and the line is empty where `a`
+        contains `b`.
+        """
+        span = f"{self.resolve(a)}..{self.resolve(b)}"
+        found = self._git.line("rev-list", "--first-parent", "--reverse", "--topo-order", span, "--").split()
+        return (self.resolve(f"{found[0]}^1"), *found) if found else ()
+
+    def message(self, commit: str) -> str:
+        """A commit's message; bytes that are no UTF-8 are replaced."""
+        stored = self._git.run("cat-file", "commit", self.resolve(commit)).stdout
+        return stored.partition(b"\n\n")[2].decode(errors="replace")
+
     def commits_saying(self, text: str) -> Iterator[tuple[str, str]]:
         """The commits that any ref leads to and whose message holds `text`, each with its message."""
         for sha in self._git.line("rev-list", "--all", "--fixed-strings", f"--grep={text}").split():
-            content = self._git.run("cat-file", "commit", sha).stdout
-            yield sha, content.partition(b"\n\n")[2].decode("utf-8", "replace")
+            yield sha, self.message(sha)
 
     def changes(self, base: str, tree: str) -> tuple[FileChange, ...]:
         """What differs between two commits or trees, by path."""
@@ -215,6 +230,10 @@ class Repo:
                     f"the diff does not apply to {base}: {done.stderr or 'git does not say why'}"
                 )
             return decode(self._git.run("write-tree", index=index).stdout).strip()
+
+    def merge(self, ancestor: str, ours: str, theirs: str) -> str:
+        """The tree that holds what both sides changed since `ancestor`; PatchError where they conflict."""
+        return three_way(self._git, self._tree(ancestor), self._tree(ours), self._tree(theirs))
 
     def edit(self, base: str, files: Mapping[str, bytes]) -> str:
         """The tree of `base` with these files' contents; modes stay, a new file is not executable."""

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from qigheal.healing.strategies.attention import Attention
+from qigheal.healing.strategies.basin import Basin
 from qigheal.healing.strategies.foreign import installed
 from qigheal.healing.strategies.latency import Latency
-from qigheal.healing.strategies.levers import Attention
+from qigheal.healing.strategies.revert import Revert
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
 
@@ -43,7 +45,12 @@ class Strategy(Protocol):
 
 def builtin(settings: HealSettings) -> tuple[Strategy, ...]:
     """The strategies that come with qigheal, in the order in which they are asked."""
-    return (Attention(settings), Latency(settings))
+    return (
+        Attention(settings),
+        Basin(settings),
+        Latency(settings),
+        Revert(settings),
+    )
 
 
 def every(settings: HealSettings) -> tuple[Strategy, ...]:
