@@ -34,7 +34,7 @@ from qigheal.healing.diagnosis import diagnose
 from qigheal.healing.ledger import Ledger
 from qigheal.healing.passage import Passage, Step
 from qigheal.healing.probed import LEARN_BATCHES, batch_of, learn_from_probe
-from qigheal.healing.strategies import every
+from qigheal.healing.strategies import askable
 from qigheal.healing.trial import TrialRun
 from qigheal.health import assess, remeasure, rules_for
 from qigheal.host import Manifest, refusals
@@ -301,7 +301,9 @@ class SelfHealingEngine:
         patches: list[HealingPatch] = []
         verdicts: list[Verdict] = []
         skipped = ""
-        strategies = every(self.settings)
+        strategies, left_out = askable(self.settings, bench.level)
+        if left_out:
+            self.on_step("strategy", f"{', '.join(left_out)}: not asked, as the sandbox is only partial")
         chosen = [s for s in strategies if only in (None, s.name)]
         if not chosen:
             known = ", ".join(s.name for s in strategies)
