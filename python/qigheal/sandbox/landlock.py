@@ -8,7 +8,8 @@ starts it, is user 65534 without capabilities.
 Not to be had here, and said in `note`: the list of all processes with their command lines is seen, and of
 every file whether it exists, its size and its times; kernels before 6.12 cannot keep signals in; the size
 of the scratch folder is watched ten times a second rather than bounded; /dev/shm is closed, so that
-multiprocessing's locks do not work; for an ordinary user, chmod and utime have no effect.
+multiprocessing's locks do not work; utime has no
+effect, nor has chmod for an ordinary user, and truncate works on open files alone.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 It takes away what a confined process could use to get more rights or to reach outside its
 namespaces; what remains is everything an ordinary program needs. Without namespaces it takes away more:
-whatever reaches the machine's network, its shared memory or another process, and, where the files of the
-machine belong to the program's own user, what changes them without opening them, which Landlock does not
-see (landlock(7), "Current limitations"). Nothing here starts a process.
+whatever reaches the machine's network, its shared memory or another process, and what changes a file
+without opening it, which Landlock does not see (landlock(7), "Current limitations"). Nothing here starts
+a process.
 
 The filter reads `struct seccomp_data` (linux/seccomp.h): the call's number at offset 0, the
 architecture at 4, the low half of argument i at 16 + 8·i (both machines are little-endian). Only low
@@ -113,19 +113,21 @@ OF_ITSELF: dict[str, tuple[Numbers, int]] = {
     "setpriority": ((141, 140), 2),
 }
 
-# Where the program's user owns files of the machine. Ordinary programs copy files with their modes and
-# times, and would fail if refused: they are told that it was done.
-PRETENDED: dict[str, Numbers] = {
+# What changes a file without opening it, which Landlock does not see. Ordinary programs copy files with their
+# modes and times, and would fail if refused: they are told that it was done.
+MODES: dict[str, Numbers] = {
     "chmod": (90, None),
     "fchmod": (91, 52),
     "fchmodat": (268, 53),
     "fchmodat2": (452, 452),
+}
+TIMES: dict[str, Numbers] = {
     "utime": (132, None),
     "utimes": (235, None),
     "futimesat": (261, None),
     "utimensat": (280, 88),
 }
-OWNERS: dict[str, Numbers] = {
+UNOPENED: dict[str, Numbers] = {
     "truncate": (76, 45),
     "chown": (92, None),
     "fchown": (93, 55),
@@ -142,7 +144,7 @@ OWNERS: dict[str, Numbers] = {
     "file_setattr": (469, 469),
 }
 OPENING: dict[str, tuple[Numbers, int]] = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # its flags
-OPENAT2 = (437, 437)  # its flags lie behind a pointer
+OPENAT2: dict[str, Numbers] = {"openat2": (437, 437)}  # its flags lie behind a pointer
 CLONE, IOCTL, SOCKET, SOCKETPAIR = (56, 220), (16, 29), (41, 198), (53, 199)
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
 TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type into the operator's terminal
@@ -182,7 +184,7 @@ def program(machine: str | None = None, *, shared: bool = False, owner: bool = F
     """The filter for a machine as `platform.machine()` names it (default: this one).
 
     shared: the program runs without namespaces, beside everything else on the machine.
-    owner: the machine has files that belong to the user the program runs as.
+    owner: and the machine has files that belong to the user it runs as, whose modes it could change.
 
     Returns the array of `struct sock_filter` as bytes, which is what `bwrap --seccomp` reads, or None
     for a machine whose call numbers are not known here.
@@ -196,8 +198,10 @@ def program(machine: str | None = None, *, shared: bool = False, owner: bool = F
     if machine == "x86_64":
         steps += [_step(_AT_LEAST, X32_BIT, 0, 1), _step(_RETURN, ABSENT)]
     refused = [(DENIED, DENY), (MISSING, ABSENT)]
-    refused += [(UNSHARED, DENY)] if shared else []
-    refused += [(PRETENDED, PRETEND), (OWNERS, DENY), ({"openat2": OPENAT2}, ABSENT)] if owner else []
+    if shared:
+        refused += [(UNSHARED, DENY), (UNOPENED, DENY), (TIMES, PRETEND), (OPENAT2, ABSENT)]
+    if owner:
+        refused += [(MODES, PRETEND)]
     for calls, verdict in refused:
         for numbers in calls.values():
             steps += _each(numbers[column], _step(_RETURN, verdict))
@@ -208,14 +212,12 @@ def program(machine: str | None = None, *, shared: bool = False, owner: bool = F
         _step(_RETURN, DENY),
         _step(_RETURN, ALLOW),
     )
-    requests = (*TERMINAL_INPUT, *FILE_FLAGS) if owner else TERMINAL_INPUT
+    requests = (*TERMINAL_INPUT, *FILE_FLAGS) if shared else TERMINAL_INPUT
     steps += _each(IOCTL[column], _argument(1), *_one_of(requests, DENY, ALLOW))
     if shared:
-        steps += _unshared(column)
+        steps += [*_unshared(column), *_reading_only(column)]
     else:
         steps += _each(SOCKET[column], _argument(0), *_one_of(FAMILIES, ALLOW, NO_FAMILY))
-    if owner:
-        steps += _reading_only(column)
     return b"".join([*steps, _step(_RETURN, ALLOW)])
 
 
