@@ -198,7 +198,7 @@ class TestLevels:
             Sandbox(level)
 
     def test_without_bubblewrap(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        for tool in ("setpriv", "prlimit"):
+        for tool in ("setpriv", "prlimit", "choom"):
             found = shutil.which(tool)
             assert found is not None
             (tmp_path / tool).symlink_to(found)
@@ -212,7 +212,9 @@ class TestLevels:
         (tmp_path / "prlimit").symlink_to(found)
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setattr("qigheal.sandbox.landlock.version", lambda: 0)
-        with pytest.raises(SandboxError, match=r"bwrap and setpriv not on PATH.*no Landlock.*sandbox='none'"):
+        with pytest.raises(
+            SandboxError, match=r"bwrap and setpriv and choom not on PATH.*no Landlock.*sandbox='none'"
+        ):
             Sandbox("auto")
 
     def test_without_any_tool(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

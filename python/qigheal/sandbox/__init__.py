@@ -169,7 +169,7 @@ class Sandbox:
                 self.note += f"; for the whole, see to this: {refused}"
 
     def _use_namespaces(self) -> None:
-        missing = " and ".join(name for name in ("bwrap", "setpriv") if not shutil.which(name))
+        missing = " and ".join(name for name in ("bwrap", "setpriv", "choom") if not shutil.which(name))
         if missing:
             raise SandboxError(f"no isolation: {missing} not on PATH; {INSTALL}, {_OR_NONE}")
         self.level = "namespaces"

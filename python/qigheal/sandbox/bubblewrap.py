@@ -148,6 +148,9 @@ def _file_system(interpreter: Interpreter, tree: Path, writable: bool) -> list[s
     for name in ETC:
         mounts.read_only(f"/etc/{name}", f"/etc/{name}")
     mounts.arguments += ["--proc", "/proc", "--dev", "/dev"]
+    # Bubblewrap's own first process has no limits, and the same user as the command where the healer is an
+    # ordinary one: whoever could write its memory would be rid of them.
+    mounts.arguments += ["--perms", "0555", "--size", "4096", "--tmpfs", "/proc/1"]
     mounts.memory("/dev/shm", _SHARED_MB)  # noqa: S108
     mounts.memory("/tmp", SCRATCH_MB)  # noqa: S108
     roots, links = interpreter_mounts(interpreter)
@@ -177,7 +180,8 @@ def command_line(
     info: descriptor to which bubblewrap reports the first process inside. filtered: descriptor of the
     system-call filter, if there is one. root: whether the healer is root, see above.
     """
-    line = [tool("bwrap"), "--info-fd", str(info)]
+    # Where memory runs out, the kernel ends this first.
+    line = [tool("choom"), "-n", "1000", "--", tool("bwrap"), "--info-fd", str(info)]
     if filtered is not None:
         line += ["--seccomp", str(filtered)]
     line += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]

@@ -5,11 +5,11 @@ interpreter, a few files of /etc and /proc, and writes the scratch folder (and t
 alone. It has no sockets but connected pairs, signals and traces only its own processes, and when root
 starts it, is user 65534 without capabilities.
 
-Not to be had here, and said in `note`: the list of all processes with their command lines is seen, and of
-every file whether it exists, its size and its times; kernels before 6.12 cannot keep signals in; the size
-of the scratch folder is watched ten times a second rather than bounded; /dev/shm is closed, so that
-multiprocessing's locks do not work; utime has no
-effect, nor has chmod for an ordinary user, and truncate works on open files alone.
+What cannot be had here, and `note` says the first of it: the list of all processes with their command lines
+can be read, and of every file whether it exists, its size and its times; kernels before 6.12 cannot keep
+signals in; how full the scratch folder gets is looked at ten times a second rather than bounded; /dev/shm
+is closed, so that multiprocessing has no locks; utime has no effect, nor has chmod for an ordinary user;
+truncate works on open files alone; there are no extended attributes.
 """
 
 from __future__ import annotations

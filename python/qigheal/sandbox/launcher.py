@@ -280,15 +280,22 @@ def _end_all(scoped: bool) -> None:
         signal.sigtimedwait({signal.SIGCHLD}, 0.005)
 
 
-def _excess(plan: Plan, free_mb: float) -> str:
+class Room(NamedTuple):
+    """What a disk has left; file systems without a fixed number of files say 0 of it."""
+
+    mb: float
+    files: int
+
+
+def _excess(plan: Plan, before: Room) -> str:
     """What of the disk was taken that may not be; "" when all is well.
 
     The files are only counted once the disk is fuller than it was by half of what is allowed.
     """
-    now_mb = _free_mb(plan.folder)
-    if now_mb < free_mb / 2:
-        return f"{free_mb - now_mb:.0f} MB, half of all that was free"
-    if free_mb - now_mb < plan.disk_mb / 2:
+    now = _free(plan.folder)
+    if now.mb < before.mb / 2:
+        return f"{before.mb - now.mb:.0f} MB, half of all that was free"
+    if before.mb - now.mb < plan.disk_mb / 2 and before.files - now.files < _MOST_FILES / 2:
         return ""
     try:
         taken_mb = _taken_mb(plan.folder)
@@ -297,9 +304,9 @@ def _excess(plan: Plan, free_mb: float) -> str:
     return f"{taken_mb:.0f} MB, {plan.disk_mb} MB are allowed" if taken_mb > plan.disk_mb else ""
 
 
-def _free_mb(folder: str) -> float:
+def _free(folder: str) -> Room:
     found = os.statvfs(folder)
-    return found.f_bfree * found.f_frsize / 2**20
+    return Room(found.f_bfree * found.f_frsize / 2**20, found.f_ffree)
 
 
 def _taken_mb(folder: str) -> float:
@@ -322,7 +329,7 @@ def _taken_mb(folder: str) -> float:
 
 def _watch(plan: Plan, child: int) -> int:
     """Wait for the command, for the healer's word or end, and for a disk that fills; gives the exit code."""
-    free_mb = _free_mb(plan.folder)
+    before = _free(plan.folder)
     while True:
         got = signal.sigtimedwait({signal.SIGTERM, signal.SIGCHLD}, _LOOKS_S)
         if got is not None and got.si_signo == signal.SIGTERM:
@@ -334,7 +341,7 @@ def _watch(plan: Plan, child: int) -> int:
                 return 128 - code if code < 0 else code
             if not pid:
                 break
-        if excess := _excess(plan, free_mb):
+        if excess := _excess(plan, before):
             os.write(2, f"qigheal: ended, it took of the disk {excess}\n".encode())
             return 137
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # linux/bpf_common.h
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # linux/seccomp.h
 DENY, ABSENT, NO_FAMILY = (ERRNO | code for code in (errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT))
+NO_ATTRIBUTES = ERRNO | errno.ENOTSUP
 PRETEND = ERRNO  # the caller is told that it was done
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
@@ -101,6 +102,7 @@ UNSHARED: dict[str, Numbers] = {
     "mq_notify": (244, 184),
     "ioprio_set": (251, 30),
     "fanotify_init": (300, 262),
+    "inotify_add_watch": (254, 27),
 }
 # There, these may be asked of the caller alone, process 0: the kernel lets them be asked of any process of
 # the same user, and to the healer a limit of 0 would be the end. The figure: how many arguments must be 0.
@@ -133,15 +135,26 @@ UNOPENED: dict[str, Numbers] = {
     "fchown": (93, 55),
     "lchown": (94, None),
     "fchownat": (260, 54),
+    "file_setattr": (469, 469),
+}
+# Copying a file does without them where they are said not to exist.
+ATTRIBUTES: dict[str, Numbers] = {
     "setxattr": (188, 5),
     "lsetxattr": (189, 6),
     "fsetxattr": (190, 7),
+    "getxattr": (191, 8),
+    "lgetxattr": (192, 9),
+    "fgetxattr": (193, 10),
+    "listxattr": (194, 11),
+    "llistxattr": (195, 12),
+    "flistxattr": (196, 13),
     "removexattr": (197, 14),
     "lremovexattr": (198, 15),
     "fremovexattr": (199, 16),
     "setxattrat": (463, 463),
+    "getxattrat": (464, 464),
+    "listxattrat": (465, 465),
     "removexattrat": (466, 466),
-    "file_setattr": (469, 469),
 }
 OPENING: dict[str, tuple[Numbers, int]] = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # its flags
 OPENAT2: dict[str, Numbers] = {"openat2": (437, 437)}  # its flags lie behind a pointer
@@ -199,7 +212,8 @@ def program(machine: str | None = None, *, shared: bool = False, owner: bool = F
         steps += [_step(_AT_LEAST, X32_BIT, 0, 1), _step(_RETURN, ABSENT)]
     refused = [(DENIED, DENY), (MISSING, ABSENT)]
     if shared:
-        refused += [(UNSHARED, DENY), (UNOPENED, DENY), (TIMES, PRETEND), (OPENAT2, ABSENT)]
+        refused += [(UNSHARED, DENY), (UNOPENED, DENY), (ATTRIBUTES, NO_ATTRIBUTES)]
+        refused += [(TIMES, PRETEND), (OPENAT2, ABSENT)]
     if owner:
         refused += [(MODES, PRETEND)]
     for calls, verdict in refused:

@@ -51,10 +51,12 @@ attempt("emptied by openat2", lambda: call(437, 437, -100, b"file", struct.pack(
 import sysconfig
 site = sysconfig.get_path("purelib")
 folders = [site, sys.prefix, sys.base_prefix, "/usr/lib", "/etc", "/", "/var/tmp", "/root", "/dev"]
-attempt("a startup file", lambda: all_of(write, [f"{site}/usercustomize.py", f"{site}/hostile.pth", "/etc/hostile"]))
+attempt("a startup file",
+    lambda: all_of(write, [f"{site}/usercustomize.py", f"{site}/hostile.pth", "/etc/hostile"]))
 attempt("a file anywhere", lambda: all_of(lambda f: write(f"{f}/hostile"), folders))
 attempt("a folder anywhere", lambda: all_of(lambda f: os.mkdir(f"{f}/hostile"), folders))
-attempt("an existing file", lambda: all_of(lambda f: write(f, os.O_WRONLY), [os.__file__, "/etc/passwd", "/etc/ld.so.cache"]))
+attempt("an existing file",
+    lambda: all_of(lambda f: write(f, os.O_WRONLY), [os.__file__, "/etc/passwd", "/etc/ld.so.cache"]))
 attempt("away with one", lambda: all_of(os.unlink, [os.__file__, "/etc/passwd", "/etc/localtime"]))
 """,
     ),
@@ -75,9 +77,11 @@ attempt("compiled code beside it", lambda: write("package/__pycache__"))
 place = world["place"]
 attempt("a secret that all may read", lambda: read(f"{place}/secret"))
 attempt("the list of a folder", lambda: os.listdir(place))
-attempt("by a link", lambda: (os.symlink(f"{place}/secret", os.environ["TMPDIR"] + "/l"), read(os.environ["TMPDIR"] + "/l")))
+attempt("by a link",
+    lambda: (os.symlink(f"{place}/secret", os.environ["TMPDIR"] + "/l"), read(os.environ["TMPDIR"] + "/l")))
 attempt("by climbing", lambda: read("../" * 20 + f"{place}/secret"))
-attempt("through a process", lambda: all_of(lambda p: read(f"/proc/{p}/root{place}/secret"), ["self", 1, os.getppid()]))
+attempt("through a process",
+    lambda: all_of(lambda p: read(f"/proc/{p}/root{place}/secret"), ["self", 1, os.getppid()]))
 attempt("run as a program", lambda: os.execv(f"{place}/secret", ["x"]))
 """,
         bare=True,
@@ -87,10 +91,13 @@ attempt("run as a program", lambda: os.execv(f"{place}/secret", ["x"]))
         """
 attempt("passwords", lambda: all_of(read, ["/etc/shadow", "/etc/gshadow", "/etc/sudoers"]))
 attempt("keys", lambda: all_of(os.listdir, ["/etc/ssl/private", "/etc/ssh", "/var/lib", "/var/log"]))
-attempt("a home", lambda: all_of(lambda p: os.listdir(f"/{p}"), ["home", "root/.ssh", "root/.config", "root/.cache"]))
-attempt("who this machine is", lambda: all_of(read, ["/etc/machine-id", "/etc/hostname", "/sys/class/dmi/id/product_uuid"]))
+attempt("a home",
+    lambda: all_of(lambda p: os.listdir(f"/{p}"), ["home", "root/.ssh", "root/.config", "root/.cache"]))
+attempt("who this machine is",
+    lambda: all_of(read, ["/etc/machine-id", "/etc/hostname", "/sys/class/dmi/id/product_uuid"]))
 attempt("temporary files", lambda: all_of(os.listdir, ["/var/tmp", "/var/spool", "/run", world["folder"]]))
-attempt("memory and disks", lambda: all_of(lambda p: read(f"/dev/{p}"), ["mem", "kmem", "port", "vda", "sda", "kmsg"]))
+attempt("memory and disks",
+    lambda: all_of(lambda p: read(f"/dev/{p}"), ["mem", "kmem", "port", "vda", "sda", "kmsg"]))
 attempt("the kernel's memory", lambda: all_of(read, ["/proc/kcore", "/proc/kmsg"]))
 """,
     ),
@@ -123,9 +130,12 @@ def vector(pid, x86, on_arm):
     return mine.value
 attempt("by its file", lambda: there(world["healer"]))
 attempt("by process_vm_readv", lambda: vector(world["healer"], 310, 270))
-attempt("what it maps", lambda: all_of(lambda p: read(f"/proc/{p}/maps"), [world["healer"], *world["bystanders"]]))
-attempt("what it has open", lambda: all_of(lambda p: os.readlink(f"/proc/{p}/fd/0"), [world["healer"], os.getppid(), *world["bystanders"]]))
-attempt("where it is", lambda: all_of(lambda p: os.readlink(f"/proc/{p}/cwd"), [world["healer"], *world["bystanders"]]))
+attempt("what it maps",
+    lambda: all_of(lambda p: read(f"/proc/{p}/maps"), [world["healer"], *world["bystanders"]]))
+attempt("what it has open",
+    lambda: all_of(lambda p: os.readlink(f"/proc/{p}/fd/0"), [world["healer"], *world["bystanders"]]))
+attempt("where it is",
+    lambda: all_of(lambda p: os.readlink(f"/proc/{p}/cwd"), [world["healer"], *world["bystanders"]]))
 """,
         bare=True,
     ),
@@ -141,6 +151,8 @@ def there(pid):
         memory.seek(world["address"])
         return memory.write(b"hostile")
 others = [world["healer"], os.getppid(), *world["bystanders"]]
+memory = ["/proc/1/mem", "/proc/1/task/1/mem", f"/proc/{os.getppid()}/mem"]
+attempt("of the first process", lambda: all_of(lambda p: os.open(p, os.O_RDWR), memory))
 attempt("by its file", lambda: there(world["healer"]))
 attempt("by process_vm_writev", lambda: vector(world["healer"]))
 attempt("attach", lambda: all_of(lambda p: call(101, 117, 16, p, 0, 0), others))
@@ -169,9 +181,12 @@ def connect(family, kind, address, *, send=False):
         return mine.connect(address)
 attempt("TCP", lambda: connect(socket.AF_INET, socket.SOCK_STREAM, tuple(world["tcp"])))
 attempt("a socket by its path", lambda: connect(socket.AF_UNIX, socket.SOCK_STREAM, world["stream"]))
-attempt("an abstract socket", lambda: connect(socket.AF_UNIX, socket.SOCK_STREAM, "\\0" + world["abstract"] + "-stream"))
-attempt("a datagram by its path", lambda: connect(socket.AF_UNIX, socket.SOCK_DGRAM, world["datagram"], send=True))
-attempt("an abstract datagram", lambda: connect(socket.AF_UNIX, socket.SOCK_DGRAM, "\\0" + world["abstract"] + "-datagram", send=True))
+attempt("an abstract socket",
+    lambda: connect(socket.AF_UNIX, socket.SOCK_STREAM, "\\0" + world["abstract"] + "-stream"))
+attempt("a datagram by its path",
+    lambda: connect(socket.AF_UNIX, socket.SOCK_DGRAM, world["datagram"], send=True))
+attempt("an abstract datagram",
+    lambda: connect(socket.AF_UNIX, socket.SOCK_DGRAM, "\\0" + world["abstract"] + "-datagram", send=True))
 """,
         bare=True,
     ),
@@ -227,7 +242,8 @@ def by_input(pid):
 attempt("kill", lambda: all_of(lambda p: os.kill(p, signal.SIGKILL), others))
 attempt("stop", lambda: all_of(lambda p: os.kill(p, signal.SIGSTOP), others))
 attempt("queued", lambda: all_of(queued, others))
-attempt("by a descriptor", lambda: all_of(lambda p: signal.pidfd_send_signal(os.pidfd_open(p), signal.SIGKILL), others))
+attempt("by a descriptor",
+    lambda: all_of(lambda p: signal.pidfd_send_signal(os.pidfd_open(p), signal.SIGKILL), others))
 attempt("kill the parent", lambda: os.kill(os.getppid(), signal.SIGKILL))
 attempt("stop the parent", lambda: os.kill(os.getppid(), signal.SIGSTOP))
 attempt("by input", lambda: [by_input(p) for p in (*others, os.getppid()) if os.path.exists(f"/proc/{p}")])

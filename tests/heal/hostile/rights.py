@@ -14,7 +14,9 @@ attempt("mounts", lambda: call(272, 97, 0x00020000))
 attempt("network", lambda: call(272, 97, 0x40000000))
 attempt("by clone", lambda: call(56, 220, 0x10000011, 0, 0, 0, 0))
 attempt("by clone3", lambda: call(435, 435, struct.pack("Q10Q", 0x10000000, *(0,) * 10), 88))
-attempt("somebody's", lambda: all_of(lambda n: call(308, 268, os.open(f"/proc/1/ns/{n}", os.O_RDONLY), 0), ["net", "user", "mnt"]))
+attempt("somebody's",
+    lambda: all_of(lambda n: call(308, 268, os.open(f"/proc/1/ns/{n}", os.O_RDONLY), 0),
+    ["net", "user", "mnt"]))
 attempt("its own again", lambda: call(308, 268, os.open("/proc/self/ns/user", os.O_RDONLY), 0))
 """,
     ),
@@ -51,7 +53,8 @@ attempt("ports", lambda: call(172, 92, 3) if not arm else call(92, 92, -1))
     Program(
         "starts programs that belong to root",
         """
-found = [f"/usr/bin/{n}" for n in os.listdir("/usr/bin") if os.stat(f"/usr/bin/{n}", follow_symlinks=False).st_mode & stat.S_ISUID]
+paths = [f"/usr/bin/{name}" for name in os.listdir("/usr/bin")]
+found = [path for path in paths if os.lstat(path).st_mode & stat.S_ISUID]
 def root_by(path):
     child = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -69,8 +72,9 @@ def own():
     os.chmod(path, 0o4777)
     return root_by(path)
 attempt("each setuid program", lambda: all_of(root_by, found))
-attempt("su", lambda: subprocess.run(["su", "-c", "true"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True))
-attempt("sudo", lambda: subprocess.run(["sudo", "-n", "true"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True))
+quietly = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
+attempt("su", lambda: subprocess.run(["su", "-c", "true"], **quietly))
+attempt("sudo", lambda: subprocess.run(["sudo", "-n", "true"], **quietly))
 attempt("one of its own", own)
 """,
         dict.fromkeys(("su", "sudo"), r"CalledProcessError.*|E[A-Z]+"),
@@ -118,9 +122,13 @@ attempt("accounting", lambda: call(163, 89, 0))
 attempt("the clock", lambda: time.clock_settime(time.CLOCK_REALTIME, 0))
 attempt("its name", lambda: socket.sethostname("hostile"))
 attempt("sysrq", lambda: write("/proc/sysrq-trigger", os.O_WRONLY))
-attempt("kernel settings", lambda: all_of(lambda p: write(p, os.O_WRONLY), ["/proc/sys/kernel/core_pattern", "/proc/sys/vm/drop_caches"]))
-attempt("devices", lambda: all_of(lambda p: write(p, os.O_WRONLY), ["/sys/power/state", "/sys/kernel/uevent_helper"]))
-attempt("control groups", lambda: all_of(lambda p: os.mkdir(f"/sys/fs/cgroup/{p}hostile"), ["", "pids/", "memory/", "unified/"]))
+attempt("kernel settings",
+    lambda: all_of(lambda p: write(p, os.O_WRONLY),
+    ["/proc/sys/kernel/core_pattern", "/proc/sys/vm/drop_caches"]))
+attempt("devices",
+    lambda: all_of(lambda p: write(p, os.O_WRONLY), ["/sys/power/state", "/sys/kernel/uevent_helper"]))
+attempt("control groups",
+    lambda: all_of(lambda p: os.mkdir(f"/sys/fs/cgroup/{p}hostile"), ["", "pids/", "memory/", "unified/"]))
 """,
     ),
     Program(
@@ -129,7 +137,9 @@ attempt("control groups", lambda: all_of(lambda p: os.mkdir(f"/sys/fs/cgroup/{p}
 here = os.environ["TMPDIR"]
 attempt("memory", lambda: os.mknod(f"{here}/mem", 0o600 | stat.S_IFCHR, os.makedev(1, 1)))
 attempt("a disk", lambda: os.mknod(f"{here}/disk", 0o600 | stat.S_IFBLK, os.makedev(254, 0)))
-attempt("the machine's", lambda: all_of(lambda p: os.open(f"/dev/{p}", os.O_RDWR), ["mem", "kvm", "fuse", "net/tun", "vda", "loop-control", "uinput"]))
+attempt("the machine's",
+    lambda: all_of(lambda p: os.open(f"/dev/{p}", os.O_RDWR),
+    ["mem", "kvm", "fuse", "net/tun", "vda", "loop-control", "uinput"]))
 """,
     ),
     Program(
