@@ -59,6 +59,15 @@ def _of(level: Literal["namespaces", "partial"]) -> Sandbox:
 
 
 @pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that others may enter, unlike those below tmp_path."""
+    place = Path(tempfile.mkdtemp(prefix="qigheal-test-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture
 def tree(tmp_path: Path) -> Path:
     folder = tmp_path / "tree"
     (folder / "package").mkdir(parents=True)

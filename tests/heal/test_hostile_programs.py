@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -18,15 +15,6 @@ from tests.heal.isolated import isolated
 from tests.heal.ordinary_user import run_as_ordinary_user
 
 Isolating = Literal["namespaces", "partial"]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that others may enter, or a program would be kept out by that alone."""
-    place = Path(tempfile.mkdtemp(prefix="qigheal-test-"))
-    place.chmod(0o755)
-    yield place
-    shutil.rmtree(place)
 
 
 @pytest.fixture
@@ -45,8 +33,8 @@ def test_there_are_enough() -> None:
 
 @pytest.mark.parametrize("sandbox", ["namespaces", "partial"], indirect=True)
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
-def test_no_harm(folder: Path, sandbox: Sandbox, program: Program) -> None:
-    with staged(folder) as stage:
+def test_no_harm(open_folder: Path, sandbox: Sandbox, program: Program) -> None:
+    with staged(open_folder) as stage:
         done = stage.run(sandbox, program)
         assert objections(program, done, stage.harm(done)) == []
 
@@ -65,14 +53,14 @@ def test_no_harm_to_an_ordinary_user(tmp_path: Path, level: Isolating) -> None:
 
 
 @pytest.mark.parametrize("program", [p for p in PROGRAMS if p.limits], ids=lambda program: program.name)
-def test_limits_hold_without_isolation(folder: Path, program: Program) -> None:
-    assert play("none", folder, [program]) == {}
+def test_limits_hold_without_isolation(open_folder: Path, program: Program) -> None:
+    assert play("none", open_folder, [program]) == {}
 
 
 @pytest.mark.parametrize("program", [p for p in PROGRAMS if p.bare], ids=lambda program: program.name)
-def test_without_isolation_the_harm_is_done_and_seen(folder: Path, program: Program) -> None:
+def test_without_isolation_the_harm_is_done_and_seen(open_folder: Path, program: Program) -> None:
     """Neither the programs nor the stage that shows their harm are dummies."""
-    with staged(folder) as stage:
+    with staged(open_folder) as stage:
         done = stage.run(Sandbox("none"), program)
         assert b"did it" in done.stdout, done.stderr
         assert stage.harm(done)

@@ -275,7 +275,8 @@ class TestRunning:
             inside = "import os, time; os.fork() or os.setsid(); print('on', flush=True); time.sleep(600)"
             command = ["python", "-c", inside]
             running = Sandbox(sys.argv[3]).start(command, tree=Path(sys.argv[1]), env=env)
-            running.stdout.read(6)
+            for _ in range(6):
+                running.stdout.read(1)
             print("started", flush=True)
             sys.stdin.read()
         """

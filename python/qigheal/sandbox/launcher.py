@@ -203,8 +203,6 @@ def _confine(plan: Plan, version: int) -> None:
     os.setsid()
     with open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")  # where memory runs out, the kernel ends this first
-    if plan.user is not None:
-        _open_ways([*plan.reading, plan.folder], plan.links)
     known = rights(version)
     domain = _Domain(known)
     for path in plan.reading:
@@ -241,8 +239,12 @@ def _start(plan: Plan, version: int) -> int:
             signal.signal(ignored, signal.SIG_DFL)
         os.execvpe(plan.command[0], plan.command, plan.environment)  # noqa: S606
     except BaseException as error:
-        os.write(2, f"qigheal: cannot confine {plan.command[0]}: {error}\n".encode())
-    os._exit(126)
+        os._exit(_refuse(plan, error))
+
+
+def _refuse(plan: Plan, why: BaseException) -> int:
+    os.write(2, f"qigheal: cannot confine {plan.command[0]}: {why}\n".encode())
+    return 126
 
 
 def _kept_in(healer: int) -> bool:
@@ -400,11 +402,20 @@ def main(descriptor: int) -> int:
     _prctl("die with the healer", _PARENT_DEATH, ctypes.c_ulong(signal.SIGTERM))
     _prctl("collect orphans", _REAPER, ctypes.c_ulong(1))
     _prctl("gain no rights", _NO_NEW_RIGHTS, ctypes.c_ulong(1))
+    # Taken hold of before another folder may lie over it.
+    above = os.open(os.path.dirname(plan.folder), os.O_PATH | os.O_CLOEXEC)
+    if plan.user is not None:
+        try:
+            _open_ways([*plan.reading, plan.folder], plan.links)
+        except OSError as error:
+            return _refuse(plan, error)
     code, scoped = 137, False
     found = version()
     if os.getppid() == plan.healer:
         if found >= SCOPES_SINCE:
-            _Domain(Rights(0, 0, SIGNALS)).enter()
+            domain = _Domain(Rights(REFER, 0, SIGNALS))
+            domain.allow("/", REFER)  # the one right that every domain must give: without, it is refused
+            domain.enter()
             scoped = _kept_in(plan.healer)
         child = _start(plan, found)
         # The pipes are the command's alone, so that their ends tell of its end.
@@ -414,7 +425,8 @@ def main(descriptor: int) -> int:
         code = _watch(plan, child)
         _end_all(scoped)
     if os.getppid() != plan.healer:
-        remove(plan.folder)
+        os.fchdir(above)
+        remove(os.path.basename(plan.folder))
     return code
 
 

@@ -71,7 +71,7 @@ def own():
     shutil.copyfile("/usr/bin/env", path)
     os.chmod(path, 0o4777)
     return root_by(path)
-attempt("each setuid program", lambda: all_of(root_by, found))
+attempt("each setuid program", lambda: all_of(root_by, found[:4]))
 quietly = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
 attempt("su", lambda: subprocess.run(["su", "-c", "true"], **quietly))
 attempt("sudo", lambda: subprocess.run(["sudo", "-n", "true"], **quietly))

@@ -38,7 +38,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 time.sleep(600)
 """,
         killed_for="timeout",
-        timeout_s=0.7,
+        timeout_s=0.5,
         says="up",
         limits=True,
     ),
@@ -156,7 +156,7 @@ os.chdir(os.environ["TMPDIR"])
 depth = 0
 def deeper():
     global depth
-    while depth < 3000:
+    while depth < 1500:
         os.mkdir("d" * 200)
         os.chdir("d" * 200)
         depth += 1

@@ -60,7 +60,7 @@ while True:
         pass
 """,
         killed_for="timeout",
-        timeout_s=1.0,
+        timeout_s=0.5,
         memory_mb=16384,
         says="began",
     ),
@@ -159,7 +159,7 @@ while True:
     pass
 """,
         killed_for="timeout",
-        timeout_s=0.7,
+        timeout_s=0.5,
         says="began",
         limits=True,
     ),
