@@ -16,6 +16,7 @@ from qigheal.sandbox import launcher as launching
 from qigheal.sandbox.launcher import Rights, remove, rights
 from tests.heal.hostile.programs import PROGRAMS
 from tests.heal.hostile.stage import Program, objections, staged
+from tests.heal.isolated import content
 
 CHOSEN = [
     program
@@ -96,6 +97,20 @@ def test_what_cannot_be_had_is_said(older: Sandbox, request: pytest.FixtureReque
 def test_third_party_code_needs_more(partly: Sandbox) -> None:
     assert not partly.trusts_foreign_code
     assert Sandbox("none").trusts_foreign_code
+
+
+def test_a_writable_tree_is_a_copy(partly: Sandbox, tree: Path, clean: str) -> None:
+    before = content(tree)
+    script = """
+import os, subprocess
+open("written", "w").write("x")
+open("package/__init__.py", "a").write("MORE = 1")
+os.rename("package/tool", "tool")
+print(sorted(os.listdir()), subprocess.run(["./tool"], check=True, capture_output=True).stdout)
+"""
+    done = partly.run(["python", "-c", script], tree=tree, timeout_s=20, writable=True)
+    assert done.stdout == b"['package', 'tool', 'written'] b'tool\\n'\n", done.stderr
+    assert content(tree) == before
 
 
 def test_locks_of_other_programs_do_not_outlive_it(partly: Sandbox, tree: Path, clean: str) -> None:

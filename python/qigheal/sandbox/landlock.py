@@ -119,7 +119,7 @@ def described(
         devices=_DEVICES,
         user=NOBODY if root else None,
         filter=(filtered or b"").hex(),
-        disk_mb=SCRATCH_MB,
+        disk_mb=2 * SCRATCH_MB if writable else SCRATCH_MB,
         command=list(command),
         environment=dict(environment),
     )

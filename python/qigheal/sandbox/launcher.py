@@ -52,7 +52,7 @@ class Plan(NamedTuple):
     devices: files that may be read and written.
     user: the user to become, None to stay.
     filter: the system-call filter in hexadecimal.
-    disk_mb: what all files below `folder` may take.
+    disk_mb: what all files that it can write may take.
     """
 
     healer: int
@@ -257,9 +257,12 @@ def _kept_in(healer: int) -> bool:
     return False
 
 
-def _children() -> list[int]:
-    with open(f"/proc/self/task/{os.getpid()}/children") as text:
-        return list(map(int, text.read().split()))
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/children") as text:
+            found += map(int, text.read().split())
+    return found
 
 
 def _end_all(scoped: bool) -> None:
@@ -270,7 +273,7 @@ def _end_all(scoped: bool) -> None:
                 os.kill(-1, signal.SIGKILL)
             else:
                 # Only children: nobody else collects them, so the numbers are theirs. Orphans become such.
-                for child in _children():
+                for child in _children(os.getpid()):
                     os.kill(child, signal.SIGKILL)
         except ProcessLookupError:
             pass
@@ -300,7 +303,7 @@ def _excess(plan: Plan, before: Room) -> str:
     if before.mb - now.mb < plan.disk_mb / 2 and before.files - now.files < _MOST_FILES / 2:
         return ""
     try:
-        taken_mb = _taken_mb(plan.folder)
+        taken_mb = _taken_mb([plan.scratch, *([plan.tree] if plan.writable else [])])
     except OSError as error:  # folders closed to their owner, names longer than the kernel takes
         return f"space in files that cannot be counted ({error})"
     return f"{taken_mb:.0f} MB, {plan.disk_mb} MB are allowed" if taken_mb > plan.disk_mb else ""
@@ -311,9 +314,9 @@ def _free(folder: str) -> Room:
     return Room(found.f_bfree * found.f_frsize / 2**20, found.f_ffree)
 
 
-def _taken_mb(folder: str) -> float:
-    blocks: dict[int, int] = {}
-    waiting = [folder]
+def _taken_mb(folders: list[str]) -> float:
+    blocks = _nameless(os.stat(folders[0]).st_dev)
+    waiting = list(folders)
     while waiting and len(blocks) < _MOST_FILES:
         try:
             with os.scandir(waiting.pop()) as entries:
@@ -327,6 +330,23 @@ def _taken_mb(folder: str) -> float:
     if waiting:
         raise OSError(f"more than {_MOST_FILES} files")
     return sum(blocks.values()) * 512 / 2**20
+
+
+def _nameless(device: int) -> dict[int, int]:
+    """Blocks, by number, of the files without a name that the command's processes hold open."""
+    blocks: dict[int, int] = {}
+    waiting = _children(os.getpid())
+    while waiting:
+        pid = waiting.pop()
+        try:
+            waiting += _children(pid)
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                found = os.stat(f"/proc/{pid}/fd/{number}")
+                if stat.S_ISREG(found.st_mode) and not found.st_nlink and found.st_dev == device:
+                    blocks[found.st_ino] = found.st_blocks
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended, or closed it
+    return blocks
 
 
 def _watch(plan: Plan, child: int) -> int:

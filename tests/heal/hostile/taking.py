@@ -123,6 +123,25 @@ print("all of it")
         says=r"full: .*No space|ended, it took of the disk",
     ),
     Program(
+        "fills the disk with files that have no name",
+        """
+kept = []
+try:
+    for number in range(150):
+        place = os.open(os.environ["TMPDIR"] + "/file", os.O_CREAT | os.O_RDWR)
+        os.unlink(os.environ["TMPDIR"] + "/file")
+        kept.append(place)
+        for _ in range(10):
+            os.write(place, bytes(2 << 20))
+        print(f"wrote {20 * len(kept)}", flush=True)
+except OSError as error:
+    print(f"full: {error}", flush=True)
+    os._exit(3)
+print("all of it")
+""",
+        says=r"full: .*No space|ended, it took of the disk",
+    ),
+    Program(
         "fills memory by its files",
         """
 def fill(folder):
