@@ -25,7 +25,7 @@ from qigcore.durations import seconds
 from qigcore.errors import HistoryError, InvalidLimit
 
 Geometry = Literal["simplex", "sphere"]
-SandboxChoice = Literal["auto", "namespaces", "none"]
+SandboxChoice = Literal["auto", "namespaces", "partial", "none"]
 
 MONITOR_FILE = "monitor.json"
 
@@ -227,7 +227,7 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
         _inside(self, "new_change_every_s", 0.0, 1e9)
         _whole(self, "breaker_rollbacks", 1, 1000)
         _inside(self, "breaker_window_s", 0.0, 1e9, never=0.0)
-        _one_of(self, "sandbox", "auto", "namespaces", "none")
+        _one_of(self, "sandbox", "auto", "namespaces", "partial", "none")
         if self.new_change_every_s > 0.0:
             most = self.max_open_changes + 1 + self.breaker_window_s / self.new_change_every_s
             if self.breaker_rollbacks > most:

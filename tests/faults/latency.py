@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults.corpus import Case, run
+from tests.faults.corpus import MANIFEST, PROBE, Case, run
 
 
 def cheap_when_asked_again(call: str, file: str, most: int) -> Callable[[Path], bool]:

@@ -257,7 +257,10 @@ def heal(
         bool, typer.Option("--apply", help="Merge an accepted patch now: a logged override for this run.")
     ] = False,
     sandbox: Annotated[
-        str, typer.Option(help="auto, namespaces, or none (no isolation: only for code you trust).")
+        str,
+        typer.Option(
+            help="auto, namespaces, partial (no bubblewrap), or none (no isolation: only for code you trust)."
+        ),
     ] = "auto",
     json: Json = False,
 ) -> int:

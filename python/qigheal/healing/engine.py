@@ -32,7 +32,7 @@ from qigheal.healing.ledger import Judged, Ledger
 from qigheal.healing.measuring import READ_SNAPSHOTS, Measuring, silent, stored_baseline
 from qigheal.healing.passage import Passage, Step
 from qigheal.healing.proofs import FOLDER as PROOFS
-from qigheal.healing.strategies import every
+from qigheal.healing.strategies import askable
 from qigheal.host import Manifest, refusals
 from qigheal.records import Change, Diagnosis, Evaluation, HealingPatch, HealResult, Outcome, Verdict
 from qigheal.repo import Repo
@@ -264,7 +264,9 @@ class SelfHealingEngine:
         patches: list[HealingPatch] = []
         verdicts: list[Verdict] = []
         skipped = ""
-        strategies = every(self.settings)
+        strategies, left_out = askable(self.settings, bench.level)
+        if left_out:
+            self.on_step("strategy", f"{', '.join(left_out)}: not asked, as the sandbox is only partial")
         chosen = [s for s in strategies if only in (None, s.name)]
         if not chosen:
             known = ", ".join(s.name for s in strategies)

@@ -57,3 +57,13 @@ def every(settings: HealSettings) -> tuple[Strategy, ...]:
     """The built-in strategies and then those of other packages."""
     own = builtin(settings)
     return (*own, *installed(settings, {strategy.name for strategy in own}))
+
+
+def askable(settings: HealSettings, level: str) -> tuple[tuple[Strategy, ...], tuple[str, ...]]:
+    """The strategies to ask where the sandbox isolates at `level`, and the names of those left out.
+
+    Where isolation is partial, what other packages propose is not run.
+    """
+    strategies = every(settings)
+    own = len(builtin(settings)) if level == "partial" else len(strategies)
+    return strategies[:own], tuple(strategy.name for strategy in strategies[own:])
