@@ -87,7 +87,7 @@ class Api:
             timeout=TIMEOUT_S,
             follow_redirects=False,
             headers={
-                "Accept": "application/vnd.github+json",
+                "Accept": "application/vnd.github+json, application/json;q=0.9",
                 "User-Agent": "qigheal",
                 "X-GitHub-Api-Version": VERSION,
             },
