@@ -14,7 +14,13 @@ from typing import Final
 from qigheal.records import Change, Guard, Verdict
 
 LIMIT: Final = 60_000
-"""Of the 65,536 characters that GitHub takes; those beyond U+FFFF may count twice."""
+"""Of the 65,536 characters that GitHub takes, those beyond U+FFFF counted twice."""
+
+RUN_LIMIT: Final = 40
+"""Backticks in a row; a fence must be longer than any, and so would fill the page itself."""
+
+SHOWN: Final = 12
+"""Entries of a list or table that a foreign strategy may have made as long as it likes."""
 
 TEXT_LIMIT: Final = 4_000
 LINE_LIMIT: Final = 1_000
@@ -39,7 +45,7 @@ def request(change: Change, seen: str) -> str:
         "## What is proposed",
         fenced(patch.rationale),
         *(
-            ["Meant to heal: " + ", ".join(code(metric) for metric in patch.heals) + "."]
+            ["Meant to heal: " + ", ".join(code(metric) for metric in patch.heals[:SHOWN]) + "."]
             if patch.heals
             else []
         ),
@@ -50,7 +56,7 @@ def request(change: Change, seen: str) -> str:
         HOW.format(target=code(change.target), id=change.id),
     ]
     head, tail = "\n\n".join(parts), f"\n\n<sub>Change `{change.id}`</sub>\n"
-    room = LIMIT - len(head) - len(tail) - len(CUT) - 200
+    room = LIMIT - _size(head) - _size(tail) - len(CUT) - 2 * RUN_LIMIT
     return f"{head}\n\n## The diff\n\n{_diff(patch.diff, room)}{tail}"
 
 
@@ -82,6 +88,7 @@ HOW: Final = """\
 * Commits of others on this branch are neither merged nor overwritten by the healer: then merge or close
   it by hand."""
 
+RUN: Final = re.compile(f"`{{{RUN_LIMIT + 1},}}")
 CUT: Final = "\n\nThe diff is cut here; all of it stands under *Files changed*."
 
 
@@ -97,8 +104,8 @@ def _proof(verdict: Verdict) -> list[str]:
                 "accepted" if verdict.accepted else "not accepted",
             )
         )
-        rows += [(f"· {code(name)}", f"{gain:.3f}", "", "", "") for name, gain in fitness.components.items()]
-    rows += [_guard(guard) for guard in verdict.guards]
+        rows += [(f"· {code(name)}", f"{gain:.3f}", "", "", "") for name, gain in _some(fitness.components)]
+    rows += [_guard(guard) for guard in verdict.guards[:SHOWN]]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     told = (
         f"Decision: **{verdict.decision}**, from {verdict.pairs} interleaved pairs against the unpatched code, "
@@ -121,13 +128,14 @@ def _guard(guard: Guard) -> tuple[str, ...]:
 
 
 def _parameters(parameters: dict[str, float]) -> str:
-    return "Set: " + ", ".join(f"{code(name)} = {value:.6g}" for name, value in parameters.items()) + "."
+    return "Set: " + ", ".join(f"{code(name)} = {value:.6g}" for name, value in _some(parameters)) + "."
 
 
 def _diff(diff: str, room: int) -> str:
     shown = visible(diff.rstrip("\n"))
-    if len(shown) <= room:
+    if _size(shown) <= room:
         return _block(shown, "diff")
+    room = room if _size(shown) == len(shown) else room // 2
     whole = shown[:room].rpartition("\n")[0] or shown[:room]
     return _block(whole, "diff") + CUT
 
@@ -152,7 +160,7 @@ def code(text: str) -> str:
 
 def visible(text: str) -> str:
     """The text with everything that cannot be seen written out; lines and tabs stay."""
-    shown = text.replace("\r\n", "\n")
+    shown = RUN.sub("`" * RUN_LIMIT + "…", text.replace("\r\n", "\n"))
     return "".join(c if c.isprintable() or c in "\n\t" else _written_out(c) for c in shown)
 
 
@@ -167,3 +175,11 @@ def _block(text: str, language: str) -> str:
 
 def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall("`+", text)), default=0)
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2
+
+
+def _some(figures: dict[str, float]) -> list[tuple[str, float]]:
+    return list(figures.items())[:SHOWN]
