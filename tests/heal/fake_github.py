@@ -152,6 +152,7 @@ class FakeGitHub:
         self.statuses: dict[str, list[dict[str, str]]] = {}
         self.runs: dict[str, list[dict[str, Any]]] = {}
         self.required: dict[str, tuple[str, ...]] = {}
+        self.rules: dict[str, list[dict[str, Any]]] = {}
         self.protected: set[str] = set()
         self.answers: list[tuple[int, dict[str, str], Any]] = []
         self.log: list[tuple[str, str]] = []
@@ -254,6 +255,8 @@ class FakeGitHub:
                 return 200, {"status": self._compare(*span.split("..."))}
             case "GET", "branches", name:
                 return 200, self._branch(name)
+            case "GET", "rules", "branches", name:
+                return 200, self.rules.get(name, [])
             case "GET", "collaborators", login, "permission":
                 return 200, {"permission": self.permissions.get(login, "none")}
             case "GET", "pulls":
@@ -378,7 +381,7 @@ class FakeGitHub:
             "draft": False,
             "user": BOT,
             "labels": [],
-            "head": {"ref": branch, "sha": head},
+            "head": {"ref": branch, "sha": head, "label": f"{REPOSITORY.partition('/')[0]}:{branch}"},
             "base": {"ref": body["base"], "sha": self._ref(body["base"])["object"]["sha"]},
             "merged_at": None,
             "merge_commit_sha": "0" * 40,  # of a trial merge, as the real one gives

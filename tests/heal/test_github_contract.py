@@ -64,7 +64,8 @@ class Asked(NamedTuple):
 ENDPOINTS = {
     "GET /git/ref/*", "POST /git/refs", "PATCH /git/refs/*", "POST /git/blobs", "POST /git/trees",
     "POST /git/commits", "GET /git/commits/*", "GET /commits/*", "GET /commits/*/status",
-    "GET /commits/*/check-runs", "GET /compare/*", "GET /branches/*", "GET /collaborators/*/permission",
+    "GET /commits/*/check-runs", "GET /compare/*", "GET /branches/*", "GET /rules/branches/*",
+    "GET /collaborators/*/permission",
     "GET /pulls", "POST /pulls", "GET /pulls/*", "PATCH /pulls/*", "GET /pulls/*/reviews", "PUT /pulls/*/merge",
     "POST /issues/*/labels", "DELETE /issues/*/labels/*", "POST /issues/*/comments",
 }  # fmt: skip

@@ -79,7 +79,7 @@ def test_the_commit_on_github_is_the_one_that_would_be_made_here(scene: Scene, d
 def test_the_pull_request_says_what_it_is(scene: Scene) -> None:
     change = scene.opened()
     (pull,) = scene.github.pulls
-    assert pull["head"] == {"ref": change.branch, "sha": change.head}
+    assert (pull["head"]["ref"], pull["head"]["sha"]) == (change.branch, change.head)
     assert pull["base"]["ref"] == "main"
     assert [label["name"] for label in pull["labels"]] == ["qigheal", "strategy: attention", "tier: safe"]
     for words in (
@@ -133,6 +133,19 @@ def test_of_two_healers_at_once_both_end_in_one_branch_and_one_request(
     assert asked == [change.branch]
     assert scene.forge().open(scene.begun()).head == change.head
     assert len(scene.github.pulls) == 1
+
+
+def test_a_request_from_a_fork_with_the_same_name_is_not_taken_for_the_healers(scene: Scene) -> None:
+    change = scene.opened()
+    theirs = {
+        **scene.github.pulls[0],
+        "number": 2,
+        "head": {**scene.github.pulls[0]["head"]},
+        "state": "closed",
+    }
+    theirs["head"] |= {"label": f"eve:{change.branch}", "sha": scene.place.base}
+    scene.github.pulls.append(theirs)
+    assert scene.forge().refresh(change) == change
 
 
 def test_an_unknown_base_must_be_pushed_first(scene: Scene) -> None:
@@ -375,6 +388,19 @@ def test_checks(
     found = scene.forge().obstacle(change)
     assert found.endswith(words) if words else found == ""
     assert (scene.forge().merge(change).state == "merged") == (not words)
+
+
+def test_checks_that_a_ruleset_asks_for(scene: Scene) -> None:
+    change = scene.merging()
+    scene.github.rules["main"] = [
+        {"type": "pull_request", "parameters": {"required_approving_review_count": 1}},
+        {"type": "deletion"},
+        {"type": "required_status_checks", "parameters": {"required_status_checks": [{"context": "ci"}]}},
+    ]
+    scene.github.statuses[change.head] = [{"context": "coverage", "state": "failure"}]
+    assert scene.forge().obstacle(change).endswith("not passed yet: ci")
+    scene.github.statuses[change.head].append({"context": "ci", "state": "success"})
+    assert scene.forge().obstacle(change) == ""
 
 
 def test_what_the_branch_asks_for_is_said_in_githubs_words(scene: Scene) -> None:

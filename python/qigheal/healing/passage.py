@@ -205,9 +205,7 @@ class Passage:
             return change
         self.on_step("review", f"{found.branch} is {found.state}: {found.reason or found.reviewer}")
         if found.state == "merged":  # by hand, before anybody looked
-            found = replace(
-                found, before=self._live_means(baseline, found.merged_at), ledger_head=self.ledger.head
-            )
+            found = replace(found, before=self._live_means(baseline, found.merged_at))
         return self._record(found)
 
     def _open(self, change: Change) -> Change:

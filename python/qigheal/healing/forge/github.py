@@ -11,10 +11,9 @@ belongs to somebody else: it is neither merged nor overwritten. No ref is ever f
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -22,19 +21,17 @@ from msgspec.structs import replace
 
 from qigheal.errors import RepoError
 from qigheal.healing.forge import body, messages
-from qigheal.healing.forge.github_answers import Commit, Comparison, Label, Pull, Ref, Thing
+from qigheal.healing.forge.github_answers import Comparison, Label, Pull, Thing
 from qigheal.healing.forge.github_api import SAYS, Api, Refused, part
+from qigheal.healing.forge.github_objects import Objects
+from qigheal.healing.forge.github_pulls import WITHDRAWN, Pulls
 from qigheal.healing.forge.github_standing import reviews, unmet_checks
 from qigheal.healing.forge.tree import PREFIX, permitted_tree, rehearse_revert
 from qigheal.host import Manifest
 from qigheal.records import Change
 from qigheal.repo import Repo
-from qigheal.repo.git import EMAIL, NAME, NO_FILE
 
 log = logging.getLogger("qigheal")
-
-WITHDRAWN: Final = "qigheal-withdrawn"
-"""Label of a pull request that the healer closed itself, and so may open again."""
 
 
 class GitHubForge:
@@ -47,6 +44,8 @@ class GitHubForge:
     def __init__(self, repo: Repo, api: Api, manifest: Manifest, seen: Callable[[Change], str]) -> None:
         self._repo = repo
         self._api = api
+        self._objects = Objects(repo, api)
+        self._pulls = Pulls(api)
         self._manifest = manifest
         self._seen = seen
 
@@ -54,8 +53,7 @@ class GitHubForge:
 
     def tip(self, branch: str) -> str | None:
         """The commit at the head of a branch on GitHub, None where there is no such branch."""
-        found = self._api.find(f"/git/ref/{part(f'heads/{branch}')}", Ref)
-        return found.object.sha if found else None
+        return self._objects.tip(branch)
 
     def stale(self, base: str, target: str) -> str:
         """Why a change made to `base` could not be opened now, or an empty string."""
@@ -105,77 +103,23 @@ class GitHubForge:
         branch or pull request are no longer the healer's own.
         """
         tree = permitted_tree(self._repo, self._manifest, change)
-        head = self._branched(change, change.branch, tree, change.patch.base, messages.opening(change))
+        head = self._objects.branched(
+            change, change.branch, tree, change.patch.base, messages.opening(change)
+        )
         pull = self._requested(change)
         missing = [name for name in body.labels(change) if Label(name=name) not in pull.labels]
         if missing:
-            self._label(pull.number, missing)
+            self._pulls.label(pull.number, missing)
+        if Label(name=WITHDRAWN) in pull.labels:
+            self._pulls.unlabel(pull.number)
         return replace(change, state="open", head=head, reason="")
-
-    def _branched(self, change: Change, branch: str, tree: str, base: str, message: str) -> str:
-        """The commit of `tree` on `base` at the head of `branch`, which is made where it is missing."""
-        present = self.tip(branch)
-        if present is None:
-            head = self._sent(change, tree, base, message)
-            try:
-                self._api.call("POST", "/git/refs", Ref, body={"ref": f"refs/heads/{branch}", "sha": head})
-                return head
-            except Refused as refused:
-                if (present := self.tip(branch)) is None:
-                    raise RepoError(f"branch {branch} cannot be made: {refused}") from refused
-        if self._is_ours(present, tree, base, message):
-            return present
-        raise RepoError(
-            f"branch {branch} exists on GitHub with other contents ({present[:10]}); another healer or a "
-            "person owns it: let them finish, or delete it"
-        )
-
-    def _sent(self, change: Change, tree: str, base: str, message: str) -> str:
-        """Send what `tree` has and `change.patch.base` has not, and make a commit of it on `base`."""
-        measured = change.patch.base
-        known = self._api.find(f"/git/commits/{measured}", Commit)
-        if known is None:
-            raise RepoError(f"commit {measured[:10]} is not on GitHub in {self._api.repository}; push it")
-        entries: list[dict[str, str | None]] = []
-        for one in self._repo.changes(measured, tree):
-            sha = None
-            if one.new_mode != NO_FILE:
-                content = base64.b64encode(self._repo.read(tree, one.path)).decode()
-                sha = self._api.call(
-                    "POST", "/git/blobs", Thing, body={"content": content, "encoding": "base64"}
-                ).sha
-            mode = one.old_mode if sha is None else one.new_mode
-            entries.append({"path": one.path, "mode": mode, "type": "blob", "sha": sha})
-        sent = self._api.call(
-            "POST", "/git/trees", Thing, body={"base_tree": known.tree.sha, "tree": entries}
-        ).sha
-        if sent != tree:
-            raise RepoError(f"{change.branch}: expected GitHub to store tree {tree}, it stored {sent}")
-        return self._committed(tree, base, message, change.opened_at)
-
-    def _committed(self, tree: str, parent: str, message: str, at: float) -> str:
-        """A commit on GitHub; with the same dates and words as a local one, it is the same commit."""
-        date = datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        who = {"name": NAME, "email": EMAIL, "date": date}
-        content = {"message": message, "tree": tree, "parents": [parent], "author": who, "committer": who}
-        return self._api.call("POST", "/git/commits", Thing, body=content).sha
-
-    def _is_ours(self, sha: str, tree: str, parent: str, message: str) -> bool:
-        """Whether a commit is the one that would be made now: by content, should GitHub have signed it."""
-        found = self._api.find(f"/git/commits/{sha}", Commit)
-        return (
-            found is not None
-            and found.tree.sha == tree
-            and [each.sha for each in found.parents] == [parent]
-            and found.message.strip() == message.strip()
-        )
 
     def _requested(self, change: Change) -> Pull:
         """The open pull request of the change's branch, made where there is none.
 
         One that a person closed is not opened again.
         """
-        pull = self._newest(change.branch)
+        pull = self._pulls.newest(change.branch)
         if pull is not None and pull.state == "open":
             return pull
         if pull is not None and pull.merged_at is None:
@@ -185,60 +129,19 @@ class GitHubForge:
                     "if the change is wanted after all"
                 )
             return self._opened_again(change, pull)
-        return self._new_pull(
+        return self._pulls.create(
             change.branch, change.target, messages.title(change), body.request(change, self._seen(change))
         )
 
     def _opened_again(self, change: Change, pull: Pull) -> Pull:
-        text = body.request(change, self._seen(change))
-        opened = self._api.call(
-            "PATCH",
-            f"/pulls/{pull.number}",
-            Pull,
-            body={"state": "open", "body": text, "base": change.target},
-        )
-        try:
-            self._api.call("DELETE", f"/issues/{pull.number}/labels/{part(WITHDRAWN)}", tuple[Label, ...])
-        except Refused as refused:
-            log.warning("pull request #%d keeps label %s: %s", pull.number, WITHDRAWN, refused)
-        return opened
-
-    def _new_pull(self, branch: str, target: str, title: str, text: str) -> Pull:
-        asked = {
-            "title": title,
-            "head": branch,
-            "base": target,
-            "body": text,
-            "maintainer_can_modify": False,
-        }
-        try:
-            return self._api.call("POST", "/pulls", Pull, body=asked)
-        except Refused as refused:
-            made = self._newest(branch)  # by a request whose answer was lost
-            if refused.status == 422 and made is not None and made.state == "open":
-                return made
-            raise
-
-    def _newest(self, branch: str) -> Pull | None:
-        owner = self._api.repository.partition("/")[0]
-        asked = {"head": f"{owner}:{branch}", "state": "all"}
-        pulls = [pull for page in self._api.pages("/pulls", tuple[Pull, ...], asked) for pull in page]
-        return max(
-            (pull for pull in pulls if pull.head.ref == branch), key=lambda pull: pull.number, default=None
-        )
-
-    def _label(self, number: int, names: list[str]) -> None:
-        """Labels help people to find things. Where the token may not set them, the change goes on."""
-        try:
-            self._api.call("POST", f"/issues/{number}/labels", tuple[Label, ...], body={"labels": names})
-        except Refused as refused:
-            log.warning("pull request #%d keeps no label: %s", number, refused)
+        asked = {"state": "open", "body": body.request(change, self._seen(change)), "base": change.target}
+        return self._api.call("PATCH", f"/pulls/{pull.number}", Pull, body=asked)
 
     # What people did
 
     def refresh(self, change: Change) -> Change:
         """The change after what people did to its pull request: approve, object, close, merge, push."""
-        pull = self._newest(change.branch)
+        pull = self._pulls.newest(change.branch)
         if pull is None:
             return _waiting(change, f"pull request of {change.branch} is gone; {HOW_ON}")
         at = f"pull request #{pull.number}"
@@ -263,8 +166,8 @@ class GitHubForge:
         if why := _other(change, pull):
             return replace(change, state="superseded", reason=f"{at} was merged by hand, but {why}")
         whole = self._api.call("GET", f"/pulls/{pull.number}", Pull)
-        merged = self._merged(change, whole)
         who = whole.merged_by.login if whole.merged_by else "a person"
+        merged = self._merged(replace(change, reviewer=who), whole)
         reason = f"{at} was merged by {who} on GitHub" + (f"; {merged.reason}" if merged.reason else "")
         return replace(merged, merged_at=at_time.timestamp(), reason=reason)
 
@@ -274,7 +177,7 @@ class GitHubForge:
         """Why `merge` of a change not yet begun to be merged would give it back now; nothing is written."""
         if self.tip(change.target) is None:
             return f"target branch {change.target} is gone"
-        pull = self._newest(change.branch)
+        pull = self._pulls.newest(change.branch)
         return self._unmergeable(change, pull) if pull else f"pull request of {change.branch} is gone"
 
     def _unmergeable(self, change: Change, pull: Pull) -> str:
@@ -296,7 +199,7 @@ class GitHubForge:
         GitHub merges only the head that was measured. `ledger_head` and the reviewer must stand in the
         change before the first call.
         """
-        pull = self._newest(change.branch)
+        pull = self._pulls.newest(change.branch)
         if pull is None:
             return replace(change, reason=f"pull request of {change.branch} is gone")
         if pull.merged_at is None:
@@ -314,7 +217,7 @@ class GitHubForge:
                 self._api.call("PUT", f"/pulls/{pull.number}/merge", Thing, body=asked)
             except Refused as refused:  # as it is too when the answer to an earlier one was lost
                 refusal = f"pull request #{pull.number} cannot be merged: GitHub says {refused.said}"
-            pull = self._newest(change.branch)
+            pull = self._pulls.newest(change.branch)
             if pull is None or pull.merged_at is None:
                 return replace(change, reason=refusal or f"GitHub has not yet merged {change.branch}")
         return self._merged(change, pull)
@@ -324,7 +227,7 @@ class GitHubForge:
             raise RepoError(
                 f"pull request #{pull.number}: expected the commit of its merge, GitHub names none"
             )
-        commit = self._api.call("GET", f"/git/commits/{pull.merge_commit_sha}", Commit)
+        commit = self._objects.known(pull.merge_commit_sha)
         if not commit.parents:
             raise RepoError(f"merge {commit.sha}: expected a commit with a parent, GitHub shows none")
         parent, base = commit.parents[0].sha, change.patch.base
@@ -350,14 +253,13 @@ class GitHubForge:
         if tip is None:
             return replace(change, reason=f"target branch {change.target} is gone")
         message = messages.reverting(change)
-        tree = self._api.call("GET", f"/git/commits/{change.merge_parent}", Commit).tree.sha
-        commit = self._committed(tree, merge, message, change.reverted_at)
+        tree = self._objects.known(change.merge_parent).tree.sha
+        commit = self._objects.committed(tree, merge, message, change.reverted_at)
         if tip == merge:
-            if (asked := self._newest(_revert_branch(change))) is not None:
+            if (asked := self._pulls.newest(_revert_branch(change))) is not None:
                 return self._revert_asked(change, asked)
-            ref = f"/git/refs/{part(f'heads/{change.target}')}"
             try:
-                self._api.call("PATCH", ref, Ref, body={"sha": commit, "force": False})
+                self._objects.move(change.target, commit)
             except Refused as refused:
                 if (tip := self.tip(change.target)) == merge:
                     log.warning("%s takes no commit from the healer: %s", change.target, refused)
@@ -366,7 +268,7 @@ class GitHubForge:
                 tip = commit
         if tip is not None and self.is_ancestor(commit, tip):
             return replace(change, state="reverted", revert_commit=commit)
-        asked = self._newest(_revert_branch(change))
+        asked = self._pulls.newest(_revert_branch(change))
         if asked is not None and asked.merged_at is not None:
             return self._revert_asked(change, asked)
         return replace(
@@ -378,11 +280,11 @@ class GitHubForge:
     def _ask_to_revert(self, change: Change, commit: str) -> Change:
         branch = _revert_branch(change)
         if (present := self.tip(branch)) is None:
-            self._api.call("POST", "/git/refs", Ref, body={"ref": f"refs/heads/{branch}", "sha": commit})
+            self._objects.create(branch, commit)
         elif present != commit:
             return replace(change, reason=f"branch {branch} exists on GitHub with other contents")
-        pull = self._new_pull(branch, change.target, f"Revert {change.branch}", body.revert(change))
-        self._label(pull.number, [*body.labels(change)])
+        pull = self._pulls.create(branch, change.target, f"Revert {change.branch}", body.revert(change))
+        self._pulls.label(pull.number, [*body.labels(change)])
         return self._revert_asked(change, pull)
 
     def _revert_asked(self, change: Change, pull: Pull) -> Change:
@@ -401,11 +303,11 @@ class GitHubForge:
 
         One with somebody else's commits stays as it is.
         """
-        pull = self._newest(change.branch)
+        pull = self._pulls.newest(change.branch)
         if pull is None or pull.state != "open" or _other(change, pull):
             return
         number = pull.number
-        self._label(number, [WITHDRAWN])
+        self._pulls.label(number, [WITHDRAWN])
         self._api.call("PATCH", f"/pulls/{number}", Pull, body={"state": "closed"})
         comment = {"body": body.farewell(change)}
         self._api.call("POST", f"/issues/{number}/comments", msgspec.Raw, body=comment, once=True)

@@ -46,10 +46,11 @@ class Label(Answer, frozen=True):
 
 
 class Side(Answer, frozen=True):
-    """One side of a pull request."""
+    """One side of a pull request; `label` is "owner:branch"."""
 
     ref: str
     sha: str
+    label: str | None = None
 
 
 class Pull(Answer, frozen=True):
@@ -129,6 +130,25 @@ class Branch(Answer, frozen=True):
     name: str
     protected: bool
     protection: Protection | None = None
+
+
+class Check(Answer, frozen=True):
+    """A check that a rule asks for."""
+
+    context: str
+
+
+class RuleParameters(Answer, frozen=True):
+    """What a rule asks for, as far as it is checks."""
+
+    required_status_checks: tuple[Check, ...] = ()
+
+
+class Rule(Answer, frozen=True):
+    """A rule that is in force for a branch, from a ruleset of the repository or of its owner."""
+
+    type: str
+    parameters: RuleParameters | None = None
 
 
 class Comparison(Answer, frozen=True):

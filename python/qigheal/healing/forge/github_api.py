@@ -159,9 +159,9 @@ class Api:
             pause = float(2**attempt) if asked is None else asked
             waited += pause
             if waited > PATIENCE_S:
+                log.info("%s: %s; asked to wait for %.0f s", what, trouble, pause)
                 raise Blocked(
-                    f"{SAYS}{what}: it asks to wait for longer than {PATIENCE_S:g} s ({trouble}); it is asked "
-                    "again in a later pass"
+                    f"{SAYS}{what}: it asks to wait for longer than {PATIENCE_S:g} s; it is asked again in a later pass"
                 )
             if attempt < ATTEMPTS - 1:
                 log.info("%s: %s; waiting for %.0f s", what, trouble, pause)

@@ -14,6 +14,7 @@ from qigheal.healing.forge.github_answers import (
     Pull,
     Required,
     Review,
+    Rule,
     Runs,
     Statuses,
 )
@@ -93,10 +94,16 @@ def _states(api: Api, head: str) -> dict[str, bool | None]:
 
 
 def _required(api: Api, target: str) -> tuple[str, ...]:
+    """The checks that a branch's protection or its rules ask for by name."""
     branch = api.find(f"/branches/{part(target)}", Branch)
-    if branch is None or not branch.protected or branch.protection is None:
-        return ()
-    return (branch.protection.required_status_checks or Required()).contexts
+    named: list[str] = []
+    if branch is not None and branch.protected and branch.protection is not None:
+        named += (branch.protection.required_status_checks or Required()).contexts
+    for page in api.pages(f"/rules/branches/{part(target)}", tuple[Rule, ...]):
+        for rule in page:
+            if rule.type == "required_status_checks" and rule.parameters is not None:
+                named += [check.context for check in rule.parameters.required_status_checks]
+    return tuple(dict.fromkeys(named))
 
 
 def _some(names: list[str]) -> str:
