@@ -222,7 +222,10 @@ class SelfHealingEngine:
         wait = phases.next_change_at(self.ledger, self.settings) - self.clock()
         if wait > 0 and phases.allowed(self.phase, "safe").open and not self.auto_apply:
             return replace(found, message=f"unhealthy; the next change may be opened in {wait:.0f} s")
-        self.repo.branch()  # without one there is nothing to merge into: said before anything is measured
+        target = self.repo.branch()  # without one there is nothing to merge into: said before measuring
+        opens = self.auto_apply or phases.allowed(self.phase, "safe").open
+        if opens and (stale := passage.stale(base, target)):
+            return replace(found, message=f"unhealthy; {stale}")
         with self._bench(base) as bench:
             return self._propose(passage, bench, found, diagnosis, strategy, again=again)
 
