@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from qigheal.healing.strategies.foreign import installed
 from qigheal.healing.strategies.levers import Attention
+from qigheal.healing.strategies.memory import Memory
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
 
@@ -42,7 +43,10 @@ class Strategy(Protocol):
 
 def builtin(settings: HealSettings) -> tuple[Strategy, ...]:
     """The strategies that come with qigheal, in the order in which they are asked."""
-    return (Attention(settings),)
+    return (
+        Attention(settings),
+        Memory(settings),
+    )
 
 
 def every(settings: HealSettings) -> tuple[Strategy, ...]:
