@@ -15,6 +15,7 @@ from qigheal.healing.strategies.attention import Attention
 from qigheal.healing.strategies.basin import Basin
 from qigheal.healing.strategies.foreign import installed
 from qigheal.healing.strategies.latency import Latency
+from qigheal.healing.strategies.memory import Memory
 from qigheal.healing.strategies.revert import Revert
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
@@ -49,6 +50,7 @@ def builtin(settings: HealSettings) -> tuple[Strategy, ...]:
         Attention(settings),
         Basin(settings),
         Latency(settings),
+        Memory(settings),
         Revert(settings),
     )
 
