@@ -33,6 +33,8 @@ FLOORS = {
     "qigheal.healing.measuring": 7,
     "qigheal.healing.evaluating": 7,
     "qigheal.healing.audit": 7,
+    "qigheal.healing.drill": 7,
+    "qigheal.healing.reviewing": 7,
     "qigheal.healing.engine": 7,
     "qigheal.integrations": 8,
     "qigheal.cli": 9,

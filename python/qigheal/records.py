@@ -95,6 +95,7 @@ class BandOf(Record, frozen=True):
     sd: float
     low: float
     high: float
+    autocorrelation: float = 0.0  # of neighbouring snapshots, as the baseline learned it
 
     @property
     def half_width(self) -> float:

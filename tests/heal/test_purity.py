@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 
-from qigheal.healing.strategies.program import Program
 from qigheal.healing.strategies.purity import Unproven, prove
+from qigheal.healing.strategies.sources import Sources
 
 OTHER = """
 import math
@@ -47,7 +47,7 @@ def proved(text: str, *, numeric: bool = False, **more: str) -> None:
         "app/main.py": textwrap.dedent(text),
     }
     files |= {f"app/{name}.py": textwrap.dedent(content) for name, content in more.items()}
-    program = Program.of(files, files.__getitem__)
+    program = Sources.of(files, files.__getitem__)
     module = program.module("app.main")
     assert module is not None
     function = next(n for n in ast.walk(module.tree) if isinstance(n, ast.FunctionDef) and n.name == "f")

@@ -215,6 +215,83 @@ def test_history_questions(place: Place) -> None:
     assert not repo.is_ancestor(commits[3], commits[0])
 
 
+def test_the_line_of_first_parents(place: Place) -> None:
+    repo = Repo(place.path)
+    place.git("switch", "-q", "-c", "side")
+    side = [place.commit("one"), place.commit("two")]
+    place.git("switch", "-q", "main")
+    meanwhile = place.commit("meanwhile")
+    place.git("merge", "-q", "--no-ff", "-m", "merge", "side")
+    merge, last = place.head(), place.commit("last")
+    assert repo.line(place.base, "main") == (place.base, meanwhile, merge, last)
+    assert repo.line(meanwhile, merge) == (meanwhile, merge)
+    assert repo.line(side[1], "main") == (place.base, meanwhile, merge, last)
+    assert repo.line(last, last) == repo.line(last, meanwhile) == ()
+
+
+def test_messages_are_read_as_they_were_written(place: Place) -> None:
+    place.git(
+        "-c", "i18n.commitEncoding=ISO-8859-1", "commit", "-q", "--allow-empty", "-m", "naïve\n\nBody\n"
+    )
+    assert Repo(place.path).message("HEAD") == "naïve\n\nBody\n"
+
+
+def branches(place: Place, ours: dict[str, str | None], theirs: dict[str, str | None]) -> tuple[str, str]:
+    """Two commits on the base's files: texts by path, None for a file taken away."""
+    made = []
+    for name, files in (("ours", ours), ("theirs", theirs)):
+        place.git("switch", "-q", "-c", name, place.base)
+        for path, text in files.items():
+            if text is None:
+                (place.path / path).unlink()
+            else:
+                place.write(path, text)
+        made.append(place.commit(name))
+    return made[0], made[1]
+
+
+MODEL = FILES["app/model.py"]
+TAIL = "".join(f"line{number} = {number}\n" for number in range(5))
+
+
+def test_merge_holds_what_both_sides_changed(place: Place) -> None:
+    place.write("app/model.py", MODEL + TAIL)
+    place.base = place.commit("a longer file")
+    ours, theirs = branches(
+        place,
+        {"app/model.py": MODEL + TAIL.replace("= 3", "= 33"), "-dash": None},
+        {"app/model.py": MODEL.replace("+ 1", "+ 2") + TAIL, "new.py": "new\n", "config/app.toml": "b = 2\n"},
+    )
+    repo = Repo(place.path)
+    tree = repo.merge(place.base, ours, theirs)
+    assert repo.read(tree, "app/model.py").decode() == MODEL.replace("+ 1", "+ 2") + TAIL.replace(
+        "= 3", "= 33"
+    )
+    assert repo.read(tree, "config/app.toml") == b"b = 2\n"
+    assert repo.read(tree, "new.py") == b"new\n"
+    assert repo.entry(tree, "-dash") is None
+    assert place.status() == ""
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"app/model.py": "def f(x):\n    return x\n"}, {"app/model.py": "def f(x):\n    return 2 * x\n"}),
+        ({"app/model.py": None}, {"app/model.py": "changed\n"}),
+        ({"app/model.py": "changed\n"}, {"app/model.py": None}),
+        ({"app/model.py": "a\0b\n"}, {"app/model.py": "c\0d\n"}),
+        ({"new.py": "one\n"}, {"new.py": "two\n"}),
+    ],
+)
+def test_a_conflict_is_an_error_with_the_path(
+    place: Place, ours: dict[str, str | None], theirs: dict[str, str | None]
+) -> None:
+    sides = branches(place, ours, theirs)
+    [path] = ours
+    with pytest.raises(PatchError, match=path):
+        Repo(place.path).merge(place.base, *sides)
+
+
 def test_a_ref_is_made_once(place: Place) -> None:
     repo = Repo(place.path)
     other = place.commit("other")

@@ -19,7 +19,6 @@ from rich.table import Table
 from qigcore.history import Compacted, Damage, Expired, SegmentInfo
 from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
 from qigcore.trends import TimeTo, Trend
-from qigheal.healing.phases import Criterion
 from qigheal.importing import Imported
 from qigheal.records import Change, HealResult, HealthReport
 
@@ -264,17 +263,3 @@ def change(made: Change, *, json: bool) -> None:
         document(made)
         return
     line(f"change {made.id} is {made.state}" + (f": {made.reason}" if made.reason else ""))
-
-
-def phase(current: int, criteria: Sequence[Criterion], *, json: bool) -> None:
-    if json:
-        document({"phase": current, "criteria": criteria})
-        return
-    line(f"phase {current}")
-    table = _table("gate", "", "criterion", "needed", "found")
-    for criterion in criteria:
-        mark = "[green]met[/]" if criterion.met else "[yellow]open[/]"
-        table.add_row(
-            criterion.gate, mark, escape(criterion.name), escape(criterion.needed), escape(criterion.found)
-        )
-    console.print(table)

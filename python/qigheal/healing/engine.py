@@ -32,7 +32,7 @@ from qigheal.healing.ledger import Judged, Ledger
 from qigheal.healing.measuring import READ_SNAPSHOTS, Measuring, silent, stored_baseline
 from qigheal.healing.passage import Passage, Step
 from qigheal.healing.proofs import FOLDER as PROOFS
-from qigheal.healing.strategies import every
+from qigheal.healing.strategies import askable
 from qigheal.host import Manifest, refusals
 from qigheal.records import Change, Diagnosis, Evaluation, HealingPatch, HealResult, Outcome, Verdict
 from qigheal.repo import Repo
@@ -206,6 +206,8 @@ class SelfHealingEngine:
         health, diagnosis, _ = self._measuring.examine(baseline, batch, probed=probed)
         if diagnosis is None:
             return HealResult(triggered=False, message="healthy: nothing to heal", health=health)
+        if probed:  # the history is of the present code alone; what was healthy is what was measured as such
+            diagnosis = replace(diagnosis, healthy_code_hash=baseline.code_hash)
         self._note(diagnosis)
         self.on_step("diagnosis", "; ".join(finding.message for finding in diagnosis.findings))
         found = HealResult(triggered=True, message="", health=health, diagnosis=diagnosis)
@@ -220,7 +222,10 @@ class SelfHealingEngine:
         wait = phases.next_change_at(self.ledger, self.settings) - self.clock()
         if wait > 0 and phases.allowed(self.phase, "safe").open and not self.auto_apply:
             return replace(found, message=f"unhealthy; the next change may be opened in {wait:.0f} s")
-        self.repo.branch()  # without one there is nothing to merge into: said before anything is measured
+        target = self.repo.branch()  # without one there is nothing to merge into: said before measuring
+        opens = self.auto_apply or phases.allowed(self.phase, "safe").open
+        if opens and (stale := passage.stale(base, target)):
+            return replace(found, message=f"unhealthy; {stale}")
         with self._bench(base) as bench:
             return self._propose(passage, bench, found, diagnosis, strategy, again=again)
 
@@ -262,7 +267,9 @@ class SelfHealingEngine:
         patches: list[HealingPatch] = []
         verdicts: list[Verdict] = []
         skipped = ""
-        strategies = every(self.settings)
+        strategies, left_out = askable(self.settings, bench.level)
+        if left_out:
+            self.on_step("strategy", f"{', '.join(left_out)}: not asked, as the sandbox is only partial")
         chosen = [s for s in strategies if only in (None, s.name)]
         if not chosen:
             known = ", ".join(s.name for s in strategies)

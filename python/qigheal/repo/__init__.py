@@ -19,6 +19,7 @@ from typing import NamedTuple
 from qigheal.errors import Blocked, PatchError, RepoError
 from qigheal.records import FileChange
 from qigheal.repo.git import FILE_MODES, SHA, Git, changed_files, decode, encode
+from qigheal.repo.merging import three_way
 from qigheal.repo.owned import Owner, open_file, open_folder
 from qigheal.repo.worktree import Checkout
 
@@ -58,6 +59,11 @@ class Repo:
     def owner(self) -> Owner | None:
         """The user that git runs as, when it is not the present one."""
         return self._git.owner
+
+    @property
+    def shallow(self) -> bool:
+        """Whether this is a clone without the beginning of its history."""
+        return bool(self._cut())
 
     # Reading
 
@@ -105,20 +111,63 @@ class Repo:
         return next(self._git.blobs([entry.sha]))
 
     def is_ancestor(self, a: str, b: str) -> bool:
-        """Whether commit `b` contains commit `a`; a commit contains itself."""
-        done = self._git.run("merge-base", "--is-ancestor", self.resolve(a), self.resolve(b), accept=(0, 1))
+        """Whether commit `b` contains commit `a`; a commit contains itself.
+
+        Raises RepoError where a shallow clone was cut off before that can be told.
+        """
+        ancestor, descendant = self.resolve(a), self.resolve(b)
+        if self._contains(descendant, ancestor):
+            return True
+        if not (cut := self._cut()) or self._contains(ancestor, descendant):
+            return False
+        reached = self._git.line("rev-list", descendant, "--").split()
+        if cut.isdisjoint(reached):
+            return False
+        raise RepoError(
+            f"{self.root}: whether {ancestor[:10]} is part of {descendant[:10]} cannot be told: this is a shallow "
+            "clone, and its history is cut off between them; get the rest with: git fetch --unshallow"
+        )
+
+    def _contains(self, descendant: str, ancestor: str) -> bool:
+        done = self._git.run("merge-base", "--is-ancestor", ancestor, descendant, accept=(0, 1))
         return done.returncode == 0
 
+    def _cut(self) -> set[str]:
+        """The commits of a shallow clone whose parents it was not given."""
+        try:
+            return set((self.common / "shallow").read_text("ascii", "replace").split())
+        except OSError:
+            return set()
+
     def commits(self, a: str, b: str) -> tuple[str, ...]:
-        """The commits that `b` contains and `a` does not, parents before children."""
+        """The commits that `b` contains and `a` does not, parents before children.
+
+        Raises RepoError where a shallow clone cannot tell which these are.
+        """
+        if self._cut():
+            self.is_ancestor(a, b)
         span = f"{self.resolve(a)}..{self.resolve(b)}"
         return tuple(self._git.line("rev-list", "--reverse", "--topo-order", span, "--").split())
+
+    def line(self, a: str, b: str) -> tuple[str, ...]:
+        """The first-parent line that leads to `b` from what `a` contains, oldest first, ends included.
+
+        The first commit is `a` itself where `a` lies on that line, and the line is empty where `a`
+        contains `b`.
+        """
+        span = f"{self.resolve(a)}..{self.resolve(b)}"
+        found = self._git.line("rev-list", "--first-parent", "--reverse", "--topo-order", span, "--").split()
+        return (self.resolve(f"{found[0]}^1"), *found) if found else ()
+
+    def message(self, commit: str) -> str:
+        """A commit's message; bytes that are no UTF-8 are replaced."""
+        stored = self._git.run("cat-file", "commit", self.resolve(commit)).stdout
+        return stored.partition(b"\n\n")[2].decode(errors="replace")
 
     def commits_saying(self, text: str) -> Iterator[tuple[str, str]]:
         """The commits that any ref leads to and whose message holds `text`, each with its message."""
         for sha in self._git.line("rev-list", "--all", "--fixed-strings", f"--grep={text}").split():
-            content = self._git.run("cat-file", "commit", sha).stdout
-            yield sha, content.partition(b"\n\n")[2].decode("utf-8", "replace")
+            yield sha, self.message(sha)
 
     def changes(self, base: str, tree: str) -> tuple[FileChange, ...]:
         """What differs between two commits or trees, by path."""
@@ -182,6 +231,10 @@ class Repo:
                 )
             return decode(self._git.run("write-tree", index=index).stdout).strip()
 
+    def merge(self, ancestor: str, ours: str, theirs: str) -> str:
+        """The tree that holds what both sides changed since `ancestor`; PatchError where they conflict."""
+        return three_way(self._git, self._tree(ancestor), self._tree(ours), self._tree(theirs))
+
     def edit(self, base: str, files: Mapping[str, bytes]) -> str:
         """The tree of `base` with these files' contents; modes stay, a new file is not executable."""
         for path in files:
@@ -232,6 +285,10 @@ class Repo:
     def create_ref(self, name: str, sha: str) -> None:
         """Make a ref that must not exist yet: of several callers one succeeds."""
         self._git.run("update-ref", "--no-deref", full_name(name), sha, "")
+
+    def delete_ref(self, name: str, sha: str) -> None:
+        """Delete a ref that points to `sha`; RepoError when it has moved."""
+        self._git.run("update-ref", "--no-deref", "-d", full_name(name), sha)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

@@ -24,7 +24,7 @@ from qigcore.noninferiority import POWER, UNBOUNDED, detectable, holm
 from qigheal.healing.judge.evidence import Evidence, gather
 from qigheal.healing.judge.vetoes import standing
 from qigheal.records import Guard, Trial, Verdict
-from qigheal.settings import ROUNDS_NEEDED, HealSettings
+from qigheal.settings import HealSettings
 
 PASS_LEVEL = 0.025
 WORSE_LEVEL = 0.001
@@ -83,8 +83,9 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
     found = _without_measuring(trial, settings)
     if found is None:
         planned = looks(trial.patch.batches_needed, settings)
-        # Earlier looks only sort out what is bad.
-        accepting = sum(pairs >= ROUNDS_NEEDED * settings.round_pairs for pairs in planned)
+        # Earlier looks only sort out what is bad: so few starts have no bound at a level that accepts.
+        length = settings.round_length(trial.patch.batches_needed)
+        accepting = sum(2.0 ** -math.ceil(pairs / length) <= PASS_LEVEL for pairs in planned)
         evidence = gather(trial, settings)
         guards = _guards(evidence, PASS_LEVEL / accepting, WORSE_LEVEL / len(planned))
         fitness = weigh(

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from qigheal.healing.strategies import allowed
 from qigheal.healing.strategies.kinds import Kind, Unproven, element, holding, is_literal, is_new, join
-from qigheal.healing.strategies.program import Module, Program, Target, bound_in
+from qigheal.healing.strategies.sources import Module, Sources, Target, bound_in
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Proof:
 class Follower(Protocol):
     """Proves the host's functions that a body calls."""
 
-    program: Program
+    program: Sources
 
     def function(self, module: Module, function: ast.AST | None, given: dict[str, Kind]) -> Proof: ...
 
