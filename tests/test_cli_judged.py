@@ -6,11 +6,15 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import typer
 
 from qigheal.cli import show_judged
+from qigheal.cli.commands import app
 from qigheal.records import Evaluation, Guard, HealingPatch, Verdict
 from qigheal.repo import Repo
 from tests.heal.toyhost import CONFIG, MANIFEST, ToyHost, git
@@ -22,24 +26,45 @@ def toy(tmp_path: Path) -> ToyHost:
     return ToyHost(tmp_path)
 
 
+class Said(NamedTuple):
+    returncode: int
+    stdout: str
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A command that is no error, in this process: starting another one takes longer than most of them."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Said:
+        command = typer.main.get_command(app)
+        code = command([*map(str, arguments)], standalone_mode=False)
+        return Said(code, capsys.readouterr().out)
+
+    return run
+
+
 def diff_to(toy: ToyHost, gain: float) -> str:
     repo = Repo(toy.path)
     base = repo.head()
     return repo.diff(base, repo.edit(base, {"config/app.toml": CONFIG.format(gain=gain).encode()}))
 
 
-def test_a_cure_and_a_harm_without_a_store(toy: ToyHost, tmp_path: Path) -> None:
+def test_a_cure_and_a_harm_without_a_store(toy: ToyHost, tmp_path: Path, run: Run) -> None:
     toy.break_it(6.0)
     (tmp_path / "fix.diff").write_text(diff_to(toy, 1.0))
     asked = ("evaluate", toy.path, "--patch", "fix.diff", "--healthy", toy.healthy)
-    said = qigheal(*asked, "--markdown", "summary.md", cwd=tmp_path)
-    assert said.returncode == 0, said.stdout + said.stderr
+    said = run(*asked, "--markdown", "summary.md")
+    assert said.returncode == 0, said.stdout
     assert "improved: fitness 0.9" in said.stdout
     assert "detectable" in said.stdout
     assert (tmp_path / "summary.md").read_text().startswith("### qigheal: improved\n")
     assert not (tmp_path / ".qigheal").exists()
     (tmp_path / "fix.diff").write_text(diff_to(toy, 9.0))
-    worse = qigheal(*asked, "--json", cwd=tmp_path)
+    worse = run(*asked, "--json")
     assert worse.returncode == 1
     document = json.loads(worse.stdout)
     assert document["verdict"]["decision"] == "worse"
@@ -83,73 +108,71 @@ def test_what_cannot_be_judged_is_an_error(
     assert done.stdout == ""
 
 
-def test_compare_says_worse_equal_and_cannot_say(toy: ToyHost, tmp_path: Path) -> None:
+def test_compare_says_worse_equal_and_cannot_say(toy: ToyHost, run: Run) -> None:
     (toy.path / "notes.txt").write_text("mine\n")
     noted = toy.commit("Notes")
     broken = toy.break_it(6.0)
     (toy.path / "qigheal.toml").write_text(MANIFEST + "# more\n")
     manifest = toy.commit("The manifest")
-    assert qigheal("compare", toy.path, toy.healthy, noted, cwd=tmp_path).returncode == 0
-    worse = qigheal("compare", toy.path, noted, broken, "--markdown", "-", cwd=tmp_path)
+    assert run("compare", toy.path, toy.healthy, noted).returncode == 0
+    worse = run("compare", toy.path, noted, broken, "--markdown", "-")
     assert worse.returncode == 1
     assert worse.stdout.startswith("### qigheal: worse\n")
-    unsaid = qigheal("compare", toy.path, broken, manifest, "--json", cwd=tmp_path)
+    unsaid = run("compare", toy.path, broken, manifest, "--json")
     assert unsaid.returncode == 2
     assert json.loads(unsaid.stdout)["unmeasured"] == ["qigheal.toml"]
 
 
-def test_compare_where_head_does_not_compile_or_its_tests_fail(toy: ToyHost, tmp_path: Path) -> None:
+def test_compare_where_head_does_not_compile_or_its_tests_fail(toy: ToyHost, run: Run) -> None:
     tests = '\n[tests]\ncommand = ["python", "-c", "import app.model; assert app.model.gain() < 3"]\n'
     (toy.path / "qigheal.toml").write_text(MANIFEST + tests)
     base = toy.commit("Tests")
     failing = toy.break_it(6.0)
-    said = qigheal("compare", toy.path, base, failing, cwd=tmp_path)
+    said = run("compare", toy.path, base, failing)
     assert said.returncode == 1
     assert "tests fail" in said.stdout
     (toy.path / "app/model.py").write_text("def (\n")
-    said = qigheal("compare", toy.path, base, toy.commit("Broken"), cwd=tmp_path)
+    said = run("compare", toy.path, base, toy.commit("Broken"))
     assert said.returncode == 1
     assert "does not compile" in said.stdout
     git(toy.path, "checkout", "-q", failing)
-    both = qigheal("compare", toy.path, failing, toy.break_it(7.0), cwd=tmp_path)
+    both = run("compare", toy.path, failing, toy.break_it(7.0))
     assert both.returncode == 2  # the tests fail with BASE too
     assert "without the patch too" in both.stdout
 
 
 def test_a_patch_is_shown_replayed_and_verified(
-    toy: ToyHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: ToyHost, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy.learn()
     toy.live(6.0, 60, toy.break_it(6.0))
     (tmp_path / "fix.diff").write_text(diff_to(toy, 1.0))
     monkeypatch.setenv("QIGHEAL_STORE", str(toy.store))
-    done = qigheal("evaluate", toy.path, "--patch", "fix.diff", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run("evaluate", toy.path, "--patch", "fix.diff", "--json")
+    assert done.returncode == 0
     patch = json.loads(done.stdout)
     elsewhere = toy.path.rename(tmp_path / "gone")  # the host is not needed
     (bundle,) = (toy.store / "proofs").iterdir()
-    shown = qigheal("patches", "show", bundle.name[:8], "--replay", cwd=tmp_path)
-    assert shown.returncode == 0, shown.stdout + shown.stderr
+    shown = run("patches", "show", bundle.name[:8], "--replay")
+    assert shown.returncode == 0, shown.stdout
     for expected in ("-gain = 6.0", "+gain = 1.0", "the same verdict", "improved", "numpy", "detectable"):
         assert expected in shown.stdout
-    as_json = json.loads(
-        qigheal("patches", "show", bundle.name[:8], "--replay", "--json", cwd=tmp_path).stdout
-    )
+    as_json = json.loads(run("patches", "show", bundle.name[:8], "--replay", "--json").stdout)
     assert as_json["judged"][0]["digest"] == patch["proof"]
     assert as_json["judged"][0]["replay"] == {"same": True, "differences": []}
-    listed = json.loads(qigheal("patches", "--json", cwd=tmp_path).stdout)
+    listed = json.loads(run("patches", "--json").stdout)
     assert listed["measured"] == []
     assert [each["patch"]["strategy"] for each in listed["evaluated"]] == ["submitted"]
-    assert "Evaluated diffs of others" in qigheal("patches", cwd=tmp_path).stdout
-    verified = qigheal("patches", "--verify", "--host", elsewhere, cwd=tmp_path)
+    assert "Evaluated diffs of others" in run("patches").stdout
+    verified = run("patches", "--verify", "--host", elsewhere)
     assert verified.returncode == 0, verified.stdout
     assert "all holds together" in verified.stdout
     bundle.write_bytes(b"")
-    told = json.loads(qigheal("patches", "--verify", "--json", cwd=tmp_path).stdout)
+    told = json.loads(run("patches", "--verify", "--json").stdout)
     assert len(told["problems"]) == 1
-    assert qigheal("patches", "--verify", cwd=tmp_path).returncode == 1
-    assert qigheal("patches", "show", bundle.name[:8], "--replay", cwd=tmp_path).returncode == 1
-    assert qigheal("patches", "--store", toy.store, "show", bundle.name[:8], cwd=tmp_path).returncode == 1
+    assert run("patches", "--verify").returncode == 1
+    assert run("patches", "show", bundle.name[:8], "--replay").returncode == 1
+    assert run("patches", "--store", toy.store, "show", bundle.name[:8]).returncode == 1
 
 
 # Markdown
