@@ -99,6 +99,7 @@ class Case:
     healed: whether a checked-out tree is really healed; the healer never sees this. None: nothing may be
         accepted.
     passes: how many passes it may take, one fault each.
+    merged: the fault comes by a merge, one commit for each of its files on the merged branch.
     why: one line on what the case is for.
     """
 
@@ -111,6 +112,7 @@ class Case:
     after: tuple[Files, ...] = ()
     healed: Callable[[Path], bool] | None = None
     passes: int = 1
+    merged: bool = False
 
     def __post_init__(self) -> None:
         assert bool(self.strategy) == (self.healed is not None), self.name
@@ -156,7 +158,13 @@ def make(case: Case, folder: Path) -> str:
     healthy = commit({**COMMON, **case.healthy}, "The service")
     for number, files in enumerate(case.before, 1):
         commit(files, f"Innocent change {number}")
-    if case.fault:
+    if case.fault and case.merged:
+        git(folder, "switch", "-q", "-c", "side")
+        for name, text in case.fault.items():
+            commit({name: text}, f"Change {name}")
+        git(folder, "switch", "-q", "main")
+        git(folder, "merge", "-q", "--no-ff", "-m", "Merge the change that did it", "side")
+    elif case.fault:
         commit(case.fault, "The change that did it")
     for number, files in enumerate(case.after, len(case.before) + 1):
         commit(files, f"Innocent change {number}")

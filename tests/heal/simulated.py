@@ -137,6 +137,10 @@ class SimulatedBench:
         """The machine's slowness: a swing of 20 %, and a slow decline."""
         return 1.0 + 0.2 * math.sin(self.answered / 37) + 0.0005 * self.answered
 
+    def inspect(self, instrument: str, requests: Any, kind: Any, **_: Any) -> Any:
+        assert instrument == "audit"
+        return kind(seen={}, replaced=())
+
     @contextlib.contextmanager
     def probe(self, diff: str | None = None) -> Iterator[Any]:
         side = "before" if diff is None else "after"
@@ -145,6 +149,9 @@ class SimulatedBench:
 
     def run_tests(self, diff: str | None = None) -> Completed | None:
         return self.tests
+
+    def search_requests(self, n: int, start: int = 0) -> list[tuple[int, int]]:
+        return [(2 * i, 500 + i) for i in range(start, start + n)]
 
     def trial_requests(self, n: int, start: int = 0) -> list[tuple[int, int]]:
         return [(2 * i + 1, 1000 + i) for i in range(start, start + n)]

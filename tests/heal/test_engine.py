@@ -212,6 +212,7 @@ def test_healthy_commit_stands_in_for_a_history(toy: ToyHost) -> None:
     toy.break_it(6.0)
     result = engine(toy).check_and_heal(healthy=toy.healthy)
     assert result.diagnosis is not None
+    assert result.diagnosis.healthy_code_hash == toy.healthy
     assert [c.state for c in result.changes] == ["open"], result.message
 
 

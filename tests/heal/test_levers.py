@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from qigheal.errors import ProbeError, RepoError
+from qigheal.errors import ProbeError
 from qigheal.healing.strategies import builtin
-from qigheal.healing.strategies.levers import Attention
+from qigheal.healing.strategies.attention import Attention
 from qigheal.host import Lever
-from qigheal.records import Answer, BandOf, Diagnosis, HealingPatch, Target
+from qigheal.records import BandOf, Diagnosis, HealingPatch, Target
 from qigheal.settings import HealSettings
+from tests.heal.leverhost import FakeBench, FakeRepo, answer
 
 MODEL = """\
 # How widely to look around.
@@ -39,76 +37,6 @@ def by_temperature(config: dict[str, Any], batch: int) -> tuple[float, float]:
     away = math.log(config["attention"]["temperature"] / 0.85)
     noise = np.random.default_rng(batch).normal(scale=0.002)
     return 1 / (1 + 0.3 * math.exp(1.6 * away)) + noise, 67.0 * math.exp(1.5 * away) * (1 + noise)
-
-
-class FakeRepo:
-    """One commit of a few text files, and the trees made by editing it."""
-
-    def __init__(self, files: dict[str, str]) -> None:
-        self.files = files
-        self.trees: dict[str, dict[str, str]] = {}
-        self.patched: dict[str | None, dict[str, str]] = {None: files}  # by diff
-
-    def read(self, commit: str, path: str) -> bytes:
-        if path not in self.files:
-            raise RepoError(f"{path}: no such file at {commit}")
-        return self.files[path].encode()
-
-    def edit(self, base: str, edits: dict[str, bytes]) -> str:
-        tree = f"tree{len(self.trees)}"
-        self.trees[tree] = self.files | {path: content.decode() for path, content in edits.items()}
-        return tree
-
-    def diff(self, a: str, b: str) -> str:
-        lines: list[str] = []
-        for path, after in self.trees[b].items():
-            before = self.files[path].splitlines(keepends=True)
-            lines += difflib.unified_diff(before, after.splitlines(keepends=True), f"a/{path}", f"b/{path}")
-        text = "".join(lines)
-        self.patched[text] = self.trees[b]
-        return text
-
-
-class FakeBench:
-    """Probes that answer by formula; remembers what each was asked."""
-
-    base = "c0ffee"
-
-    def __init__(self, repo: FakeRepo, response: Response, levers: Sequence[Lever]) -> None:
-        self.repo = repo
-        self.response = response
-        self.manifest = SimpleNamespace(levers=tuple(levers))
-        self.asked: list[tuple[str | None, list[tuple[int, int]]]] = []
-
-    def search_requests(self, count: int, start: int = 0) -> list[tuple[int, int]]:
-        return [(i, 11) for i in range(start, start + count)]
-
-    @contextmanager
-    def probe(self, diff: str | None = None) -> Iterator[SimpleNamespace]:
-        files = self.repo.patched[diff]
-        config: dict[str, Any] = {}
-        for path, content in files.items():
-            if path != "broken.toml":
-                config |= tomllib.loads(content)
-        requests: list[tuple[int, int]] = []
-        self.asked.append((diff, requests))
-
-        def ask(batch: int, seed: int) -> Answer:
-            requests.append((batch, seed))
-            phi, kappa = self.response(config, batch)
-            return Answer(
-                batch=batch,
-                phi=phi,
-                kappa_eff=kappa,
-                basin=(0.5, 0.3, 0.2),
-                error_rate=0.0,
-                avg_latency_ms=1.0,
-                wall_ms=1.0,
-                cpu_ms=1.0,
-                rss_mb=10.0,
-            )
-
-        yield SimpleNamespace(ask=ask)
 
 
 def lever(name: str = "attention.temperature", **changed: Any) -> Lever:
@@ -141,7 +69,7 @@ def propose(
     settings: HealSettings | None = None,
 ) -> tuple[list[HealingPatch], FakeBench]:
     repo = FakeRepo({"model.toml": files} if isinstance(files, str) else files)
-    bench = FakeBench(repo, response, levers)
+    bench = FakeBench(repo, lambda config, batch: answer(batch, *response(config, batch)), levers)
     strategy = Attention(settings or HealSettings())
     return list(strategy.propose(found or diagnosis(), bench, repo)), bench  # type: ignore[arg-type]
 

@@ -215,6 +215,83 @@ def test_history_questions(place: Place) -> None:
     assert not repo.is_ancestor(commits[3], commits[0])
 
 
+def test_the_line_of_first_parents(place: Place) -> None:
+    repo = Repo(place.path)
+    place.git("switch", "-q", "-c", "side")
+    side = [place.commit("one"), place.commit("two")]
+    place.git("switch", "-q", "main")
+    meanwhile = place.commit("meanwhile")
+    place.git("merge", "-q", "--no-ff", "-m", "merge", "side")
+    merge, last = place.head(), place.commit("last")
+    assert repo.line(place.base, "main") == (place.base, meanwhile, merge, last)
+    assert repo.line(meanwhile, merge) == (meanwhile, merge)
+    assert repo.line(side[1], "main") == (place.base, meanwhile, merge, last)
+    assert repo.line(last, last) == repo.line(last, meanwhile) == ()
+
+
+def test_messages_are_read_as_they_were_written(place: Place) -> None:
+    place.git(
+        "-c", "i18n.commitEncoding=ISO-8859-1", "commit", "-q", "--allow-empty", "-m", "naïve\n\nBody\n"
+    )
+    assert Repo(place.path).message("HEAD") == "naïve\n\nBody\n"
+
+
+def branches(place: Place, ours: dict[str, str | None], theirs: dict[str, str | None]) -> tuple[str, str]:
+    """Two commits on the base's files: texts by path, None for a file taken away."""
+    made = []
+    for name, files in (("ours", ours), ("theirs", theirs)):
+        place.git("switch", "-q", "-c", name, place.base)
+        for path, text in files.items():
+            if text is None:
+                (place.path / path).unlink()
+            else:
+                place.write(path, text)
+        made.append(place.commit(name))
+    return made[0], made[1]
+
+
+MODEL = FILES["app/model.py"]
+TAIL = "".join(f"line{number} = {number}\n" for number in range(5))
+
+
+def test_merge_holds_what_both_sides_changed(place: Place) -> None:
+    place.write("app/model.py", MODEL + TAIL)
+    place.base = place.commit("a longer file")
+    ours, theirs = branches(
+        place,
+        {"app/model.py": MODEL + TAIL.replace("= 3", "= 33"), "-dash": None},
+        {"app/model.py": MODEL.replace("+ 1", "+ 2") + TAIL, "new.py": "new\n", "config/app.toml": "b = 2\n"},
+    )
+    repo = Repo(place.path)
+    tree = repo.merge(place.base, ours, theirs)
+    assert repo.read(tree, "app/model.py").decode() == MODEL.replace("+ 1", "+ 2") + TAIL.replace(
+        "= 3", "= 33"
+    )
+    assert repo.read(tree, "config/app.toml") == b"b = 2\n"
+    assert repo.read(tree, "new.py") == b"new\n"
+    assert repo.entry(tree, "-dash") is None
+    assert place.status() == ""
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"app/model.py": "def f(x):\n    return x\n"}, {"app/model.py": "def f(x):\n    return 2 * x\n"}),
+        ({"app/model.py": None}, {"app/model.py": "changed\n"}),
+        ({"app/model.py": "changed\n"}, {"app/model.py": None}),
+        ({"app/model.py": "a\0b\n"}, {"app/model.py": "c\0d\n"}),
+        ({"new.py": "one\n"}, {"new.py": "two\n"}),
+    ],
+)
+def test_a_conflict_is_an_error_with_the_path(
+    place: Place, ours: dict[str, str | None], theirs: dict[str, str | None]
+) -> None:
+    sides = branches(place, ours, theirs)
+    [path] = ours
+    with pytest.raises(PatchError, match=path):
+        Repo(place.path).merge(place.base, *sides)
+
+
 def test_a_ref_is_made_once(place: Place) -> None:
     repo = Repo(place.path)
     other = place.commit("other")
@@ -277,6 +354,47 @@ def test_edit_keeps_modes(place: Place) -> None:
 def test_edit_takes_paths_of_the_repository_only(place: Place, path: str) -> None:
     with pytest.raises(RepoError, match="no checkout may have"):
         Repo(place.path).edit(place.base, {path: b"x"})
+
+
+def test_restored_paths_are_the_bases_and_the_rest_is_not(place: Place) -> None:
+    place.write("app/model.py", "changed = True\n")
+    place.write("config/app.toml", "[a]\nb = 2\n")
+    place.git("rm", "-q", "--", "-dash")
+    place.git("rm", "-q", "-r", "app/naïve file.py")
+    place.write("-dash/now a folder.py", "z = 3\n")
+    place.write("new [*].py", "n = 1\n")
+    head = place.commit("much")
+    repo = Repo(place.path)
+    before = place.git("status", "--porcelain", "--ignored")
+    paths = ["app/naïve file.py", "config/app.toml", "-dash/now a folder.py", "-dash", "new [*].py"]
+    tree = repo.restored(head, place.base, paths)
+    assert [change.path for change in repo.changes(place.base, tree)] == ["app/model.py"]
+    assert repo.read(tree, "app/model.py") == b"changed = True\n"
+    assert repo.restored(head, place.base, ()) == place.git("rev-parse", f"{head}^{{tree}}")
+    assert place.git("status", "--porcelain", "--ignored") == before
+
+
+def test_commits_are_found_by_what_they_say_on_any_ref(place: Place) -> None:
+    side = place.commit("Side\n\nKey: a[b]c\n\nSigned-off: näher")
+    place.git("branch", "side")
+    place.git("reset", "-q", "--hard", place.base)
+    place.git("config", "log.showSignature", "true")
+    place.git("config", "grep.patternType", "extended")
+    main = place.commit("Main\n\nKey: a[b]c")
+    place.commit("Neither\n\nKey: abc")
+    found = dict(Repo(place.path).commits_saying("Key: a[b]c"))
+    assert set(found) == {side, main}
+    assert found[side] == "Side\n\nKey: a[b]c\n\nSigned-off: näher\n"
+
+
+def test_a_diff_without_prefixes_is_applied_where_it_says(place: Place) -> None:
+    diff = (
+        "--- app/model.py\n+++ app/model.py\n@@ -1,2 +1,2 @@\n def f(x):\n-    return x + 1\n+    return x\n"
+    )
+    repo = Repo(place.path)
+    assert repo.read(repo.apply("HEAD", diff, strip=0), "app/model.py") == b"def f(x):\n    return x\n"
+    with pytest.raises(PatchError, match="does not apply"):
+        repo.apply("HEAD", diff)
 
 
 def test_links_are_not_read(place: Place) -> None:

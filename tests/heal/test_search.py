@@ -108,6 +108,21 @@ def test_several_settings_come_near_and_the_same_way_twice() -> None:
     assert loss(measure((5.0, 4.0))) > 20.0
 
 
+@pytest.mark.parametrize("wanted", [(0.3, 0.0, 0.2), (1.0, 3.0, 0.5), (6.0, -2.0, 0.7)])
+@pytest.mark.parametrize("count", [2, 3])
+def test_settings_that_act_together_are_told_apart(count: int, wanted: Point) -> None:
+    """Each figure depends on every setting, and not in a straight line."""
+    axes = [RATIOS, DIFFERENCES, Axis(0.0, 1.0)][:count]
+
+    def figures(point: Point) -> Residuals:
+        x = np.array([axis.position(value) for axis, value in zip(axes, point, strict=True)])
+        return np.array([x.sum() ** 2, *(x[i] * (1 + x[i - 1]) for i in range(1, count))]) / 0.03
+
+    aim = figures(wanted[:count])
+    tried = search(axes, (18.0, 4.5, 0.95)[:count], lambda point: figures(point) - aim, 16 * count - 2, 3)
+    assert loss(tried[best(tried)]) < 1.0
+
+
 def test_whole_settings_get_whole_numbers() -> None:
     tried = search(
         [Axis(1.0, 4096.0, whole=True)], (3.0,), lambda point: np.array([math.log(point[0] / 300)]), 14, 1

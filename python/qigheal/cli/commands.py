@@ -19,12 +19,16 @@ from qigheal.changes import found_in, with_change
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show, show_phase
 from qigheal.cli.backtest_command import backtest
 from qigheal.cli.baseline_commands import baseline_app
+from qigheal.cli.judge_commands import compare, evaluate
+from qigheal.cli.options import Host, HostOption, Json, Store
+from qigheal.cli.options import existing as _existing
+from qigheal.cli.options import named as _store
+from qigheal.cli.patch_commands import patch_app
 from qigheal.cli.phase_commands import phase_app
-from qigheal.errors import LedgerError
 from qigheal.health import assess, remeasure, rules_for, trend_of
 from qigheal.moments import moment
 from qigheal.records import HealthReport
-from qigheal.settings import HealSettings, MonitorSettings, SandboxChoice, default_store, operator
+from qigheal.settings import HealSettings, MonitorSettings, SandboxChoice, operator
 
 app = typer.Typer(
     name="qigheal",
@@ -35,17 +39,12 @@ app = typer.Typer(
 )
 app.add_typer(phase_app, name="phase")
 app.add_typer(baseline_app, name="baseline")
+app.add_typer(patch_app, name="patches")
 app.command()(backtest)
+app.command()(evaluate)
+app.command()(compare)
 
 Format = Literal["parquet", "arrow", "feather", "csv", "json"]
-Store = Annotated[
-    Path | None,
-    typer.Option("--store", help="Folder of the history; default $QIGHEAL_STORE, else .qigheal."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Host = Annotated[Path, typer.Argument(help="The service's git repository, with its qigheal.toml.")]
-HostOption = Annotated[Path, typer.Option("--host", help="The service's git repository.")]
-
 RING = 1000
 
 
@@ -74,18 +73,6 @@ def root(
     ] = False,
 ) -> None:
     """Nothing by itself: its option is served while it is read."""
-
-
-def _store(given: Path | None) -> Path:
-    return given if given is not None else default_store()
-
-
-def _existing(given: Path | None) -> Path:
-    """The store, which must be there: a mistyped name is to be an error and not a new store."""
-    store = _store(given)
-    if not store.is_dir():
-        raise LedgerError(f"{store}: no store here; name the one that the service writes with --store")
-    return store
 
 
 def _baseline(store: Path) -> Baseline | None:
@@ -270,7 +257,10 @@ def heal(
         bool, typer.Option("--apply", help="Merge an accepted patch now: a logged override for this run.")
     ] = False,
     sandbox: Annotated[
-        str, typer.Option(help="auto, namespaces, or none (no isolation: only for code you trust).")
+        str,
+        typer.Option(
+            help="auto, namespaces, partial (no bubblewrap), or none (no isolation: only for code you trust)."
+        ),
     ] = "auto",
     json: Json = False,
 ) -> int:
@@ -297,28 +287,6 @@ def heal(
         return FINE
     states = {change.state for change in result.changes}
     return FINE if states & {"watching", "confirmed"} else UNHEALTHY if not states else NOTHING_TO_SAY
-
-
-@app.command()
-def patches(store: Store = None, json: Json = False) -> int:
-    """Changes opened so far and their state, and every patch that was measured.
-
-    Example: qigheal patches --json
-    """
-    from qigheal.healing.ledger import Ledger
-
-    place = _store(store)
-    if place.is_dir() and not (place / "ledger.db").exists():
-        show.patches((), [], json=json)
-        return NOTHING_TO_SAY
-    ledger = Ledger(place / "ledger.db", read_only=True)
-    problems = ledger.verify()
-    if problems:
-        raise LedgerError(f"the ledger's chain is broken: {problems[0]}; trust nothing after that row")
-    changes = tuple(ledger.changes().values())
-    verdicts = ledger.verdicts()
-    show.patches(changes, verdicts, json=json)
-    return FINE if changes or verdicts else NOTHING_TO_SAY
 
 
 @app.command()

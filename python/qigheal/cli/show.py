@@ -20,7 +20,7 @@ from qigcore.history import Compacted, Damage, Expired, SegmentInfo
 from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
 from qigcore.trends import TimeTo, Trend
 from qigheal.importing import Imported
-from qigheal.records import Change, HealingPatch, HealResult, HealthReport, Verdict
+from qigheal.records import Change, HealResult, HealthReport
 
 METRIC_NAMES = tuple(METRICS)
 CALLED = {"phi": "Φ", "kappa": "κ", "basin_drift": "drift", "errors": "error rate"}
@@ -263,37 +263,3 @@ def change(made: Change, *, json: bool) -> None:
         document(made)
         return
     line(f"change {made.id} is {made.state}" + (f": {made.reason}" if made.reason else ""))
-
-
-def patches(
-    changes: Sequence[Change], verdicts: Sequence[tuple[HealingPatch, Verdict, float]], *, json: bool
-) -> None:
-    if json:
-        document(
-            {
-                "changes": changes,
-                "measured": [
-                    {"patch": patch, "verdict": verdict, "at": at} for patch, verdict, at in verdicts
-                ],
-            }
-        )
-        return
-    table = _table("change", "state", "strategy", "opened", "reviewer", "reason", title="Changes")
-    for made in changes:
-        table.add_row(
-            made.id,
-            made.state,
-            escape(made.patch.strategy),
-            _when(made.opened_at),
-            escape(made.reviewer),
-            escape(made.reason),
-        )
-    console.print(table)
-    table = _table("patch", "decision", "fitness", "pairs", "measured", "reason", title="Measured patches")
-    for patch, verdict, at in verdicts:
-        fitness = verdict.fitness
-        score = f"{fitness.point:.2f} ({fitness.low:.2f}-{fitness.high:.2f})" if fitness else ""
-        table.add_row(
-            patch.fingerprint, verdict.decision, score, str(verdict.pairs), _when(at), escape(verdict.reason)
-        )
-    console.print(table)

@@ -376,14 +376,17 @@ class Bench:
         *,
         options: Mapping[str, Any] | None = None,
         diff: str | None = None,
+        slower: float = LOOKED_AT,
     ) -> T:
         """What an instrument of `inspection` sees while the probe answers `requests`, as a record `kind`.
+
+        slower: how many times its `timeout_s` an answer may take meanwhile.
 
         Raises ProbeError when the probe cannot be looked into, fails while it is, or when what comes
         back is no such record.
         """
         command = looked_into(self.manifest.probe.command, instrument, options or {})
-        with self._started(command, diff, LOOKED_AT * self.manifest.probe.timeout_s) as probe:
+        with self._started(command, diff, slower * self.manifest.probe.timeout_s) as probe:
             for request in requests:
                 probe.ask(*request)
             probe.finish()

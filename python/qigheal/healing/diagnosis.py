@@ -28,7 +28,7 @@ def target_of(baseline: Baseline) -> Target:
     """Healthy, as strategies aim at it and the judge and the watch score against it.
 
     Signals that were constant while the baseline was learned are left out: they say nothing of how
-    much they may vary.
+    much they may vary. Memory growth stays: that healthy memory does not grow at all is the rule.
     """
     return Target(
         geometry=baseline.geometry,
@@ -39,7 +39,7 @@ def target_of(baseline: Baseline) -> Target:
                 mean=band.mean, sd=band.sd, low=band.low, high=band.high, autocorrelation=band.autocorrelation
             )
             for metric, band in baseline.bands.items()
-            if not band.constant
+            if not band.constant or metric == "memory"
         },
     )
 
@@ -78,6 +78,26 @@ def diagnose(batch: Batch, baseline: Baseline, ruleset: RuleSet, *, window: int 
         healthy_code_hash=_last_healthy(batch, ruleset, run),
         since=float(judged.timestamp[start]),
         snapshots=len(ill),
+    )
+
+
+def well(batch: Batch, baseline: Baseline, *, window: int = 50) -> Diagnosis:
+    """The diagnosis that finds nothing: what a trial on a healthy service is measured against.
+
+    batch: as for `diagnose`; an empty one, of a service that has recorded nothing, is one too.
+    """
+    judged = batch.take(_newest_run(batch.code)[-window:])
+    code = judged.names[int(judged.code[-1])] if len(judged) else ""
+    return Diagnosis(
+        metrics=(),
+        findings=(),
+        severity="normal",
+        target=target_of(baseline),
+        observed=_observed(judged),
+        code_hash=code,
+        healthy_code_hash=code,
+        since=None,
+        snapshots=len(judged),
     )
 
 

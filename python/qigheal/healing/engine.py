@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,21 +26,17 @@ from qigcore.errors import QigcoreError
 from qigcore.history import History
 from qigcore.rows import Batch
 from qigheal.errors import EngineError, LedgerError, PatchError, QighealError
-from qigheal.healing import judge, phases
+from qigheal.healing import audit, evaluating, phases
 from qigheal.healing.bench import Bench
-from qigheal.healing.diagnosis import diagnose
-from qigheal.healing.ledger import Ledger
+from qigheal.healing.ledger import Judged, Ledger
+from qigheal.healing.measuring import READ_SNAPSHOTS, Measuring, silent, stored_baseline
 from qigheal.healing.passage import Passage, Step
-from qigheal.healing.probed import LEARN_BATCHES, batch_of, learn_from_probe
-from qigheal.healing.strategies import every
-from qigheal.healing.trial import TrialRun
-from qigheal.health import assess, remeasure, rules_for
+from qigheal.healing.proofs import FOLDER as PROOFS
+from qigheal.healing.strategies import askable
 from qigheal.host import Manifest, refusals
-from qigheal.records import Change, Diagnosis, HealingPatch, HealResult, Outcome, Verdict
+from qigheal.records import Change, Diagnosis, Evaluation, HealingPatch, HealResult, Outcome, Verdict
 from qigheal.repo import Repo
-from qigheal.sandbox import Sandbox
-from qigheal.sandbox.processes import end_left_in
-from qigheal.settings import HealSettings, MonitorSettings, default_store, operator
+from qigheal.settings import HealSettings, default_store, operator
 
 if TYPE_CHECKING:
     from qigheal.monitor import GeometricHealthMonitor
@@ -51,13 +45,6 @@ log = logging.getLogger("qigheal")
 
 TRIALS = 3
 """Trials of one patch on the same code after which the loop lets it be, when none of them decided."""
-
-READ_SNAPSHOTS = 5000
-"""How far back a pass reads: far enough to see when it was last healthy."""
-
-
-def _silent(stage: str, sentence: str) -> None:
-    log.info("%s: %s", stage, sentence)
 
 
 class SelfHealingEngine:
@@ -87,7 +74,7 @@ class SelfHealingEngine:
         auto_apply: bool = False,
         settings: HealSettings | None = None,
         clock: Callable[[], float] = time.time,
-        on_step: Step = _silent,
+        on_step: Step = silent,
     ) -> None:
         settings = settings or HealSettings()
         if fitness_threshold is not None:
@@ -140,22 +127,20 @@ class SelfHealingEngine:
                 ),
             )
 
-    @contextlib.contextmanager
-    def _bench(self, base: str) -> Iterator[Bench]:
-        """A bench on commit `base`, with the present manifest (an older commit may have none)."""
-        manifest = Manifest.at(self.repo, self.repo.head())
-        # A folder for each host, as hosts may share a store.
-        host = hashlib.blake2b(os.fsencode(self.repo.common), digest_size=4).hexdigest()
-        folder = self.store / "bench" / host
-        # A healer that was killed leaves its trees; only one works at a time, so they are nobody's now.
-        end_left_in(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
-            with Bench(self.repo, manifest, Sandbox(self.settings.sandbox), base, folder) as bench:
-                yield bench
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    @property
+    def _measuring(self) -> Measuring:
+        return Measuring(
+            self.repo, self.store, self.settings, self.clock, self.on_step, proofs=self.store / PROOFS
+        )
+
+    def _bench(self, base: str) -> contextlib.AbstractContextManager[Bench]:
+        return self._measuring.bench(base)
+
+    def _state(self, history: History, healthy: str | None) -> tuple[Baseline, Batch]:
+        """What healthy is, and how the service is now: from its history, or by the probe when a commit is named."""
+        if healthy is not None:
+            return self._measuring.healthy(self.repo.resolve(healthy))
+        return stored_baseline(self.store), history.last(READ_SNAPSHOTS)
 
     # One pass
 
@@ -178,16 +163,8 @@ class SelfHealingEngine:
             moved, outcomes = self._bring_along(passage, baseline)
             if why := phases.demotion_due(self.ledger, self.settings, self.clock()):
                 self.on_step("phase", f"back to phase {phases.demote(self.ledger, why, self.clock())}: {why}")
-            if healthy is not None:
-                baseline, batch = self._measure(self.repo.resolve(healthy))
-            else:
-                batch = history.last(READ_SNAPSHOTS)
-            if baseline is None:
-                raise EngineError(
-                    f"{self.store}: nothing says yet what healthy is: no baseline.json. Let the service record "
-                    "until it has learned one, or name a healthy commit: qigheal heal HOST --healthy REF"
-                )
-            result = self._heal(passage, baseline, batch, strategy, again=again, probed=healthy is not None)
+            known, batch = self._state(history, healthy)
+            result = self._heal(passage, known, batch, strategy, again=again, probed=healthy is not None)
             return replace(
                 result,
                 changes=tuple(_latest([*moved, *result.changes])),
@@ -216,16 +193,6 @@ class SelfHealingEngine:
             return passage.hand_back(change, "the breaker is open after repeated rollbacks")
         return change
 
-    def _measure(self, healthy: str) -> tuple[Baseline, Batch]:
-        self.on_step("measure", f"measuring {LEARN_BATCHES} batches of {healthy[:10]} as the healthy state")
-        with self._bench(healthy) as bench:
-            baseline = learn_from_probe(bench, MonitorSettings.load(self.store).geometry, at=self.clock())
-        count = self.settings.diagnose_snapshots
-        self.on_step("measure", f"measuring {count} batches of the present code")
-        with self._bench(self.repo.head()) as bench:
-            answers = bench.batches(None, count)
-            return baseline, batch_of(answers, code_hash=bench.base, at=self.clock())
-
     def _heal(
         self,
         passage: Passage,
@@ -236,15 +203,11 @@ class SelfHealingEngine:
         again: bool,
         probed: bool,
     ) -> HealResult:
-        limits = MonitorSettings.load(self.store)
-        if probed:  # the probe's own components, whatever a service may once have recorded here
-            limits = replace(limits, dim=len(baseline.basin))
-        rules = rules_for(limits, baseline)
-        batch = remeasure(batch, baseline)
-        health = assess(batch.heads()[-1000:], batch.basin_coords[-1000:], rules, baseline, len(batch))
-        diagnosis = diagnose(batch, baseline, rules, window=self.settings.diagnose_snapshots)
+        health, diagnosis, _ = self._measuring.examine(baseline, batch, probed=probed)
         if diagnosis is None:
             return HealResult(triggered=False, message="healthy: nothing to heal", health=health)
+        if probed:  # the history is of the present code alone; what was healthy is what was measured as such
+            diagnosis = replace(diagnosis, healthy_code_hash=baseline.code_hash)
         self._note(diagnosis)
         self.on_step("diagnosis", "; ".join(finding.message for finding in diagnosis.findings))
         found = HealResult(triggered=True, message="", health=health, diagnosis=diagnosis)
@@ -259,7 +222,10 @@ class SelfHealingEngine:
         wait = phases.next_change_at(self.ledger, self.settings) - self.clock()
         if wait > 0 and phases.allowed(self.phase, "safe").open and not self.auto_apply:
             return replace(found, message=f"unhealthy; the next change may be opened in {wait:.0f} s")
-        self.repo.branch()  # without one there is nothing to merge into: said before anything is measured
+        target = self.repo.branch()  # without one there is nothing to merge into: said before measuring
+        opens = self.auto_apply or phases.allowed(self.phase, "safe").open
+        if opens and (stale := passage.stale(base, target)):
+            return replace(found, message=f"unhealthy; {stale}")
         with self._bench(base) as bench:
             return self._propose(passage, bench, found, diagnosis, strategy, again=again)
 
@@ -301,7 +267,9 @@ class SelfHealingEngine:
         patches: list[HealingPatch] = []
         verdicts: list[Verdict] = []
         skipped = ""
-        strategies = every(self.settings)
+        strategies, left_out = askable(self.settings, bench.level)
+        if left_out:
+            self.on_step("strategy", f"{', '.join(left_out)}: not asked, as the sandbox is only partial")
         chosen = [s for s in strategies if only in (None, s.name)]
         if not chosen:
             known = ", ".join(s.name for s in strategies)
@@ -319,14 +287,15 @@ class SelfHealingEngine:
                     skipped = f"{patch.fingerprint} {why}"
                     self.on_step("patch", f"{skipped}; skipped")
                     continue
-                patches.append(patch)
-                self.ledger.append("patch", patch.fingerprint, patch, self.clock())
                 self.on_step("patch", patch.rationale)
+                bare = replace(patch, evidence={})
+                patches.append(bare)
+                self.ledger.append("patch", patch.fingerprint, bare, self.clock())
                 verdict = self.judge_patch(bench, patch, diagnosis)
                 verdicts.append(verdict)
                 if verdict.accepted:
                     made = replace(found, patches=tuple(patches), verdicts=tuple(verdicts))
-                    return self._open(passage, made, patch, verdict)
+                    return self._open(passage, made, bare, verdict)
         message = (
             f"unhealthy; patches measured: {len(patches)}, none provably helps"
             if patches
@@ -360,16 +329,14 @@ class SelfHealingEngine:
         return f"was measured {len(words)} times, last: {last.decision}"
 
     def judge_patch(self, bench: Bench, patch: HealingPatch, diagnosis: Diagnosis) -> Verdict:
-        """Measure `patch` against the unpatched code until the judge has seen enough."""
-        with TrialRun(patch, diagnosis, bench, self.repo, self.settings) as run:
-            trial = run.measure(self.settings.pairs_needed(patch.batches_needed))
-            while judge.needs_more(trial, self.settings):
-                self.on_step("trial", f"{len(trial.pairs)} pairs measured, more are needed")
-                trial = run.measure(len(trial.pairs))
-        verdict = judge.verdict(trial, self.settings)
+        """Measure `patch` against the unpatched code until the judge has seen enough, and write it down."""
+        trial, verdict, kept = self._measuring.judge(bench, patch, diagnosis)
+        judged = Judged(
+            patch=replace(patch, evidence={}), verdict=verdict, bundle=kept.bundle, proof=kept.digest
+        )
         self.ledger.append("trial", patch.fingerprint, phases.trial_facts(trial), self.clock())
-        self.ledger.append("verdict", patch.fingerprint, {"patch": patch, "verdict": verdict}, self.clock())
-        self.on_step("verdict", f"{verdict.pairs} pairs: {verdict.decision}; {verdict.reason}")
+        self.ledger.append("verdict", patch.fingerprint, judged, self.clock())
+        audit.retain(self.store, self.ledger, self.clock())
         return verdict
 
     def _open(self, passage: Passage, found: HealResult, patch: HealingPatch, verdict: Verdict) -> HealResult:
@@ -407,6 +374,29 @@ class SelfHealingEngine:
             else f"change {change.id} is {change.state}: {change.reason}"
         )
         return replace(found, changes=(change,), outcomes=(outcome,) if outcome else (), message=message)
+
+    def evaluate(
+        self, diff: str, *, healthy: str | None = None, heals: Sequence[str] = (), same_output: bool = False
+    ) -> Evaluation:
+        """Judge somebody else's diff as the healer's own patches are judged; nothing of it is applied.
+
+        It stands in the ledger as `evaluation`, which counts for no gate: the gates ask how the healer
+        does. healthy: as for `check_and_heal`. heals, same_output: what the diff is said to do, and is
+        then held to; without, it claims nothing and the score decides.
+
+        Raises PatchError when no diff of UTF-8 text comes of it, EngineError as `check_and_heal` does, and
+        where the sandbox is not for code of others.
+        """
+        with self._opened() as (history, _):
+            patch = evaluating.submitted(self._measuring, diff, heals=heals, same_output=same_output)
+            found = evaluating.refused(self._measuring, patch)
+            if found is None:
+                commit = "" if healthy is None else self.repo.resolve(healthy)
+                baseline, batch = self._state(history, healthy)
+                found = evaluating.evaluate(self._measuring, patch, baseline, batch, healthy=commit)
+            self.ledger.append("evaluation", patch.fingerprint, found, self.clock())
+            audit.retain(self.store, self.ledger, self.clock())
+            return found
 
     # What a person may do
 

@@ -7,7 +7,9 @@ a digest over the one before it, so that a row altered, removed or slipped in la
 
     kind        subject        data (JSON)
     change      its id         the full `Change`, once per state it enters
-    verdict     fingerprint    {"patch": HealingPatch, "verdict": Verdict}
+    verdict     fingerprint    `Judged`: the patch, the verdict, and the digest of its proof
+    evaluation  fingerprint    `Evaluation`: somebody else's diff, which counts for no gate
+    proof_removed  fingerprint `audit.Removed`: an old proof that is not kept any longer
     trial       fingerprint    `phases.TrialFacts`
     review      fingerprint    `phases.Review`: a person's word on a patch that was not opened
     rehearsal   change id      `phases.Rehearsal`
@@ -95,10 +97,12 @@ class Entry(Record, frozen=True):
 
 
 class Judged(Record, frozen=True):
-    """The data of a `verdict` entry."""
+    """The data of a `verdict` entry. The patch's evidence stands in the proof alone."""
 
     patch: HealingPatch
     verdict: Verdict
+    bundle: str = ""  # file of the proof in the store; "": none was kept
+    proof: str = ""  # SHA-256 of that file
 
 
 class _Word(Record, frozen=True):

@@ -34,10 +34,11 @@ def batch_of(answers: Sequence[Answer], *, code_hash: str, at: float) -> Batch:
     return Batch.of_rows(heads, np.array([answer.basin for answer in answers]), ("", code_hash))
 
 
-def learn_from_probe(bench: Bench, geometry: Geometry, *, at: float) -> Baseline:
-    """The baseline of the bench's base commit, from `LEARN_BATCHES` probe batches.
+def learn_from_probe(bench: Bench, geometry: Geometry, *, at: float) -> tuple[Baseline, Batch]:
+    """The baseline of the bench's base commit, and the `LEARN_BATCHES` probe batches that it is learned from.
 
     Raises ProbeError when the probe does not answer, TooLittleData when fewer than 30 are usable.
     """
     answers = bench.batches(None, LEARN_BATCHES)
-    return Baseline.learn(batch_of(answers, code_hash=bench.base, at=at), geometry=geometry, created=at)
+    batch = batch_of(answers, code_hash=bench.base, at=at)
+    return Baseline.learn(batch, geometry=geometry, created=at), batch

@@ -5,7 +5,8 @@ machine that grows slower meanwhile weighs on both sides alike; a third process,
 first, answers one request of each block and shows what chance alone does (A/A). And all three are
 started anew every few pairs: identical code in two processes differs, for as long as they live, by
 where hash seed, allocator and linker happened to put things (numpy programs: up to 40 % in one process
-of four), and no number of pairs within one process averages that away.
+of four), and no number of pairs within one process averages that away. A patch whose effect takes longer
+than that makes every start as much longer: an effect that one start alone shows may be that start's luck.
 Source of the last: Kalibera and Jones, Rigorous benchmarking in reasonable time (ISMM 2013).
 
 What the numbers mean is the judge's business. Nothing that goes wrong in a patch, a probe or a
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,7 +26,10 @@ from typing import TYPE_CHECKING, Literal
 from msgspec.structs import replace
 
 from qigheal.errors import PatchError, ProbeError, QighealError
-from qigheal.host import refusals
+from qigheal.healing.inspection.conduct import Conduct, objections
+from qigheal.healing.swallowing import swallowers
+from qigheal.host import Manifest, refusals
+from qigheal.host.refusals import Refusing
 from qigheal.records import Answer, Diagnosis, HealingPatch, Pair, Trial
 from qigheal.settings import HealSettings
 
@@ -32,8 +37,13 @@ if TYPE_CHECKING:
     from qigheal.healing.bench import Bench, Probe
     from qigheal.repo import Repo
 
+log = logging.getLogger("qigheal")
+
 TESTS_SHOWN = 4000
 """Characters kept of the output of failing tests: their end."""
+
+WATCHED = 6
+"""Answers during which both sides are watched for what they do beyond computing."""
 
 Side = Literal["before", "after", "control"]
 SIDES: tuple[Side, ...] = ("before", "after", "control")
@@ -56,8 +66,11 @@ class TrialRun:
         settings: HealSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
+        refusing: Refusing = refusals,
     ) -> None:
         self._bench = bench
+        self._refusing = refusing
+        self._trusted = refusing is not refusals  # what people committed may do whatever it does
         self._repo = repo
         self._settings = settings
         self._clock = clock
@@ -80,10 +93,14 @@ class TrialRun:
     def __enter__(self) -> TrialRun:
         began = self._clock()
         with self._recorded():
-            refused = self._refusals()
+            refused = refused_for(self.trial.patch, self._bench.manifest, self._repo, self._refusing)
+            if not refused and not self._trusted:
+                refused = self._swallowed()
             self.trial = replace(self.trial, refusals=refused)
             if not refused:
                 self._run_tests()
+            if self._open and not self._trusted:
+                self._watch_conduct()
         self.trial = replace(self.trial, seconds=self.trial.seconds + self._clock() - began)
         return self
 
@@ -126,23 +143,22 @@ class TrialRun:
                 self.trial = replace(self.trial, problems=(what,), failed_side=broken)
             self._stop()
 
-    def _refusals(self) -> tuple[str, ...]:
-        """What the patch may not do, or why it does not apply or compile."""
+    def _swallowed(self) -> tuple[str, ...]:
+        """Where errors are to be healed: what the patch adds that hides them."""
         patch = self.trial.patch
-        try:
-            tree = self._repo.apply(patch.base, patch.diff)
-        except PatchError as error:
-            return (str(error),)
-        changes = self._repo.changes(patch.base, tree)
-        found = refusals(self._bench.manifest, changes, self._repo.entries(patch.base))
-        if found or self._bench.manifest.probe.interpreter is not None:
-            return found  # another Python may know another grammar
-        broken = (
-            _does_not_compile(change.new_path, self._repo.read(tree, change.new_path))
-            for change in changes
-            if change.new_path is not None and change.new_path.endswith(".py")
+        if "errors" not in (*self.trial.named, *patch.heals):
+            return ()
+        tree = self._repo.apply(patch.base, patch.diff)
+
+        def text(commit: str, path: str | None) -> str:
+            return "" if path is None else self._repo.read(commit, path).decode("utf-8", "replace")
+
+        return tuple(
+            f"{change.new_path}:{line}: {what} is added; to hide an error is not to heal it"
+            for change in self._repo.changes(patch.base, tree)
+            if (change.new_path or "").endswith(".py")
+            for line, what in swallowers(text(patch.base, change.old_path), text(tree, change.new_path))
         )
-        return tuple(reason for reason in broken if reason)
 
     def _run_tests(self) -> None:
         done = self._bench.run_tests(self.trial.patch.diff)
@@ -154,16 +170,26 @@ class TrialRun:
         passed = done.returncode == 0 and not done.killed_for
         self.trial = replace(self.trial, tests_passed=passed, tests_output=output[-TESTS_SHOWN:])
 
+    def _watch_conduct(self) -> None:
+        """Refuse a patch that makes the program do what it did not, such as open a socket."""
+        requests = self._bench.search_requests(WATCHED)
+        try:
+            before = self._bench.inspect("audit", requests, Conduct, slower=2)
+        except ProbeError as error:
+            log.info("conduct is not watched: %s", error)  # no Python program, or it fails by itself
+            return
+        self._asking = "after"
+        after = self._bench.inspect("audit", requests, Conduct, diff=self.trial.patch.diff, slower=2)
+        self._asking = ""
+        self.trial = replace(self.trial, refusals=objections(before, after))
+
     def _start(self) -> None:
         """A round begins: fresh processes, and answers that are thrown away until they are warm."""
         for side in SIDES:
             self._asking = side
             diff = self.trial.patch.diff if side == "after" else None
             self._probes[side] = self._stack.enter_context(self._bench.probe(diff))
-        # A strategy that says how many answers its effect takes gets one round that is long enough.
-        needed = self.trial.patch.batches_needed if self._rounds == 0 else 0
-        longest = max(self._settings.round_pairs, needed)
-        self._left = longest + longest % 2
+        self._left = self._settings.round_length(self.trial.patch.batches_needed)
         self._rounds += 1
         for request in self._requests(self._settings.warmup):
             for side in SIDES:
@@ -225,6 +251,26 @@ class TrialRun:
         self._probes = {}
         with contextlib.suppress(QighealError, OSError):
             self._stack.close()
+
+
+def refused_for(
+    patch: HealingPatch, manifest: Manifest, repo: Repo, refusing: Refusing = refusals
+) -> tuple[str, ...]:
+    """What a patch may not do, or why it does not apply or compile; nothing of it is run to find out."""
+    try:
+        tree = repo.apply(patch.base, patch.diff)
+    except PatchError as error:
+        return (str(error),)
+    changes = repo.changes(patch.base, tree)
+    found = refusing(manifest, changes, repo.entries(patch.base))
+    if found or manifest.probe.interpreter is not None:
+        return found  # another Python may know another grammar
+    broken = (
+        _does_not_compile(change.new_path, repo.read(tree, change.new_path))
+        for change in changes
+        if change.new_path is not None and change.new_path.endswith(".py")
+    )
+    return tuple(reason for reason in broken if reason)
 
 
 def _does_not_compile(path: str, source: bytes) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,9 @@ FILES = frozenset(
 )
 MODULES = frozenset(("conftest", "sitecustomize", "usercustomize"))  # files and packages, whatever the ending
 TEST_FOLDERS = frozenset(("test", "tests"))
+
+Refusing = Callable[["Manifest", Sequence[FileChange], Collection[str]], tuple[str, ...]]
+"""What `refusals` is: says of a change to a commit's paths why it is refused."""
 
 _IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")  # HFS+ drops them from names
 _SHORT_NAME = re.compile(r"[^.]{1,8}~[0-9]+(\.[^.]{0,3})?")  # what Windows calls a longer name by

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from typing import NamedTuple
 from qigheal.errors import Blocked, PatchError, RepoError
 from qigheal.records import FileChange
 from qigheal.repo.git import FILE_MODES, SHA, Git, changed_files, decode, encode
+from qigheal.repo.merging import three_way
 from qigheal.repo.owned import Owner, open_file, open_folder
 from qigheal.repo.worktree import Checkout
 
@@ -148,6 +149,26 @@ class Repo:
         span = f"{self.resolve(a)}..{self.resolve(b)}"
         return tuple(self._git.line("rev-list", "--reverse", "--topo-order", span, "--").split())
 
+    def line(self, a: str, b: str) -> tuple[str, ...]:
+        """The first-parent line that leads to `b` from what `a` contains, oldest first, ends included.
+
+        The first commit is `a` itself where `a` lies on that line, and the line is empty where `a`
+        contains `b`.
+        """
+        span = f"{self.resolve(a)}..{self.resolve(b)}"
+        found = self._git.line("rev-list", "--first-parent", "--reverse", "--topo-order", span, "--").split()
+        return (self.resolve(f"{found[0]}^1"), *found) if found else ()
+
+    def message(self, commit: str) -> str:
+        """A commit's message; bytes that are no UTF-8 are replaced."""
+        stored = self._git.run("cat-file", "commit", self.resolve(commit)).stdout
+        return stored.partition(b"\n\n")[2].decode(errors="replace")
+
+    def commits_saying(self, text: str) -> Iterator[tuple[str, str]]:
+        """The commits that any ref leads to and whose message holds `text`, each with its message."""
+        for sha in self._git.line("rev-list", "--all", "--fixed-strings", f"--grep={text}").split():
+            yield sha, self.message(sha)
+
     def changes(self, base: str, tree: str) -> tuple[FileChange, ...]:
         """What differs between two commits or trees, by path."""
         return changed_files(self._git, self._tree(base), self._tree(tree))
@@ -192,13 +213,16 @@ class Repo:
 
     # Writing objects
 
-    def apply(self, base: str, diff: str) -> str:
-        """The tree that `diff` makes of commit or tree `base`. Raises PatchError when it does not apply."""
+    def apply(self, base: str, diff: str, *, strip: int = 1) -> str:
+        """The tree that `diff` makes of commit or tree `base`. Raises PatchError when it does not apply.
+
+        strip: leading parts of the diff's paths that are no folders, such as `a` and `b`.
+        """
         with self._git.scratch() as scratch:
             index = scratch / "index"
             self._git.run("read-tree", self._tree(base), index=index)
             done = self._git.run(
-                "apply", "--cached", "--whitespace=nowarn", "-p1", "-",
+                "apply", "--cached", "--whitespace=nowarn", f"-p{strip}", "-",
                 stdin=encode(diff), index=index, accept=tuple(range(256)),
             )  # fmt: skip
             if done.returncode:
@@ -206,6 +230,10 @@ class Repo:
                     f"the diff does not apply to {base}: {done.stderr or 'git does not say why'}"
                 )
             return decode(self._git.run("write-tree", index=index).stdout).strip()
+
+    def merge(self, ancestor: str, ours: str, theirs: str) -> str:
+        """The tree that holds what both sides changed since `ancestor`; PatchError where they conflict."""
+        return three_way(self._git, self._tree(ancestor), self._tree(ours), self._tree(theirs))
 
     def edit(self, base: str, files: Mapping[str, bytes]) -> str:
         """The tree of `base` with these files' contents; modes stay, a new file is not executable."""
@@ -221,6 +249,24 @@ class Repo:
                     self._git.run("hash-object", "-w", "--no-filters", "--stdin", stdin=content).stdout
                 )
                 lines.append(f"{entry.mode if entry else '100644'} {sha.strip()}\t{path}\0")
+            self._git.run("update-index", "-z", "--index-info", stdin=encode("".join(lines)), index=index)
+            return decode(self._git.run("write-tree", index=index).stdout).strip()
+
+    def restored(self, tree: str, base: str, paths: Iterable[str]) -> str:
+        """The tree of `tree` with these paths as `base` has them, or without those that it has not."""
+        listed = list(paths)
+        known, missing = self._list(base), "0" * 40
+        with self._git.scratch() as scratch:
+            index = scratch / "index"
+            self._git.run("read-tree", self._tree(tree), index=index)
+            lines = [
+                f"{known[path].mode} {known[path].sha}\t{path}\0"
+                if path in known
+                else f"0 {missing}\t{path}\0"
+                for path in listed
+            ]
+            # Removals first: a file may stand where a folder is to be again.
+            lines.sort(key=lambda line: not line.startswith("0 "))
             self._git.run("update-index", "-z", "--index-info", stdin=encode("".join(lines)), index=index)
             return decode(self._git.run("write-tree", index=index).stdout).strip()
 

@@ -1,6 +1,6 @@
 """Runs a program as `python -m MODULE` or `python FILE` would, with an instrument beside it.
 
-This text runs inside the sandbox, in the host's interpreter (Python 3.8 and later), never in qigheal's.
+This text runs inside the sandbox, in the host's interpreter (Python 3.9 and later), never in qigheal's.
 """
 
 import json
@@ -14,7 +14,7 @@ LONGEST = 500_000
 
 
 def main(text: str) -> None:
-    task = json.loads(text)
+    task, dumps, write = json.loads(text), json.dumps, os.write  # before the program can replace them
     # A descriptor of its own: the program may close or redirect its standard output.
     out = os.dup(1)
     root = os.getcwd()
@@ -30,8 +30,8 @@ def main(text: str) -> None:
         else:
             runpy.run_path(task["program"], run_name="__main__")
     finally:
-        evidence = json.dumps(report())
+        evidence = dumps(report())
         if len(evidence) <= LONGEST:
             line = ("\nqigheal-evidence " + evidence + "\n").encode()
             while line:
-                line = line[os.write(out, line) :]
+                line = line[write(out, line) :]

@@ -14,25 +14,23 @@ caught by its steadiness, a cleverly invented one cannot be); time and memory ne
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
 from qigcore.fitness import Fitness, weigh
-from qigcore.geometry import frechet_variance
-from qigcore.noninferiority import UNBOUNDED, holm
+from qigcore.noninferiority import POWER, UNBOUNDED, detectable, holm
 from qigheal.healing.judge.evidence import Evidence, gather
+from qigheal.healing.judge.vetoes import standing
 from qigheal.records import Guard, Trial, Verdict
-from qigheal.settings import ROUNDS_NEEDED, HealSettings
+from qigheal.settings import HealSettings
 
 PASS_LEVEL = 0.025
 WORSE_LEVEL = 0.001
 SCORE_LEVEL = 0.05
 """One-sided errors over all looks of a trial: of each guard that passes, of all guards that say worse
 together, and of a score that exceeds the threshold."""
-
-COLLAPSE = 0.1
-"""A standard deviation below this part of both the unpatched and the healthy one has collapsed."""
 
 NAMES = {
     "phi": "Φ",
@@ -81,11 +79,13 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
     """
     fitness: Fitness | None = None
     guards: tuple[Guard, ...] = ()
+    least: float | None = None
     found = _without_measuring(trial, settings)
     if found is None:
         planned = looks(trial.patch.batches_needed, settings)
-        # Earlier looks only sort out what is bad.
-        accepting = sum(pairs >= ROUNDS_NEEDED * settings.round_pairs for pairs in planned)
+        # Earlier looks only sort out what is bad: so few starts have no bound at a level that accepts.
+        length = settings.round_length(trial.patch.batches_needed)
+        accepting = sum(2.0 ** -math.ceil(pairs / length) <= PASS_LEVEL for pairs in planned)
         evidence = gather(trial, settings)
         guards = _guards(evidence, PASS_LEVEL / accepting, WORSE_LEVEL / len(planned))
         fitness = weigh(
@@ -95,6 +95,7 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
             lines=_lines(trial.patch.diff),
             level=SCORE_LEVEL / accepting,
         )
+        least = _least_score(fitness, settings.fitness_threshold, SCORE_LEVEL / accepting)
         found = _decide(trial, settings, evidence, guards, fitness, PASS_LEVEL / accepting)
     decision, vetoes, reason = found
     return Verdict(
@@ -105,6 +106,21 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
         vetoes=vetoes,
         pairs=len(trial.pairs),
         sandbox_level=trial.sandbox_level,
+        reason=reason,
+        detectable=least,
+    )
+
+
+def nothing_differs(reason: str) -> Verdict:
+    """The word on two sides that are the same files: there is nothing to measure."""
+    return Verdict(
+        decision="equivalent",
+        accepted=False,
+        fitness=None,
+        guards=(),
+        vetoes=(),
+        pairs=0,
+        sandbox_level="not run",
         reason=reason,
     )
 
@@ -156,8 +172,7 @@ def _decide(
 
 def _objections(trial: Trial, evidence: Evidence, level: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What forbids the patch for good, and what more pairs may still clear up."""
-    vetoes = [*_different_outputs(trial), *_collapses(trial)]
-    doubts: list[str] = []
+    vetoes, doubts = standing(trial)
     before, after = evidence.found.before, evidence.found.after
     for metric in trial.patch.heals:
         if metric in after and after[metric] > before[metric] / 2:
@@ -178,40 +193,6 @@ def _objections(trial: Trial, evidence: Evidence, level: float) -> tuple[tuple[s
     return tuple(vetoes), tuple(doubts)
 
 
-def _different_outputs(trial: Trial) -> list[str]:
-    """Where the patch claims that outputs do not change: why that is not so, or cannot be seen."""
-    if not trial.patch.same_output:
-        return []
-    if any(pair.before.output_digest != pair.after.output_digest for pair in trial.control):
-        return ["equal outputs cannot be shown: the unpatched code answers one request in two ways"]
-    if any(answer.output_digest is None for pair in trial.pairs for answer in (pair.before, pair.after)):
-        return ["equal outputs cannot be shown: the probe reports no output_digest"]
-    differ = sum(pair.before.output_digest != pair.after.output_digest for pair in trial.pairs)
-    sentence = f"{differ} of {len(trial.pairs)} outputs differ, and the patch claims that none does"
-    return [sentence] if differ else []
-
-
-def _collapses(trial: Trial) -> list[str]:
-    """Signals that no longer vary, though they do without the patch and where healthy."""
-    target = trial.target
-    sides = [[pair.before for pair in trial.pairs], [pair.after for pair in trial.pairs]]
-    spreads = {}
-    if "phi" in target.bands:
-        healthy = target.bands["phi"].sd
-        spreads["Φ"] = (healthy, *(float(np.std([answer.phi for answer in side])) for side in sides))
-    if "basin_drift" in target.bands:
-        healthy = math.hypot(target.bands["basin_drift"].mean, target.bands["basin_drift"].sd)
-        variances = (
-            frechet_variance([answer.basin for answer in side], geometry=target.geometry) for side in sides
-        )
-        spreads["the basin"] = (healthy, *map(math.sqrt, variances))
-    return [
-        f"{name} no longer varies: its spread is {after:.2g}, {before:.2g} without the patch, {healthy:.2g} healthy"
-        for name, (healthy, before, after) in spreads.items()
-        if after < COLLAPSE * min(before, healthy)
-    ]
-
-
 def _lines(diff: str) -> int:
     """Added and deleted lines of a unified diff."""
     return sum(line[:1] in ("+", "-") and line[:3] not in ("+++", "---") for line in diff.splitlines())
@@ -229,6 +210,7 @@ def _guards(evidence: Evidence, pass_level: float, worse_level: float) -> tuple[
         elif high < one.margin:
             result = "pass"
         shown = _relative if one.ratio else float
+        least = detectable(one.estimate, pass_level)
         guards.append(
             Guard(
                 metric=metric,
@@ -237,9 +219,19 @@ def _guards(evidence: Evidence, pass_level: float, worse_level: float) -> tuple[
                 low=shown(low),
                 high=shown(high),
                 result=result,
+                detectable=None if least is None else shown(least),
             )
         )
     return tuple(guards)
+
+
+def _least_score(fitness: Fitness, threshold: float, level: float) -> float | None:
+    """The smallest true score whose lower bound at `level` exceeds the threshold with probability `POWER`,
+    with the spread of this one; None where not even the best score would. Source: as `detectable`."""
+    normal = NormalDist()
+    reach = 1.0 + normal.inv_cdf(POWER) / normal.inv_cdf(1.0 - level)
+    least = threshold + (fitness.point - fitness.low) * reach
+    return least if least < 1.0 else None
 
 
 def _relative(logarithm: float) -> float:

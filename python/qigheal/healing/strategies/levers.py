@@ -1,25 +1,23 @@
-"""Strategies that turn a lever: a number in a TOML file of the host which its owner declared.
+"""Levers: numbers in the host's TOML files that its owner declared, and the search for better values.
 
-`Attention` heals Φ and κ. It searches the declared levers by measuring the host's probe, and aims
-at the centre of the healthy band: a value at its edge would leave it again at the next fluctuation.
-Whether a patch is good enough is not decided here.
+A tool that strategies share. What a candidate is measured for is theirs to say, as a function from
+answers to `Measured`. Every candidate answers the same requests, so that candidates differ by their
+setting alone; the winner must show on fresh requests that it halves the distance to healthy. Whether a
+patch is good enough is not decided here.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from qigcore.errors import InvalidBasin
-from qigcore.geometry import distance, frechet_mean, from_amplitudes
 from qigheal.errors import MissingExtra, ProbeError, RepoError
 from qigheal.healing.strategies.search import Axis, Point, Residuals, loss, search
-from qigheal.records import Answer, Diagnosis, HealingPatch, Target, Tier
+from qigheal.records import Answer, HealingPatch
 from qigheal.settings import HealSettings
 
 if TYPE_CHECKING:
@@ -29,10 +27,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qigheal")
 
-DRIFT_WEIGHT = 0.1
-"""Of the drift (in units of its limit) beside Φ and κ (in half-widths of their bands): it breaks ties."""
 
-SYMBOLS = {"phi": "Φ", "kappa": "κ"}
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured mean, as a person reads it; `healthy` is the range in words."""
+
+    symbol: str
+    value: float
+    healthy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a configuration's answers come to.
+
+    residuals: what the search makes small, in units that make them comparable. away: how far from healthy,
+    by which candidates are compared with the present values. healthy: whether nothing is to be healed.
+    """
+
+    figures: tuple[Figure, ...]
+    residuals: Residuals
+    away: float
+    healthy: bool
+
+
+Measure = Callable[[Sequence[Answer]], Measured]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,109 +63,73 @@ class Setting:
     axis: Axis
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What a configuration's probe answered, in the mean."""
+def turned(
+    strategy: str, heals: tuple[str, ...], measured: Measure, bench: Bench, repo: Repo, limits: HealSettings
+) -> HealingPatch | None:
+    """The patch that sets the levers of `strategy` to the best values found; None when none is clearly better.
 
-    means: dict[str, float]  # of the metrics aimed at
-    residuals: Residuals
-
-    @classmethod
-    def of(cls, answers: Sequence[Answer], target: Target, metrics: Sequence[str]) -> Measured:
-        """Distances from the centres of the target's bands, in half-widths, and the weighted drift."""
-        reported = {"phi": [a.phi for a in answers], "kappa": [a.kappa_eff for a in answers]}
-        means = {metric: float(np.mean(reported[metric])) for metric in metrics}
-        residuals = []
-        for metric in metrics:
-            band = target.bands[metric]
-            residuals.append((means[metric] - (band.low + band.high) / 2) / band.half_width)
-        centre = frechet_mean([a.basin for a in answers], geometry=target.geometry)
-        here, healthy = from_amplitudes(np.array([centre, target.basin]), target.geometry)
-        drift = distance(here, healthy, target.geometry)
-        return cls(means, np.array([*residuals, DRIFT_WEIGHT * drift / target.drift_limit]))
-
-
-class Attention:
-    """Searches the levers of strategy `attention` for the values that put Φ and κ back in their bands.
-
-    Every candidate answers the same requests, so that candidates differ by their setting alone; the
-    winner must show on fresh requests that it halves the distance to healthy. A lever that cannot be
-    read is left alone and named in the log. A lever whose value and bounds are whole numbers is
-    searched in whole numbers; others get three significant digits.
+    A lever that cannot be read is left alone and named in the log. A lever whose value and bounds are
+    whole numbers is searched in whole numbers; others get three significant digits. Probes started:
+    `search_evaluations` for each lever, the present values and the confirmation of the winner included.
     """
+    settings = _settings(bench, repo, strategy)
+    if not settings:
+        return None
+    batches = limits.search_batches
+    trials = _Trials(strategy, bench, repo, settings, measured)
+    here = tuple(setting.now for setting in settings)
+    questions = bench.search_requests(batches)
+    fresh = bench.search_requests(batches, start=batches)
+    present = trials.measure(None, questions, fresh)
+    if present is None:
+        return None
+    before, before_fresh = present
+    if before.healthy:
+        log.info("%s: the probe measures what the levers are for as healthy; none is at fault", strategy)
+        return None
+    found: dict[Point, Measured] = {here: before}
 
-    name = "attention"
-    tier: Tier = "safe"
-    metrics = ("phi", "kappa")
+    def residuals(point: Point) -> Residuals | None:
+        if point not in found:
+            if (answered := trials.measure(point, questions)) is None:
+                return None
+            [found[point]] = answered
+        return found[point].residuals
 
-    def __init__(self, settings: HealSettings) -> None:
-        self._settings = settings
-
-    def propose(self, diagnosis: Diagnosis, bench: Bench, repo: Repo) -> Iterator[HealingPatch]:
-        """At most one patch.
-
-        Probes started: `search_evaluations` for each lever, the present values and the confirmation
-        of the winner included.
-        """
-        target, batches = diagnosis.target, self._settings.search_batches
-        heals = tuple(metric for metric in diagnosis.metrics if metric in self.metrics)
-        aims = tuple(metric for metric in self.metrics if metric in target.bands)
-        settings = _settings(bench, repo, self.name)
-        if not (heals and aims and settings):
-            return
-        trials = _Trials(bench, repo, settings, target, aims)
-        here = tuple(setting.now for setting in settings)
-        questions = bench.search_requests(batches)
-        fresh = bench.search_requests(batches, start=batches)
-        present = trials.measure(None, questions, fresh)
-        if present is None:
-            return
-        before, before_fresh = present
-        if all(target.bands[metric].excess(before.means[metric]) == 0 for metric in aims):
-            log.info("attention: the probe measures %s within their bands; no lever is at fault", aims)
-            return
-
-        def residuals(point: Point) -> Residuals | None:
-            if point == here:
-                return before.residuals
-            found = trials.measure(point, questions)
-            return None if found is None else found[0].residuals
-
-        evaluations = len(settings) * self._settings.search_evaluations - 2
-        axes = [setting.axis for setting in settings]
-        tried = search(axes, here, residuals, evaluations, self._settings.seed)
-        winner = min(tried, key=lambda point: loss(tried[point]))
-        if not _clearly_nearer(loss(tried[winner]), loss(before.residuals)):
-            log.info("attention: none of %d settings is clearly nearer to healthy", len(tried))
-            return
-        confirmed = trials.measure(winner, fresh)
-        if confirmed is None:
-            return
-        [after] = confirmed
-        if not _clearly_nearer(loss(after.residuals), loss(before_fresh.residuals)):
-            log.info("attention: %s helped on the searched requests only", winner)
-            return
-        yield HealingPatch(
-            strategy=self.name,
-            tier=self.tier,
-            base=bench.base,
-            diff=trials.diff(winner),
-            rationale=_rationale(settings, winner, before_fresh, after, target, len(tried)),
-            heals=heals,
-            parameters={setting.lever.name: value for setting, value in zip(settings, winner, strict=True)},
-            searched=batches * (3 + len(tried.keys() - {here})),
-        )
+    evaluations = len(settings) * limits.search_evaluations - 2
+    tried = search([setting.axis for setting in settings], here, residuals, evaluations, limits.seed)
+    winner = min(tried, key=lambda point: loss(tried[point]))
+    if winner not in found or not _clearly_nearer(found[winner], before):
+        log.info("%s: none of %d settings is clearly nearer to healthy", strategy, len(tried))
+        return None
+    confirmed = trials.measure(winner, fresh)
+    if confirmed is None:
+        return None
+    [after] = confirmed
+    if not _clearly_nearer(after, before_fresh):
+        log.info("%s: %s helped on the searched requests only", strategy, winner)
+        return None
+    return HealingPatch(
+        strategy=strategy,
+        tier="safe",
+        base=bench.base,
+        diff=trials.diff(winner),
+        rationale=_rationale(settings, winner, before_fresh, after, len(tried)),
+        heals=heals,
+        parameters={setting.lever.name: value for setting, value in zip(settings, winner, strict=True)},
+        searched=batches * (3 + len(tried.keys() - {here})),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Trials:
     """Measures points of the search: a patch is made for each, and the host's probe started on it."""
 
+    strategy: str
     bench: Bench
     repo: Repo
     settings: Sequence[Setting]
-    target: Target
-    aims: Sequence[str]
+    measured: Measure
 
     def measure(self, point: Point | None, *sets: Sequence[tuple[int, int]]) -> list[Measured] | None:
         """What one probe measures on each set of requests; None when it does not work.
@@ -155,12 +138,9 @@ class _Trials:
         """
         try:
             with self.bench.probe(None if point is None else self.diff(point)) as probe:
-                return [
-                    Measured.of([probe.ask(*request) for request in asked], self.target, self.aims)
-                    for asked in sets
-                ]
+                return [self.measured([probe.ask(*request) for request in asked]) for asked in sets]
         except (ProbeError, InvalidBasin) as failure:
-            log.info("attention: %s cannot be measured: %s", point or "the present code", failure)
+            log.info("%s: %s cannot be measured: %s", self.strategy, point or "the present code", failure)
             return None
 
     def diff(self, point: Point) -> str:
@@ -177,8 +157,8 @@ class _Trials:
         return self.repo.diff(self.bench.base, self.repo.edit(self.bench.base, edits))
 
 
-def _clearly_nearer(after: float, before: float) -> bool:
-    return after < before / 2
+def _clearly_nearer(after: Measured, before: Measured) -> bool:
+    return after.away < before.away / 2
 
 
 def _settings(bench: Bench, repo: Repo, strategy: str) -> list[Setting]:
@@ -221,12 +201,7 @@ def _locate(document: Any, lever: Lever) -> tuple[Any, str]:
 
 
 def _rationale(
-    settings: Sequence[Setting],
-    winner: Point,
-    before: Measured,
-    after: Measured,
-    target: Target,
-    tried: int,
+    settings: Sequence[Setting], winner: Point, before: Measured, after: Measured, tried: int
 ) -> str:
     turned = ", ".join(
         f"{setting.lever.name} from {setting.now:g} to {value:g} ({setting.lever.file})"
@@ -234,8 +209,7 @@ def _rationale(
         if value != setting.now
     )
     figures = ", ".join(
-        f"{SYMBOLS[metric]} {before.means[metric]:.4g} → {after.means[metric]:.4g} "
-        f"(healthy {target.bands[metric].low:.4g} to {target.bands[metric].high:.4g})"
-        for metric in after.means
+        f"{now.symbol} {then.value:.4g} → {now.value:.4g} (healthy {now.healthy})"
+        for then, now in zip(before.figures, after.figures, strict=True)
     )
     return f"Sets {turned}. Measured on requests that the search did not use: {figures}. Best of {tried} values tried."

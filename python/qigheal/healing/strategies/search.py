@@ -4,7 +4,8 @@ Numbers in, numbers out: what a setting is, and how it is measured, is the calle
 gives residuals, one per figure, in units that make them comparable; their Euclidean norm is the
 loss. One setting is searched by a scan and quadratic interpolation of each residual (which knows
 the shape of the response, and needs a handful of measurements), several by CMA-ES (Hansen 2016,
-arXiv 1604.00772), which assumes nothing.
+arXiv 1604.00772), which assumes nothing, and from its best point by Gauss-Newton steps on a plane through
+the residuals of the points nearby.
 """
 
 from __future__ import annotations
@@ -32,6 +33,15 @@ NEAR = 0.1
 
 CAUTION = 0.1
 """Smallest step as a fraction of the gap it goes into: a steep far end makes interpolation creep."""
+
+EVOLVED = 0.6
+"""Part of the measurements that CMA-ES gets; the steps after it need few and end by themselves."""
+
+FEWEST = 4
+"""Measurements below which CMA-ES has no generation to learn from."""
+
+REACH = 0.25
+"""Longest such step along an axis: the plane is known near the points that it was laid through."""
 
 FAILED = 1e30
 """Loss of a point that could not be measured; CMA-ES sorts losses and wants them finite."""
@@ -97,7 +107,8 @@ def search(
     if len(axes) == 1:
         _along(axes[0], visit, tried, evaluations)
     else:
-        _evolve(axes, start, visit, tried, evaluations, seed)
+        _evolve(axes, start, visit, tried, max(min(FEWEST, evaluations), round(EVOLVED * evaluations)), seed)
+        _descend(axes, visit, tried, evaluations)
     return tried
 
 
@@ -158,7 +169,7 @@ def _evolve(
         from cmaes import CMA
     except ImportError as missing:
         raise MissingExtra("cmaes", "heal", "a search over several levers") from missing
-    mean = np.array([axis.position(value) for axis, value in zip(axes, start, strict=True)])
+    mean = _positions(axes, start)
     population = min(evaluations, 4 + int(3 * math.log(len(axes))))
     evolution = CMA(
         mean, sigma=0.3, bounds=np.array([[0.0, 1.0]] * len(axes)), seed=seed, population_size=population
@@ -173,3 +184,35 @@ def _evolve(
         evolution.tell(
             [(position, min(found, FAILED)) for position, found in zip(asked, losses, strict=True)]
         )
+
+
+def _descend(
+    axes: Sequence[Axis],
+    visit: Callable[[Point], float],
+    tried: dict[Point, Residuals | None],
+    evaluations: int,
+) -> None:
+    reach = REACH
+    while len(tried) < evaluations and reach > RESOLUTION:
+        known = [(point, found) for point, found in tried.items() if found is not None]
+        if len(known) <= len(axes):
+            return
+        best, least = min(known, key=lambda pair: loss(pair[1]))
+        if loss(least) < NEAR:
+            return
+        at = _positions(axes, best)
+        offsets = np.array([_positions(axes, point) - at for point, _ in known])
+        nearest = np.argsort(np.linalg.norm(offsets, axis=1), kind="stable")[: 2 * len(axes) + 1]
+        slopes = np.linalg.lstsq(
+            offsets[nearest], np.array([known[i][1] for i in nearest]) - least, rcond=None
+        )[0]
+        step = np.linalg.lstsq(slopes.T, -least, rcond=1e-3)[0]
+        step *= min(1.0, reach / max(float(np.abs(step).max()), 1e-300))
+        where = np.clip(at + step, 0.0, 1.0)
+        point = tuple(axis.value(float(x)) for axis, x in zip(axes, where, strict=True))
+        if point in tried or visit(point) >= loss(least):
+            reach /= 3
+
+
+def _positions(axes: Sequence[Axis], point: Point) -> npt.NDArray[np.float64]:
+    return np.array([axis.position(value) for axis, value in zip(axes, point, strict=True)])

@@ -1,0 +1,53 @@
+"""Merges trees three ways without a checkout: git's own rules, by plumbing on an index of its own.
+
+No merge driver runs, renames are not looked for, and a conflict is an error, never a text with marks in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from qigheal.errors import PatchError
+from qigheal.repo.git import FILE_MODES, Git, decode, encode
+
+CONFLICTS = tuple(range(256))
+"""What `git merge-file` may end with: the number of conflicts, or 255 for what is no text."""
+
+
+def three_way(git: Git, ancestor: str, ours: str, theirs: str) -> str:
+    """The tree that holds what both sides changed since `ancestor`; all are trees or commits, in full.
+
+    Raises PatchError, with the paths, where the two changed the same lines, or one took a file away that
+    the other changed.
+    """
+    with git.scratch() as scratch:
+        index = scratch / "index"
+        git.run("read-tree", "-i", "-m", "--aggressive", ancestor, ours, theirs, index=index)
+        unmerged: dict[str, dict[str, tuple[str, str]]] = {}
+        for line in decode(git.run("ls-files", "-u", "-z", index=index).stdout).split("\0")[:-1]:
+            head, path = line.split("\t", 1)
+            mode, sha, stage = head.split()
+            unmerged.setdefault(path, {})[stage] = (mode, sha)
+        merged = {path: _merged(git, stages, scratch) for path, stages in unmerged.items()}
+        if conflicts := [path for path, entry in merged.items() if not entry]:
+            raise PatchError(f"both sides changed {', '.join(f'{path!a}' for path in conflicts)}")
+        lines = "".join(f"{entry}\t{path}\0" for path, entry in merged.items())
+        git.run("update-index", "-z", "--index-info", stdin=encode(lines), index=index)
+        return decode(git.run("write-tree", index=index).stdout).strip()
+
+
+def _merged(git: Git, stages: Mapping[str, tuple[str, str]], scratch: Path) -> str:
+    """Mode and object of a file that both sides changed; empty where their changes conflict."""
+    modes = {mode for mode, _ in stages.values()}
+    if len(stages) != 3 or len(modes) != 1 or not modes <= set(FILE_MODES):
+        return ""
+    order = "213"  # ours, ancestor, theirs
+    names = [scratch / f"side{stage}" for stage in order]
+    for name, content in zip(names, git.blobs(stages[stage][1] for stage in order), strict=True):
+        name.write_bytes(content)
+    done = git.run("merge-file", "-p", "-q", *map(str, names), accept=CONFLICTS)
+    if done.returncode:
+        return ""
+    stored = git.run("hash-object", "-w", "--no-filters", "--stdin", stdin=done.stdout).stdout
+    return f"{modes.pop()} {decode(stored).strip()}"

@@ -1,0 +1,506 @@
+"""Cases for the revert strategy: a commit did it, and no lever or smaller repair reaches what it changed."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from tests.faults.attending import ATTENDING
+from tests.faults.corpus import MANIFEST, Case, Files, run
+
+SERVICE = '''
+    """Attends to what is remembered."""
+
+    from app import memory
+
+    HEADLINE = "first"
+
+
+    def scores(query):
+        """The nearer, the higher."""
+        far = memory.distances(query)
+        return [-d for d in far]
+
+
+    def attention(query):
+        """The weight of every remembered point."""
+        found = scores(query)
+        return memory.softmax(found)
+
+
+    def describe():
+        """For the log."""
+        return f"{HEADLINE}: {len(memory.KEYS)} points"
+'''
+FLAT = SERVICE.replace("return [-d for d in far]", "return [-(d ** 0.5) / 2 for d in far]")
+assert FLAT != SERVICE
+
+
+def headline(text: str, number: int) -> str:
+    return text.replace('"first"', f'"innocent {number}"')
+
+
+def innocent(count: int, start: int = 0) -> tuple[Files, ...]:
+    return tuple({f"app/note{number}.py": f"NOTE = {number}\n"} for number in range(start, start + count))
+
+
+SCORING = '''
+    """How a distance becomes a score."""
+
+
+    def scored(distance, scale):
+        return -distance * scale
+'''
+SCORING_AFTER = '''
+    """How a distance becomes a score; scales are given as their inverse."""
+
+
+    def scored(distance, width):
+        return -distance / width / width
+'''
+SCORED = """
+    from app import memory
+    from app.scoring import scored
+
+    SCALE = 1.5
+
+
+    def attention(query):
+        return memory.softmax([scored(d, scale=SCALE) for d in memory.distances(query)])
+"""
+SCORED_AFTER = """
+    from app import memory
+    from app.scoring import scored
+
+    WIDTH = 3.5
+
+
+    def attention(query):
+        return memory.softmax([scored(d, width=WIDTH) for d in memory.distances(query)])
+"""
+
+ASYNC = '''
+    """Asks its shards at once, and joins what they say."""
+
+    import asyncio
+
+    from app import memory
+
+    LOOP = asyncio.new_event_loop()
+
+
+    class Shard:
+        def __init__(self, part, parts):
+            self.places = range(part, len(memory.KEYS), parts)
+
+        async def scores(self, far):
+            await asyncio.sleep(0)
+            return {place: -1.4 * far[place] for place in self.places}
+
+
+    SHARDS = [Shard(part, 3) for part in range(3)]
+
+
+    async def attend(query):
+        far = memory.distances(query)
+        found = {}
+        for part in await asyncio.gather(*(shard.scores(far) for shard in SHARDS)):
+            found.update(part)
+        return memory.softmax([found[place] for place in sorted(found)])
+
+
+    def attention(query):
+        return LOOP.run_until_complete(attend(query))
+'''
+ASYNC_AFTER = ASYNC.replace("found.update(part)", "found.update({k: v / 9 for k, v in part.items()})")
+assert ASYNC_AFTER != ASYNC
+
+NESTED = """
+    from app import memory
+    from app.core.limits import constants
+
+
+    def attention(query):
+        return memory.softmax([-d / constants.TEMPERATURE for d in memory.distances(query)])
+"""
+
+
+def constants(temperature: float) -> str:
+    return f"# Chosen by hand.\nHEADS = 1\nTEMPERATURE = {temperature}\nLABELS = 10\n"
+
+
+LOOKUP = '''
+    """Prices by name; the table is filled while the service runs."""
+
+    TABLE = {}
+    ROWS = [(f"name {number:05d}", number * 7 % 1000) for number in range(20_000)]
+
+
+    def fill():
+        if not TABLE:
+            TABLE.update(ROWS)
+
+
+    def price(name):
+        fill()
+        return TABLE[name]
+
+
+    def answer(request):
+        return [price(f"name {(request * 31 + step) % 20_000:05d}") for step in range(120)][-1]
+'''
+SCAN = LOOKUP.replace(
+    """        fill()
+        return TABLE[name]""",
+    """        for known, value in ROWS[: 200 + len(name)]:
+            if known == name:
+                return value
+        fill()
+        return TABLE[name]""",
+)
+assert SCAN != LOOKUP
+
+KEPT = '''
+    """Answers, and counts what was answered."""
+
+    COUNTS = {"answers": 0}
+
+
+    def note(text):
+        COUNTS["answers"] += 1
+
+
+    def answer(request):
+        text = f"{request:06d}" * 400
+        note(text)
+        return f"{text[:6]} of {len(text)}"
+
+
+    def answered():
+        return COUNTS["answers"]
+'''
+KEEPS = '''
+    """Answers, and remembers what was answered."""
+
+    ANSWERS = []
+
+
+    def note(text):
+        ANSWERS.append([text + str(len(ANSWERS)), list(text)])
+
+
+    def answer(request):
+        text = f"{request:06d}" * 400
+        note(text)
+        return f"{text[:6]} of {len(text)}"
+
+
+    def answered():
+        return len(ANSWERS)
+
+
+    def last():
+        return ANSWERS[-1][0]
+'''
+
+PARSE = '''
+    """Parses what it is sent; one request of twenty is beyond it."""
+
+    import tomllib
+    from pathlib import Path
+
+    SETTINGS = tomllib.loads(Path("config/app.toml").read_text())
+
+
+    def gain():
+        return SETTINGS["gain"]
+
+
+    def text_of(request):
+        return "?" if request % 20 == 7 else f"{request}"
+
+
+    def answer(request):
+        return int(text_of(request)) * 3
+'''
+MISPARSE = PARSE.replace('f"{request}"', 'f"{request}" if request % 3 else f"{request}.0"')
+assert MISPARSE != PARSE
+PARSING: Files = {
+    "app/service.py": PARSE,
+    "config/app.toml": "gain = 1.0\n",
+    "tests/test_service.py": "import unittest\n",
+}
+
+READS_FORBIDDEN = """
+    import tomllib
+    from pathlib import Path
+
+    SETTINGS = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["service"]
+
+
+    def gain():
+        return SETTINGS["gain"]
+
+
+    def answer(request):
+        return request * 7 % 1000
+"""
+
+
+def attended(tree: Path) -> float:
+    """The number of points attended to."""
+    return float(
+        run(
+            tree,
+            """
+            import math, random
+            from app import memory, service
+
+            draw = random.Random(4)
+            count = 0.0
+            for key in memory.KEYS * 5:
+                weights = service.attention([x + draw.gauss(0, 0.3) for x in key])
+                count += math.exp(-sum(w * math.log(w) for w in weights if w > 0)) / 300
+            print(count)
+            """,
+        )
+    )
+
+
+def attends_again(tree: Path, count: float) -> bool:
+    return abs(attended(tree) / count - 1) <= 0.02
+
+
+def attends_again_and_describes(tree: Path) -> bool:
+    """Healed, and what the innocent commits did to the same file is still there."""
+    said = run(tree, "from app import service; print(service.describe())")
+    return attends_again(tree, 3.573) and said == "innocent 15: 60 points"
+
+
+def looks_up(tree: Path) -> bool:
+    """By counting the steps of an answer, not by a clock."""
+    steps = run(
+        tree,
+        """
+        import sys
+        from app import service
+
+        service.answer(1)
+        count = 0
+
+        def traced(frame, event, argument):
+            global count
+            count += event == "line"
+            return traced
+
+        sys.settrace(traced)
+        service.answer(500)
+        sys.settrace(None)
+        print(count)
+        """,
+    )
+    return int(steps) < 1500
+
+
+def forgets(tree: Path) -> bool:
+    grown = run(
+        tree,
+        """
+        import tracemalloc
+        from app import service
+
+        for request in range(100):
+            service.answer(request)
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for request in range(1000):
+            service.answer(request)
+        print(tracemalloc.get_traced_memory()[0] - before, service.answered())
+        """,
+    )
+    size, answered = map(int, grown.split())
+    return size < 200_000 and answered == 1100
+
+
+def parses(tree: Path) -> bool:
+    """As many fail as always did, and the others are answered rightly."""
+    said = run(
+        tree,
+        """
+        import json
+        from app import service
+
+        found = []
+        for request in range(1000):
+            try:
+                found.append(service.answer(request) == request * 3)
+            except ValueError:
+                found.append(None)
+        print(json.dumps([found.count(None), found.count(False)]))
+        """,
+    )
+    return said == "[50, 0]"
+
+
+def parses_and_gains(tree: Path) -> bool:
+    return (
+        parses(tree) and run(tree, "from app import service; print(0.9 <= service.gain() <= 1.1)") == "True"
+    )
+
+
+LEVER = """
+[[levers]]
+name = "gain"
+strategy = "attention"
+file = "config/app.toml"
+key = "gain"
+min = 0.1
+max = 10.0
+"""
+
+CASES = (
+    Case(
+        name="revert-among-innocents",
+        strategy="revert",
+        why="a function changed among 15 innocent commits, some of them to the same file",
+        healthy={**ATTENDING, "app/service.py": SERVICE},
+        before=tuple({"app/service.py": headline(SERVICE, number)} for number in range(1, 11)),
+        fault={"app/service.py": headline(FLAT, 10)},
+        after=tuple({"app/service.py": headline(FLAT, number)} for number in range(11, 16)),
+        healed=attends_again_and_describes,
+    ),
+    Case(
+        name="revert-two-files",
+        strategy="revert",
+        why="a change of two files that only make sense together",
+        healthy={**ATTENDING, "app/service.py": SCORED, "app/scoring.py": SCORING},
+        before=innocent(2),
+        fault={"app/service.py": SCORED_AFTER, "app/scoring.py": SCORING_AFTER},
+        after=innocent(3, 2),
+        healed=partial(attends_again, count=1.984),
+    ),
+    Case(
+        name="revert-merge",
+        strategy="revert",
+        why="the change came by a merge of two commits, neither of which works by itself",
+        healthy={**ATTENDING, "app/service.py": SCORED, "app/scoring.py": SCORING},
+        before=innocent(3),
+        fault={"app/service.py": SCORED_AFTER, "app/scoring.py": SCORING_AFTER},
+        after=innocent(4, 3),
+        merged=True,
+        healed=partial(attends_again, count=1.984),
+    ),
+    Case(
+        name="revert-async",
+        strategy="revert",
+        why="a host that gathers from coroutines",
+        healthy={**ATTENDING, "app/service.py": ASYNC},
+        before=innocent(1),
+        fault={"app/service.py": ASYNC_AFTER},
+        after=innocent(2, 1),
+        healed=partial(attends_again, count=2.159),
+    ),
+    Case(
+        name="revert-nested-constant",
+        strategy="revert",
+        why="a constant in a module deep below, which no lever covers",
+        healthy={
+            **ATTENDING,
+            "app/service.py": NESTED,
+            "app/core/__init__.py": "",
+            "app/core/limits/__init__.py": "",
+            "app/core/limits/constants.py": constants(1.2),
+        },
+        before=innocent(6),
+        fault={"app/core/limits/constants.py": constants(12.0)},
+        healed=partial(attends_again, count=4.896),
+    ),
+    Case(
+        name="revert-latency",
+        strategy="revert",
+        why="a lookup became a scan, in a function that reads tables which others fill",
+        healthy={"app/service.py": LOOKUP},
+        before=innocent(3),
+        fault={"app/service.py": SCAN},
+        after=innocent(4, 3),
+        healed=looks_up,
+    ),
+    Case(
+        name="revert-memory",
+        strategy="revert",
+        why="a count became a list that is read: it may not simply be cut",
+        healthy={"app/service.py": KEPT, "tests/test_service.py": "import unittest\n"},
+        before=innocent(2),
+        fault={"app/service.py": KEEPS},
+        after=innocent(3, 2),
+        healed=forgets,
+    ),
+    Case(
+        name="revert-errors",
+        strategy="revert",
+        why="requests that were answered fail since a commit; some failed always, and still do",
+        healthy=PARSING,
+        before=innocent(5),
+        fault={"app/service.py": MISPARSE},
+        after=innocent(4, 5),
+        healed=parses,
+    ),
+    Case(
+        name="revert-two-faults",
+        strategy="revert",
+        why="two guilty commits, one for Φ and κ and one for errors, with innocent ones around",
+        healthy=PARSING,
+        before=(*innocent(2), {"config/app.toml": "gain = 0.5\n"}, *innocent(2, 2)),
+        fault={"app/service.py": MISPARSE},
+        after=innocent(2, 4),
+        passes=2,
+        healed=parses_and_gains,
+    ),
+    Case(
+        name="revert-lever-and-commit",
+        strategy="attention",
+        why="a lever that is off, and a commit that has nothing to do with it: one fault a pass",
+        healthy={**PARSING, "qigheal.toml": MANIFEST + LEVER},
+        before=({"config/app.toml": "gain = 0.5\n"}, *innocent(3)),
+        fault={"app/service.py": MISPARSE},
+        after=innocent(1, 3),
+        passes=2,
+        healed=parses_and_gains,
+    ),
+    Case(
+        name="revert-forbidden",
+        strategy="",
+        why="what the commit changed lies in pyproject.toml, which no patch may touch",
+        healthy={
+            "app/service.py": READS_FORBIDDEN,
+            "pyproject.toml": "[tool.service]\ngain = 1.0\n",
+        },
+        before=innocent(2),
+        fault={"pyproject.toml": "[tool.service]\ngain = 0.5\n"},
+        after=innocent(2, 2),
+    ),
+    Case(
+        name="revert-built-upon",
+        strategy="",
+        why="later commits changed the same lines: taking the first one back would undo them",
+        healthy={**ATTENDING, "app/service.py": SERVICE},
+        before=innocent(1),
+        fault={"app/service.py": FLAT},
+        after=({"app/service.py": FLAT.replace("/ 2 for d in far", "/ 2.01 for d in far")}, *innocent(1, 1)),
+    ),
+    Case(
+        name="revert-too-large",
+        strategy="",
+        why="the guilty commit rewrote more lines than a patch may touch",
+        healthy={**ATTENDING, "app/service.py": SERVICE},
+        fault={"app/service.py": FLAT + "\n" + "\n".join(f"    ROW_{n} = {n}" for n in range(100)) + "\n"},
+        after=innocent(2),
+    ),
+    Case(
+        name="revert-innocent-host",
+        strategy="",
+        why="sixteen commits that change how it is written and nothing that it does",
+        healthy={**ATTENDING, "app/service.py": SERVICE},
+        before=tuple({"app/service.py": headline(SERVICE, number)} for number in range(1, 17)),
+    ),
+)
