@@ -18,7 +18,7 @@ from qigheal.errors import QighealError
 from qigheal.healing import phases
 from qigheal.healing.ledger import Ledger
 from qigheal.records import HealingPatch
-from tests.heal.test_phases import a_patch, a_verdict, judged
+from tests.heal.test_phases import a_change, a_patch, a_verdict, judged
 from tests.heal.toyhost import ToyHost, git
 
 
@@ -189,3 +189,13 @@ def test_no_gate_opens_on_the_word_of_a_forged_row(toy: ToyHost, tmp_path: Path)
         said = qigheal("phase", *command, "--store", toy.store, cwd=tmp_path)
         assert said.returncode == 69
         assert "chain is broken" in said.stderr
+
+
+def test_a_change_that_only_a_person_can_settle_is_seen(toy: ToyHost, tmp_path: Path) -> None:
+    ledger = Ledger(toy.store / "ledger.db")
+    why = "Φ 0.3 is outside its healthy band since abc; other commits lie on top: not taken back"
+    ledger.record_change(a_change(1, "contested", reason=why), 1.0)
+    said = qigheal("patches", "--store", toy.store, cwd=tmp_path)
+    assert said.returncode == 0
+    assert "contested" in said.stdout
+    assert "other commits lie on top" in " ".join(said.stdout.split())

@@ -31,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,10 +197,7 @@ class Killing:
     def struck(self, after_s: float) -> str:
         """Killed with its children after a while; all of them is over then, or any part of it."""
         copied(self.start, self.world.folder)
-        if (child := os.fork()) == 0:
-            os.setpgid(0, 0)
-            self.act.run(self.world)
-            os._exit(0)
+        child = forked(lambda: self.act.run(self.world))
         time.sleep(after_s)
         with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
@@ -223,19 +220,32 @@ class Killing:
         return self._resumed()
 
     def _die(self, point: Point, *, group: bool = False) -> int:
-        child = os.fork()
-        if child == 0:
-            os.setpgid(0, 0)
+        def dying() -> None:
             whom = 0 if group else os.getpid()
             with self.tap.seen_by(lambda call, _: os.kill(whom, 9) if call == point.call else None):
                 self.act.run(self.world)
-            os._exit(0)
+
+        child = forked(dying)
         _, status = os.waitpid(child, 0)
         reap()
         return status
 
     def _resumed(self) -> str:
         return resumed(self.world, self.act, self.goal)
+
+
+def forked(run: Callable[[], object]) -> int:
+    """A process, and leader of a group, that does `run` and nothing after it; gives its id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setpgid(0, 0)
+            run()
+        finally:
+            os._exit(0)
+    with suppress(PermissionError, ProcessLookupError):  # whoever is first
+        os.setpgid(child, child)
+    return child
 
 
 def children() -> int:

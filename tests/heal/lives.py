@@ -217,6 +217,13 @@ def canned(world: World) -> None:
     TrialRun.measure = measure  # type: ignore[method-assign]
 
 
+def taken_back_and_reset(world: World) -> None:
+    merged_harm(world)
+    worse(world)
+    bring_along(world)
+    world.person("reset", "-q", "--hard", world.toy.healthy)
+
+
 # What is done
 
 
@@ -300,6 +307,7 @@ LIVES = {
     "superseded": Life(opened_harm, (Act("approve", approve, built_upon),)),
     "rejected": Life(opened_harm, (Act("reject", reject),)),
     "put through": Life(healthy, (Act("put through", put_through),)),
+    "put through again": Life(taken_back_and_reset, (Act("put through", put_through),)),
     "autonomous": Life(canned, (Act("heal", heal),)),
     "drilled": Life(healthy, (Act("drill", drilled),)),
     "careless": Life(healthy, (Act("careless", careless),)),

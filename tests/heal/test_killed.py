@@ -20,8 +20,12 @@ from tests.heal.lives import LIVES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXHAUSTIVE = os.environ.get("QIGHEAL_EXHAUSTIVE") == "1"
-LIKE_ANOTHER = {"put through": 8, "autonomous": 4}
+LIKE_ANOTHER = {"put through": 8, "put through again": 8, "autonomous": 4}
 """Lives whose steps nearly all are those of "taken back": one point in so many is enough."""
+
+pytestmark = pytest.mark.skipif(
+    not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="the kernel does not list children"
+)
 
 
 def ended(life: str, sparse: int, rare: int, struck: int) -> dict[str, Any]:

@@ -404,3 +404,35 @@ def test_the_first_phase_has_nothing_to_go_back_to(ledger: Ledger) -> None:
     for number in (1, 2):
         passed(ledger, number, "rolled_back", at=10.0)
     assert phases.demotion_due(ledger, SETTINGS, 20.0) == ""
+
+
+def test_where_the_healer_stands_says_what_comes_next(ledger: Ledger) -> None:
+    found = phases.standing(ledger, phases.StoreEvidence(), SETTINGS, 0.0)
+    assert (found.phase, found.gate, found.move, found.since) == (1, "1→2", None, None)
+    assert {line.gate for line in found.missing} == {"1→2"}
+    assert all(line.advice for line in found.missing)
+    assert phases.standing(ledger, FULL, SETTINGS, 0.0).missing == ()
+    assert not any(line.advice for line in phases.gate_status(ledger, FULL) if line.met)
+
+    phases.override(ledger, 4, "Ada", "a test", 5.0)
+    for number in (1, 2):
+        passed(ledger, number, "rolled_back", at=100.0)
+    due = phases.standing(ledger, FULL, SETTINGS, 200.0)
+    assert due.breaker_open
+    assert "taken back within 24 h" in due.demotion
+    assert due.move is not None
+    assert (due.move.how, due.since, due.gate) == ("override", 5.0, "stay in 4")
+    phases.demote(ledger, due.demotion, 200.0)
+    after = phases.standing(ledger, FULL, SETTINGS, 200.0)
+    assert (after.phase, after.demotion, after.breaker_open) == (3, "", True)
+    assert after.move is not None
+    assert (after.move.how, after.move.reason) == ("demote", due.demotion)
+
+
+def test_a_drill_counts_as_a_rollback_performed_when_it_succeeded(ledger: Ledger) -> None:
+    ledger.append("drilled", "x", phases.Drilled(ok=False, branch="b", reason="held"), 1.0)
+    assert not criterion(ledger, "3→4", "drills included").met
+    ledger.append("drilled", "x", phases.Drilled(ok=True, branch="b"), 1.0)
+    assert criterion(ledger, "3→4", "drills included").met
+    assert phases.figures(ledger).rolled_back == 0
+    assert not phases.breaker_open(ledger, SETTINGS, 1.0), "a drill is no failure"
