@@ -148,6 +148,8 @@ class _Search:
     def __post_init__(self) -> None:
         target = self.diagnosis.target
         known = {*target.bands, "basin_drift"}
+        if not self.diagnosis.observed.get("latency", 0.0) > 0.0:
+            known.discard("latency")  # the probe compares commits; how slow the service is, it does not know
         self.metrics = tuple(m for m in self.diagnosis.metrics if m in Revert.metrics and m in known)
         self.measurer = Measurer(self.bench, target, self.line[0])
 
@@ -158,7 +160,7 @@ class _Search:
     def ends(self) -> str:
         """Measure both ends, and keep the metrics that tell them apart; why none does, or an empty string."""
         if not self.metrics:
-            return "none of what is wrong has a learned band"
+            return "none of what is wrong can be compared with health"
         end = len(self.line) - 1
         self._measure(end)
         self.measurer.calibrate(self.values[end], self.diagnosis.observed)
