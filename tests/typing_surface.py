@@ -26,7 +26,7 @@ from qigcore.trends import (
     time_to,
 )
 from qigheal import GeometricHealthMonitor, GeometricSnapshot, HealingPatch, HealthReport, SelfHealingEngine
-from qigheal.records import Change, HealResult
+from qigheal.records import Change, Evaluation, HealResult
 
 
 def monitoring(basin: npt.NDArray[np.float64]) -> None:
@@ -78,7 +78,12 @@ async def healing() -> None:
     assert_type(engine.check_and_heal(), HealResult)
     assert_type(await engine.acheck_and_heal(), HealResult)
     assert_type(engine.review("3f2a", approve=True, reviewer="Ada"), Change)
+    evaluation = engine.evaluate("--- a/x\n+++ b/x\n", heals=("phi",), same_output=True)
+    assert_type(evaluation, Evaluation)
+    assert_type(evaluation.verdict.guards[0].detectable, float | None)
+    assert_type(evaluation.verdict.detectable, float | None)
     result = engine.check_and_heal()
+    assert_type(result.patches[0].evidence, dict[str, Any])
     assert_type(result.patches, tuple[HealingPatch, ...])
     fitness = result.verdicts[0].fitness
     assert_type(fitness, Fitness | None)

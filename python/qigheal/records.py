@@ -95,6 +95,7 @@ class BandOf(Record, frozen=True):
     sd: float
     low: float
     high: float
+    autocorrelation: float = 0.0  # of neighbouring snapshots, as the baseline learned it
 
     @property
     def half_width(self) -> float:
@@ -151,6 +152,7 @@ class HealingPatch(Record, frozen=True):
     price: str | None = None
     parameters: dict[str, float] = {}
     searched: int = 0  # probe batches that the strategy spent to find it
+    evidence: dict[str, Any] = {}  # what it was found from, such as a profile: kept with the proof alone
 
     @property
     def fingerprint(self) -> str:
@@ -252,6 +254,9 @@ class Guard(Record, frozen=True):
     low: float  # lower 99.9 % bound, Holm-corrected over the guards
     high: float  # upper 97.5 % bound
     result: Literal["pass", "worse", "inconclusive"]
+    # The smallest true degradation that a trial of this size and noise shows to be one (its lower bound, as
+    # strict as `high`, above 0) in four cases of five. None: it shows none, or no noise to tell it from.
+    detectable: float | None = None
 
 
 class Verdict(Record, frozen=True):
@@ -265,6 +270,7 @@ class Verdict(Record, frozen=True):
     pairs: int
     sandbox_level: str
     reason: str  # one sentence for a person
+    detectable: float | None = None  # smallest true score that such a trial accepts in four cases of five
 
 
 class Evaluation(Record, frozen=True):
@@ -284,6 +290,9 @@ class Evaluation(Record, frozen=True):
     unmeasured: tuple[str, ...] = ()  # paths that `head` changed, and that were measured as in the base
     notes: tuple[str, ...] = ()  # what a reader of the verdict should know besides
     seconds: float = 0.0
+    bundle: str = ""  # file of the proof in the store, and its SHA-256; "": none was kept
+    proof: str = ""
+    outputs_differ: int | None = None  # of the pairs, by `output_digest`; None: the probe reports none
 
 
 ChangeState = Literal[

@@ -25,7 +25,7 @@ from qigcore.durations import seconds
 from qigcore.errors import HistoryError, InvalidLimit
 
 Geometry = Literal["simplex", "sphere"]
-SandboxChoice = Literal["auto", "namespaces", "none"]
+SandboxChoice = Literal["auto", "namespaces", "partial", "none"]
 
 MONITOR_FILE = "monitor.json"
 
@@ -227,7 +227,7 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
         _inside(self, "new_change_every_s", 0.0, 1e9)
         _whole(self, "breaker_rollbacks", 1, 1000)
         _inside(self, "breaker_window_s", 0.0, 1e9, never=0.0)
-        _one_of(self, "sandbox", "auto", "namespaces", "none")
+        _one_of(self, "sandbox", "auto", "namespaces", "partial", "none")
         if self.new_change_every_s > 0.0:
             most = self.max_open_changes + 1 + self.breaker_window_s / self.new_change_every_s
             if self.breaker_rollbacks > most:
@@ -237,10 +237,40 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
                     f"most {math.floor(most)} can be taken back within {self.breaker_window_s:g} s"
                 )
 
+    def unsettled(self, batches_needed: int) -> int:
+        """Pairs at the beginning of each start that say nothing of time and memory yet, an even number.
+
+        A strategy whose effect takes longer than a start would last makes every start as much longer. What
+        such a patch does is judged by what comes after, on both sides alike.
+        """
+        return 2 * math.ceil(batches_needed / 2) if batches_needed > self.round_pairs else 0
+
+    def round_length(self, batches_needed: int) -> int:
+        """Pairs from one start of the probe processes to the next: unsettled ones, then those judged."""
+        return self.unsettled(batches_needed) + 2 * math.ceil(self.round_pairs / 2)
+
     def pairs_needed(self, batches_needed: int) -> int:
-        """Pairs before a trial may be judged: twice what the strategy needs, an even number."""
+        """Pairs before a trial may be judged: twice what the strategy needs, an even number.
+
+        Where starts are longer for the strategy's sake: as many of them as `min_pairs` make otherwise.
+        """
+        if self.unsettled(batches_needed):
+            return self._starts(self.min_pairs) * self.round_length(batches_needed)
         return 2 * math.ceil(max(self.min_pairs, 2 * batches_needed) / 2)
 
     def pairs_allowed(self, batches_needed: int) -> int:
-        """Pairs after which a trial ends undecided: `max_pairs`, unless the strategy needs more."""
-        return max(2 * math.ceil(self.max_pairs / 2), self.pairs_needed(batches_needed))
+        """Pairs after which a trial ends undecided: `max_pairs`, unless the strategy needs more.
+
+        Where starts are longer for its sake: no more of them than `max_pairs` make otherwise, and so many
+        of those that two looks can accept.
+        """
+        most = 2 * math.ceil(self.max_pairs / 2)
+        if self.unsettled(batches_needed):
+            length, usual = self.round_length(batches_needed), self._starts(self.max_pairs)
+            starts = max(min(usual, max(most // length, 2 * ROUNDS_NEEDED)), self._starts(self.min_pairs))
+            return starts * length
+        return max(most, self.pairs_needed(batches_needed))
+
+    def _starts(self, pairs: int) -> int:
+        """Starts of the usual length that `pairs` make, 2 at least: one says nothing of chance."""
+        return max(2, math.ceil(pairs / self.round_length(0)))

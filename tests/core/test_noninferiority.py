@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from qigcore.errors import TooLittleData
 from qigcore.noninferiority import (
     MOST_RANKED,
     UNBOUNDED,
+    Estimate,
     SignedRank,
     Student,
     block_mean,
+    detectable,
     holm,
     t_quantile,
     t_tail,
@@ -137,3 +140,35 @@ def test_bounds_hold_as_often_as_they_say() -> None:
     assert 60 <= wrong["student"] <= 132
     assert 40 <= wrong["ranks"] <= 132
     assert math.isfinite(block_mean(np.array([1.0, 2.0])).low(0.01))
+
+
+# What a trial could have seen
+
+
+@pytest.mark.parametrize("make", [block_mean, SignedRank], ids=["t", "ranks"])
+@pytest.mark.parametrize("count", [16, 64])
+def test_a_shift_of_the_detectable_size_is_seen_in_four_cases_of_five(
+    make: Callable[[np.ndarray], Estimate], count: int
+) -> None:
+    draw, level = np.random.default_rng(5), 0.00625
+    sizes = [detectable(make(draw.normal(size=count)), level) for _ in range(200)]
+    size = float(np.mean([found for found in sizes if found is not None]))
+    seen = np.mean([make(size + draw.normal(size=count)).low(level) > 0.0 for _ in range(1000)])
+    assert 0.77 < seen < 0.9  # a little more than 0.8 for few data
+
+
+def test_detectable_shrinks_with_more_data_and_grows_with_power() -> None:
+    values = np.random.default_rng(6).normal(size=400)
+    few, many = (detectable(block_mean(values[:n]), 0.025) for n in (25, 400))
+    assert few is not None
+    assert many is not None
+    assert many == pytest.approx(2.8 * values.std() / 20, rel=0.02)  # Bloom's multiplier
+    assert few > 3 * many
+    surer = detectable(block_mean(values), 0.025, power=0.95)
+    assert surer is not None
+    assert surer > many
+
+
+def test_nothing_is_detectable_without_noise_or_with_too_few_data() -> None:
+    assert detectable(block_mean(np.zeros(10)), 0.025) is None
+    assert detectable(SignedRank(np.array([0.1, 0.2, 0.3])), 0.025) is None

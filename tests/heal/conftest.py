@@ -8,7 +8,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -36,21 +36,35 @@ def mine(tmp_path: Path) -> Place:
     return Place(tmp_path / "host", FILES)
 
 
-@pytest.fixture(params=["namespaces", "none"])
+@pytest.fixture(params=["namespaces", "partial", "none"])
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    if request.param == "none":
-        return Sandbox("none")
-    found = request.getfixturevalue("confining")
-    assert isinstance(found, Sandbox)
-    return found
+    return Sandbox("none") if request.param == "none" else _of(request.param)
 
 
 @pytest.fixture
 def confining() -> Sandbox:
-    found = isolated()
+    return _of("namespaces")
+
+
+@pytest.fixture
+def partly() -> Sandbox:
+    return _of("partial")
+
+
+def _of(level: Literal["namespaces", "partial"]) -> Sandbox:
+    found = isolated(level)
     if isinstance(found, str):
         pytest.skip(found)
     return found
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that others may enter, unlike those below tmp_path."""
+    place = Path(tempfile.mkdtemp(prefix="qigheal-test-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
 
 
 @pytest.fixture
@@ -66,7 +80,8 @@ def tree(tmp_path: Path) -> Path:
 @pytest.fixture
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Nothing is left behind: no process that carries the test's marker, no temporary folder."""
-    isolated()
+    for level in ("namespaces", "partial"):
+        isolated(level)  # what it makes to try itself is made before
     place = tmp_path / "temporary"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))

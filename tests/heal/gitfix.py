@@ -90,22 +90,47 @@ def picture(folder: Path) -> dict[str, tuple[int, int, bytes]]:
     return kept
 
 
+HOOKS = (
+    "applypatch-msg", "pre-applypatch", "post-applypatch", "pre-commit", "pre-merge-commit", "prepare-commit-msg",
+    "commit-msg", "post-commit", "pre-rebase", "post-checkout", "post-merge", "pre-push", "pre-receive", "update",
+    "proc-receive", "post-receive", "post-update", "reference-transaction", "push-to-checkout", "pre-auto-gc",
+    "post-rewrite", "post-index-change", "fsmonitor-watchman", "query-watchman",
+)  # fmt: skip
+PROGRAMS = (
+    "core.fsmonitor", "core.pager", "core.editor", "core.sshCommand", "core.askPass", "core.gitProxy",
+    "core.alternateRefsCommand", "sequence.editor", "diff.external", "gpg.program", "gpg.ssh.program",
+    "credential.helper", "interactive.diffFilter", "filter.trap.clean", "filter.trap.smudge", "filter.piped.process",
+    "diff.trap.textconv", "diff.trap.command", "merge.trap.driver", "trailer.trap.command", "trailer.trap.cmd",
+    "uploadpack.packObjectsHook", "uploadarchive.trap", "remote.origin.uploadpack", "remote.origin.vcs",
+    "submodule.trap.update", "browser.trap.cmd", "guitool.trap.cmd", "mergetool.trap.cmd", "difftool.trap.cmd",
+)  # fmt: skip
+ALIASED = ("commit-tree", "read-tree", "update-ref", "diff-tree", "apply", "rev-parse", "cat-file", "status")
+
+
 def plant(place: Place, marker: Path) -> None:
     """Fill a repository with programs that create `marker` when git starts one of them."""
     trap = place.write(".git/trap", f"#!/bin/sh\ntouch {marker}\ncat\n")
     trap.chmod(0o755)
-    for hook in ("post-checkout", "post-commit", "post-index-change", "post-merge", "pre-commit",
-                 "prepare-commit-msg", "reference-transaction", "update", "fsmonitor-watchman"):  # fmt: skip
-        copy = place.write(f".git/hooks/{hook}", trap.read_bytes())
-        copy.chmod(0o755)
-    for key in ("core.fsmonitor", "core.pager", "core.editor", "core.sshCommand", "diff.external", "gpg.program",
-                "filter.trap.clean", "filter.trap.smudge", "diff.trap.textconv", "diff.trap.command",
-                "merge.trap.driver", "uploadpack.packObjectsHook"):  # fmt: skip
-        place.git("config", key, str(trap))
-    place.git("config", "commit.gpgSign", "true")
-    place.git("config", "merge.verifySignatures", "true")
-    place.git("config", "filter.trap.required", "true")
-    place.write(".git/info/attributes", "*.py diff=trap merge=trap\n*.dat filter=trap\n")
+    for folder in (".git/hooks", ".git/other-hooks"):
+        for hook in HOOKS:
+            copy = place.write(f"{folder}/{hook}", trap.read_bytes())
+            copy.chmod(0o755)
+    lines = []
+    for key in PROGRAMS:
+        section, _, name = key.rpartition(".")
+        head, _, sub = section.partition(".")
+        lines.append(f'[{head} "{sub}"]\n\t{name} = {trap}' if sub else f"[{head}]\n\t{name} = {trap}")
+    lines += [f'[alias]\n\t{name} = "!{trap}"' for name in ALIASED]
+    lines.append('[protocol]\n\tallow = always\n[protocol "ext"]\n\tallow = always')
+    lines.append("[commit]\n\tgpgSign = true\n[tag]\n\tgpgSign = true\n[merge]\n\tverifySignatures = true")
+    lines.append('[filter "trap"]\n\trequired = true\n[filter "piped"]\n\trequired = true')
+    place.write(".git/included", "\n".join(lines) + "\n")
+    place.git("config", "core.hooksPath", str(place.path / ".git/other-hooks"))
+    place.git("config", "core.fsmonitor", str(trap))
+    place.git("config", "filter.trap.clean", str(trap))
+    place.git("config", f"includeIf.gitdir:{place.path}/.path", "included")
+    place.git("config", "includeIf.onbranch:**.path", "included")
+    place.write(".git/info/attributes", "*.py diff=trap merge=trap\n*.dat filter=trap\n*.bin filter=piped\n")
 
 
 def real_git() -> str:

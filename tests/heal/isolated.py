@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from qigheal.errors import SandboxError
 from qigheal.sandbox import Completed, Sandbox
@@ -15,10 +15,10 @@ Run = Callable[..., Completed]
 
 
 @cache
-def isolated() -> Sandbox | str:
-    """The isolating sandbox, or why there is none here."""
+def isolated(level: Literal["namespaces", "partial"] = "namespaces") -> Sandbox | str:
+    """The sandbox of an isolating level, or why there is none here."""
     try:
-        return Sandbox("auto")
+        return Sandbox(level)
     except SandboxError as error:
         return str(error)
 

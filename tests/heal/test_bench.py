@@ -195,7 +195,7 @@ class TestFaults:
         """Inside namespaces bubblewrap holds the pipe too, so that only time tells."""
         host.timeout = 1.5
         told = failing(host, "os.close(1); time.sleep(600)")
-        assert ("closed its output" if host.sandbox.level == "none" else "no answer within") in told
+        assert ("no answer within" if host.sandbox.level == "namespaces" else "closed its output") in told
 
     @pytest.mark.parametrize("stream", ["stdout", "stderr"])
     def test_floods(self, host: Host, stream: str) -> None:
@@ -325,7 +325,8 @@ class TestFaults:
                 for line in sys.stdin: answer(output_digest=str(error))
         """
         with host.bench(probe) as bench, bench.probe() as running:
-            assert "Network is unreachable" in str(running.ask(1, 1).output_digest)
+            answer = str(running.ask(1, 1).output_digest)
+        assert ("Address family" if host.sandbox.level == "partial" else "Network is unreachable") in answer
 
 
 @pytest.mark.parametrize(

@@ -167,9 +167,9 @@ print(json.dumps([os.getuid(), bench.level, told, os.listdir("work")]))
 """
 
 
-@pytest.mark.parametrize("level", ["namespaces", "none"])
-def test_as_an_ordinary_user(tmp_path: Path, level: Literal["namespaces", "none"]) -> None:
-    if level == "namespaces" and isinstance(missing := isolated(), str):
+@pytest.mark.parametrize("level", ["namespaces", "partial", "none"])
+def test_as_an_ordinary_user(tmp_path: Path, level: Literal["namespaces", "partial", "none"]) -> None:
+    if level != "none" and isinstance(missing := isolated(level), str):
         pytest.skip(missing)
     host = Host(tmp_path, tmp_path, Sandbox("none"))
     host.timeout = 1.5

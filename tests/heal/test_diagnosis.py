@@ -194,8 +194,10 @@ def test_target_leaves_constant_signals_out() -> None:
     assert set(target.bands) == set(METRICS)
     steady = lived(300, seed=3)
     steady.columns["phi"][:] = 1.0
+    steady.columns["memory_mb"][:] = 64.0
     learned = Baseline.learn(steady, created=0.0)
     assert learned.bands["phi"].constant
+    assert learned.bands["memory"].constant  # no growth at all, which bounds what growth is healthy
     target = target_of(learned)
     assert set(target.bands) == set(METRICS) - {"phi"}
     assert target.basin == learned.basin

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from qigheal.errors import EngineError, PatchError
-from qigheal.healing import evaluating
+from qigheal.healing import evaluating, submission
 from qigheal.healing.submission import text_of
 from qigheal.records import Evaluation
 from qigheal.repo import Repo
+from tests.faults import corpus
 from tests.heal.test_engine import QUICK, engine, sick
 from tests.heal.toyhost import CONFIG, ToyHost, git
 
@@ -153,6 +154,42 @@ def test_other_peoples_code_does_not_run_half_isolated(toy: ToyHost) -> None:
             evaluating.check_level(bench)
 
 
+SLOW = """def answer(request):
+    for _ in range({turns}):
+        pass
+    return {result}
+"""
+
+
+def test_leaving_work_out_is_no_cure_of_slowness(tmp_path: Path) -> None:
+    case = corpus.Case(
+        name="slow",
+        strategy="",
+        why="a loop that grew",
+        healthy={"app/service.py": SLOW.format(turns=1000, result="request * 7")},
+        fault={"app/service.py": SLOW.format(turns=60_000, result="request * 7")},
+    )
+    made = corpus.make(case, tmp_path / "host")
+    repo = Repo(tmp_path / "host")
+
+    def judged(turns: int, result: str) -> Evaluation:
+        files = {"app/service.py": SLOW.format(turns=turns, result=result).encode()}
+        diff = repo.diff(repo.head(), repo.edit(repo.head(), files))
+        return evaluating.evaluate_without_store(
+            repo, diff, healthy=made, settings=QUICK, clock=lambda: 1.7e9
+        )
+
+    cured = judged(1000, "request * 7")
+    assert "latency" in cured.named
+    assert cured.outputs_differ == 0
+    assert cured.verdict.accepted, cured.verdict.reason
+    left_out = judged(0, "0")
+    assert left_out.verdict.decision == "refused"
+    assert "the patch claims that none does" in left_out.verdict.reason
+    assert left_out.notes == ("held to equal outputs, as only latency is unwell",)
+    assert left_out.outputs_differ == left_out.verdict.pairs
+
+
 # One commit against another
 
 
@@ -167,6 +204,7 @@ def test_a_commit_that_harms_is_worse_and_one_that_does_nothing_is_not(toy: ToyH
     worse = compared(toy, toy.healthy, broken)
     assert worse.verdict.decision == "worse"
     assert worse.head == broken
+    assert worse.patch.diff == ""
     (toy.path / "app/model.py").write_text((toy.path / "app/model.py").read_text() + "\n# A note.\n")
     noted = toy.commit("A note")
     before = state(toy)
@@ -277,6 +315,22 @@ def test_a_new_file_without_a_prefix_lands_where_it_says(toy: ToyHost) -> None:
     diff = "diff --git app/new.py app/new.py\nnew file mode 100644\n--- /dev/null\n"
     diff += "+++ app/new.py\n@@ -0,0 +1 @@\n+X = 1\n"
     assert evaluating.submitted(engine(toy)._measuring, diff).files == ("app/new.py",)
+
+
+def test_a_short_diff_may_not_stand_for_a_long_one(toy: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "MOST_LINES", 30)
+    moved = "diff --git a/app/model.py b/app/m.py\nsimilarity index 100%\n"
+    moved += "rename from app/model.py\nrename to app/m.py\n"
+    with pytest.raises(PatchError, match="the diff changes 38 lines: expected at most 30"):
+        evaluating.submitted(engine(toy)._measuring, moved)
+
+
+def test_a_binary_is_refused_as_one(toy: ToyHost) -> None:
+    (toy.path / "app/picture.py").write_bytes(bytes(range(256)))
+    git(toy.path, "add", "-A")
+    diff = git(toy.path, "diff", "--cached", "--binary") + "\n\n"
+    git(toy.path, "reset", "-q", "--hard")
+    assert without_store(toy, text_of(diff.encode(), "x")).verdict.vetoes == ("app/picture.py: is binary",)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from benchmarks import judging
 from qigcore.errors import TooLittleData
 from qigheal.healing import judge
 from qigheal.records import Answer, Guard, Trial, Verdict
@@ -200,6 +201,48 @@ def test_the_price_may_be_errors_or_memory_growth() -> None:
         assert judged(HOT, World(**unpaid, **QUIET), 1, heals=BOTH, price=price)[0].decision == "worse"
 
 
+def test_two_faults_are_healed_one_at_a_time() -> None:
+    both = World(**FAULT, wall_ms=30.0, **QUIET)
+    slow, well = World(wall_ms=30.0, **QUIET), World(wall_ms=2.7, **QUIET)
+    seen = {"observed": {"latency": 50.0}, "named": ("phi", "kappa", "latency")}
+    first, _ = judged(both, slow, 1, heals=BOTH, **seen)
+    assert first.accepted, first.reason  # though latency is where it was
+    second, _ = judged(slow, well, 1, heals=("latency",), **{**seen, "named": ("latency",)})
+    assert second.accepted, second.reason
+    claimed, _ = judged(both, slow, 1, heals=(*BOTH, "latency"), **seen)
+    assert not claimed.accepted
+    assert "latency is not healed" in claimed.reason
+
+
+# What it could have seen
+
+
+def test_a_noisier_trial_sees_less_and_says_so(healed: Trial) -> None:
+    quiet = judge.verdict(healed, SETTINGS)
+    noisy, _ = judged(World(**FAULT), World(), 1, settings=HealSettings(max_pairs=80), heals=BOTH)
+    few, many = guard(quiet, "latency").detectable, guard(noisy, "latency").detectable
+    assert few is not None
+    assert many is not None
+    assert 0.0 < 2 * few < many
+    assert guard(quiet, "errors").detectable is None  # there were none, so no noise of them was seen
+    assert quiet.detectable is not None
+    assert SETTINGS.fitness_threshold <= quiet.detectable < 0.65
+
+
+def test_a_slowdown_of_the_detectable_size_shows_in_most_such_trials() -> None:
+    few = HealSettings(max_pairs=80, latency_margin=1.0)
+    sizes = [guard(judged(CALM, CALM, seed, settings=few)[0], "latency").detectable for seed in range(10)]
+    size = sum(found or 0.0 for found in sizes) / len(sizes)
+    assert 0.001 < size < 0.02
+    slower = World(**{**QUIET, "wall_ms": 5.0 * (1 + size)})
+    level = judge.PASS_LEVEL  # of a trial with one look at 80 pairs
+    seen = 0
+    for seed in range(40):
+        trial = judged(CALM, slower, 100 + seed, settings=few)[1]
+        seen += judge.gather(trial, few).guards["latency"].estimate.low(level) > 0.0
+    assert 26 <= seen <= 40  # 32 expected
+
+
 # Vetoes
 
 
@@ -384,3 +427,20 @@ def test_a_metric_without_a_band_is_neither_scored_nor_guarded() -> None:
     }  # fmt: skip
     assert verdict.fitness is not None
     assert verdict.fitness.components["phi"] == 0.5
+
+
+# The long form of these: python -m benchmarks.judging
+
+
+def test_the_benchmark_says_which_limit_is_missed() -> None:
+    always = judging.Scenario("x", CALM, CALM, at_most={"accepted": 2.5}, at_least={"equivalent": 50.0})
+    assert always.missed(judging.counted(always, 2), 2) == []
+    never = judging.Scenario("x", CALM, CALM, at_most={"equivalent": 50.0}, at_least={"accepted": 90.0})
+    assert never.missed(judging.counted(never, 2), 2) == ["equivalent ≤ 50 %", "accepted ≥ 90 %"]
+
+
+@pytest.mark.alone
+def test_the_bootstrap_takes_at_most_20_ms() -> None:
+    took = judging.bootstrap()["qigheal"]
+    assert took is not None
+    assert took <= judging.BOOTSTRAP_MS

@@ -356,6 +356,47 @@ def test_edit_takes_paths_of_the_repository_only(place: Place, path: str) -> Non
         Repo(place.path).edit(place.base, {path: b"x"})
 
 
+def test_restored_paths_are_the_bases_and_the_rest_is_not(place: Place) -> None:
+    place.write("app/model.py", "changed = True\n")
+    place.write("config/app.toml", "[a]\nb = 2\n")
+    place.git("rm", "-q", "--", "-dash")
+    place.git("rm", "-q", "-r", "app/naïve file.py")
+    place.write("-dash/now a folder.py", "z = 3\n")
+    place.write("new [*].py", "n = 1\n")
+    head = place.commit("much")
+    repo = Repo(place.path)
+    before = place.git("status", "--porcelain", "--ignored")
+    paths = ["app/naïve file.py", "config/app.toml", "-dash/now a folder.py", "-dash", "new [*].py"]
+    tree = repo.restored(head, place.base, paths)
+    assert [change.path for change in repo.changes(place.base, tree)] == ["app/model.py"]
+    assert repo.read(tree, "app/model.py") == b"changed = True\n"
+    assert repo.restored(head, place.base, ()) == place.git("rev-parse", f"{head}^{{tree}}")
+    assert place.git("status", "--porcelain", "--ignored") == before
+
+
+def test_commits_are_found_by_what_they_say_on_any_ref(place: Place) -> None:
+    side = place.commit("Side\n\nKey: a[b]c\n\nSigned-off: näher")
+    place.git("branch", "side")
+    place.git("reset", "-q", "--hard", place.base)
+    place.git("config", "log.showSignature", "true")
+    place.git("config", "grep.patternType", "extended")
+    main = place.commit("Main\n\nKey: a[b]c")
+    place.commit("Neither\n\nKey: abc")
+    found = dict(Repo(place.path).commits_saying("Key: a[b]c"))
+    assert set(found) == {side, main}
+    assert found[side] == "Side\n\nKey: a[b]c\n\nSigned-off: näher\n"
+
+
+def test_a_diff_without_prefixes_is_applied_where_it_says(place: Place) -> None:
+    diff = (
+        "--- app/model.py\n+++ app/model.py\n@@ -1,2 +1,2 @@\n def f(x):\n-    return x + 1\n+    return x\n"
+    )
+    repo = Repo(place.path)
+    assert repo.read(repo.apply("HEAD", diff, strip=0), "app/model.py") == b"def f(x):\n    return x\n"
+    with pytest.raises(PatchError, match="does not apply"):
+        repo.apply("HEAD", diff)
+
+
 def test_links_are_not_read(place: Place) -> None:
     (place.path / "link").symlink_to("/etc/passwd")
     commit = place.commit("link")

@@ -16,7 +16,7 @@ import pytest
 
 from qigheal.errors import SandboxError
 from qigheal.sandbox import Sandbox
-from qigheal.sandbox.processes import marked
+from qigheal.sandbox.processes import descendants, marked
 from tests.heal.isolated import Run, told
 
 Level = Literal["namespaces", "none"]
@@ -262,32 +262,38 @@ class TestRunning:
             fail()
         assert not marked(clean)
 
+    @pytest.mark.parametrize("level", ["namespaces", "partial"])
     def test_a_killed_healer_takes_its_processes_along(
-        self, confining: Sandbox, tree: Path, clean: str
+        self, request: pytest.FixtureRequest, level: str, tree: Path, tmp_path: Path, clean: str
     ) -> None:
+        request.getfixturevalue("confining" if level == "namespaces" else "partly")
         script = """
             import sys
             from pathlib import Path
             from qigheal.sandbox import Sandbox
             env = {"QIGHEAL_TEST": sys.argv[2]}
-            command = ["python", "-c", "import time; print('on', flush=True); time.sleep(600)"]
-            running = Sandbox().start(command, tree=Path(sys.argv[1]), env=env)
-            running.stdout.read(2)
+            inside = "import os, time; os.fork() or os.setsid(); print('on', flush=True); time.sleep(600)"
+            command = ["python", "-c", inside]
+            running = Sandbox(sys.argv[3]).start(command, tree=Path(sys.argv[1]), env=env)
+            for _ in range(6):
+                running.stdout.read(1)
             print("started", flush=True)
             sys.stdin.read()
         """
         healer = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(script), str(tree), clean.partition("=")[2]],
+            [sys.executable, "-c", textwrap.dedent(script), str(tree), clean.partition("=")[2], level],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path / "temporary")},
         )
         with healer:
             assert healer.stdout is not None
             assert healer.stdout.readline() == b"started\n"
             inside = [pid for pid in marked(clean) if "sleep" in Path(f"/proc/{pid}/cmdline").read_text()]
-            ends = {pid: os.pidfd_open(pid) for pid in inside}
-            assert ends
+            # The launcher goes last, when it has cleaned up.
+            below = [pid for pid in descendants(healer.pid) if pid != healer.pid]
+            ends = {pid: os.pidfd_open(pid) for pid in {*inside, *below}}
+            assert len(inside) >= 2
             healer.send_signal(signal.SIGKILL)
             for pid, end in ends.items():
                 waiting = select.poll()

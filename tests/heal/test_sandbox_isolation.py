@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -17,7 +18,7 @@ from qigheal.sandbox import Sandbox
 from tests.heal.isolated import Run, content, told
 from tests.heal.ordinary_user import run_as_ordinary_user
 
-Level = Literal["namespaces", "none"]
+Level = Literal["namespaces", "partial", "none"]
 pytestmark = pytest.mark.usefixtures("clean")
 
 
@@ -191,20 +192,30 @@ exec "$@"
 
 
 class TestLevels:
-    @pytest.mark.parametrize("level", ["partial", "", "NONE", None])
+    @pytest.mark.parametrize("level", ["half", "", "NONE", None])
     def test_unknown_level(self, level: Any) -> None:
-        with pytest.raises(SandboxError, match="expected 'auto', 'namespaces' or 'none', got"):
+        with pytest.raises(SandboxError, match="expected 'auto', 'namespaces', 'partial' or 'none', got"):
             Sandbox(level)
 
-    @pytest.mark.parametrize("level", ["auto", "namespaces"])
-    def test_without_bubblewrap(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, level: Level) -> None:
-        for tool in ("setpriv", "prlimit"):
+    def test_without_bubblewrap(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        for tool in ("setpriv", "prlimit", "choom"):
             found = shutil.which(tool)
             assert found is not None
             (tmp_path / tool).symlink_to(found)
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(SandboxError, match=r"bwrap not on PATH; install bubblewrap.*sandbox='none'"):
-            Sandbox(level)
+            Sandbox("namespaces")
+
+    def test_with_neither(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        found = shutil.which("prlimit")
+        assert found is not None
+        (tmp_path / "prlimit").symlink_to(found)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setattr("qigheal.sandbox.landlock.version", lambda: 0)
+        with pytest.raises(
+            SandboxError, match=r"bwrap and setpriv and choom not on PATH.*no Landlock.*sandbox='none'"
+        ):
+            Sandbox("auto")
 
     def test_without_any_tool(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
@@ -223,7 +234,7 @@ class TestLevels:
         ids=["refused", "pretends"],
     )
     def test_a_bubblewrap_that_does_not_work(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, complaint: str
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, complaint: str, partly: Sandbox
     ) -> None:
         fake = tmp_path / "bin" / "bwrap"
         fake.parent.mkdir()
@@ -231,11 +242,15 @@ class TestLevels:
         fake.chmod(0o755)
         monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
         with pytest.raises(SandboxError, match=f"{complaint}.*sandbox='none'"):
-            Sandbox("auto")
+            Sandbox("namespaces")
+        second = Sandbox("auto")
+        assert second.level == partly.level == "partial"
+        assert re.search(complaint, second.note)
 
     def test_auto_is_the_full_isolation(self, confining: Sandbox) -> None:
-        assert confining.level == "namespaces"
-        assert "bubblewrap" in confining.note
+        found = Sandbox("auto")
+        assert found.level == confining.level == "namespaces"
+        assert "bubblewrap" in found.note
 
 
 AS_USER = '''
@@ -279,12 +294,12 @@ print(json.dumps({
 '''
 
 
-@pytest.mark.parametrize("level", ["namespaces", "none"])
+@pytest.mark.parametrize("level", ["namespaces", "partial", "none"])
 def test_as_an_ordinary_user(
     request: pytest.FixtureRequest, tmp_path: Path, level: Level, clean: str
 ) -> None:
-    if level == "namespaces":
-        request.getfixturevalue("confining")
+    if level != "none":
+        request.getfixturevalue("confining" if level == "namespaces" else "partly")
     folder = tmp_path / "user"
     found = json.loads(run_as_ordinary_user(AS_USER, folder, str(folder), level, clean.partition("=")[2]))
     assert found["healer"] != 0
@@ -292,9 +307,7 @@ def test_as_an_ordinary_user(
     assert found["inside"]["prefix"] == sys.prefix, found
     assert found["killed"] == [None, "output", "timeout"]
     assert (found["kept"], found["left"], found["folders"]) == ("kept", [], ["script.py", "tree"])
+    if level != "none":
+        assert (found["inside"]["uid"], found["inside"]["wrote"]) == (65534, False)
     if level == "namespaces":
-        assert (found["inside"]["uid"], found["inside"]["wrote"], found["inside"]["devices"]) == (
-            65534,
-            False,
-            1,
-        )
+        assert found["inside"]["devices"] == 1

@@ -11,17 +11,28 @@ from qigheal.sandbox.seccomp import (
     ABSENT,
     ALLOW,
     ARCHITECTURES,
+    ATTRIBUTES,
     DENIED,
     DENY,
+    FILE_FLAGS,
     KILL,
     MISSING,
+    MODES,
+    NO_ATTRIBUTES,
     NO_FAMILY,
+    OF_ITSELF,
+    PRETEND,
+    TIMES,
+    UNOPENED,
+    UNSHARED,
     X32_BIT,
+    Numbers,
     program,
 )
 
 MACHINES = tuple(ARCHITECTURES)
-CLONE, IOCTL, SOCKET = (56, 220), (16, 29), (41, 198)
+CLONE, IOCTL, SOCKET, SOCKETPAIR = (56, 220), (16, 29), (41, 198), (53, 199)
+OPEN, OPENAT, OPENAT2 = (2, None), (257, 56), (437, 437)
 HARMLESS = {
     "read": (0, 63),
     "openat": (257, 56),
@@ -52,10 +63,14 @@ def verdict(filtered: bytes, architecture: int, number: int, *arguments: int) ->
             at += when if holds else otherwise
 
 
-def decide(machine: str, numbers: tuple[int, int], *arguments: int) -> int:
-    filtered = program(machine)
+def decide(
+    machine: str, numbers: Numbers, *arguments: int, shared: bool = False, owner: bool = False
+) -> int | None:
+    """The verdict; None where the machine has no such call."""
+    filtered = program(machine, shared=shared, owner=owner)
     assert filtered is not None
-    return verdict(filtered, ARCHITECTURES[machine], numbers[MACHINES.index(machine)], *arguments)
+    number = numbers[MACHINES.index(machine)]
+    return None if number is None else verdict(filtered, ARCHITECTURES[machine], number, *arguments)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -112,3 +127,70 @@ def test_no_filter_for_an_unknown_machine() -> None:
 
 def test_default_is_this_machine() -> None:
     assert program() == program(platform.machine())
+
+
+@pytest.mark.parametrize("owner", [False, True])
+@pytest.mark.parametrize("machine", MACHINES)
+class TestWithoutNamespaces:
+    @pytest.mark.parametrize("table", [DENIED, UNSHARED, UNOPENED])
+    def test_refuses(self, machine: str, owner: bool, table: dict[str, Numbers]) -> None:
+        for name, numbers in table.items():
+            assert decide(machine, numbers, shared=True, owner=owner) in (DENY, None), name
+
+    def test_ordinary_calls_pass(self, machine: str, owner: bool) -> None:
+        for name, numbers in HARMLESS.items():
+            assert decide(machine, numbers, shared=True, owner=owner) == ALLOW, name
+
+    def test_says_that_it_was_done(self, machine: str, owner: bool) -> None:
+        for name, numbers in TIMES.items():
+            assert decide(machine, numbers, shared=True, owner=owner) in (PRETEND, None), name
+        for name, numbers in MODES.items():
+            expected = PRETEND if owner else ALLOW
+            assert decide(machine, numbers, shared=True, owner=owner) in (expected, None), name
+
+    def test_has_no_attributes(self, machine: str, owner: bool) -> None:
+        for name, numbers in ATTRIBUTES.items():
+            assert decide(machine, numbers, shared=True, owner=owner) == NO_ATTRIBUTES, name
+
+    @pytest.mark.parametrize("family", range(46))
+    def test_no_socket_of_any_family(self, machine: str, owner: bool, family: int) -> None:
+        assert decide(machine, SOCKET, family, 1, shared=True, owner=owner) == NO_FAMILY
+
+    @pytest.mark.parametrize("flags", [0, 0x800, 0x80000, 0x80800])  # SOCK_NONBLOCK, SOCK_CLOEXEC
+    def test_pairs_of_streams_alone(self, machine: str, owner: bool, flags: int) -> None:
+        """A paired datagram socket can send to any other by its name."""
+        for family in range(46):
+            for kind in range(1, 16):
+                expected = ALLOW if (family, kind) == (1, 1) else NO_FAMILY
+                got = decide(machine, SOCKETPAIR, family, kind | flags, shared=True, owner=owner)
+                assert got == expected, (family, kind)
+
+    @pytest.mark.parametrize("call", OF_ITSELF)
+    def test_asks_of_itself_alone(self, machine: str, owner: bool, call: str) -> None:
+        numbers, count = OF_ITSELF[call]
+        assert decide(machine, numbers, shared=True, owner=owner) == ALLOW
+        for index in range(count):
+            arguments = [0] * 4
+            arguments[index] = 4711
+            assert decide(machine, numbers, *arguments, shared=True, owner=owner) == DENY
+
+    @pytest.mark.parametrize("request_", FILE_FLAGS)
+    def test_flags_of_files_stay(self, machine: str, owner: bool, request_: int) -> None:
+        assert decide(machine, IOCTL, 3, request_, shared=True, owner=owner) == DENY
+        assert decide(machine, IOCTL, 3, 0x5401, shared=True, owner=owner) == ALLOW
+
+    @pytest.mark.parametrize(
+        ("flags", "expected"),
+        [(0, ALLOW), (0o1000, DENY), (0o2001000, DENY), (0o1001, ALLOW), (0o1102, ALLOW), (0o2000000, ALLOW)],
+    )
+    def test_opening_to_read_empties_nothing(
+        self, machine: str, owner: bool, flags: int, expected: int
+    ) -> None:
+        assert decide(machine, OPENAT, 0, 0, flags, shared=True, owner=owner) == expected
+        assert decide(machine, OPEN, 0, flags, shared=True, owner=owner) in (expected, None)
+        assert decide(machine, OPENAT2, shared=True, owner=owner) == ABSENT
+
+
+@pytest.mark.parametrize("table", [UNSHARED, UNOPENED, TIMES, MODES, ATTRIBUTES])
+def test_namespaces_need_no_more(table: dict[str, Numbers]) -> None:
+    assert {decide(machine, numbers) for machine in MACHINES for numbers in table.values()} <= {ALLOW, None}

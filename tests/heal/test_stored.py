@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from qigcore.errors import HistoryError
-from qigheal.healing.stored import store_evidence
+from qigcore.history import History
+from qigcore.rows import BIT
+from qigheal.healing.ledger import Ledger
+from qigheal.healing.stored import applicable, store_evidence
+from qigheal.repo import Repo
+from qigheal.settings import HealSettings
+from tests.heal.gitfix import Place
+from tests.heal.test_phases import a_change
 from tests.heal.toyhost import ToyHost
+
+SIX = ("attention", "basin", "latency", "errors", "memory", "revert")
 
 
 def test_a_steady_service_is_fully_present(tmp_path: Path) -> None:
@@ -55,3 +65,101 @@ def test_rows_that_damage_hides_are_not_present(tmp_path: Path) -> None:
             break
     else:
         pytest.fail("no flip hid the rows")
+
+
+def test_uptime_counts_time_without_snapshots_and_snapshots_of_a_service_that_failed(tmp_path: Path) -> None:
+    toy = ToyHost(tmp_path)
+    toy.live(1.0, 100, toy.healthy)
+    assert store_evidence(toy.store).uptime_share == 1.0
+    failing = toy.rows(1.0, 100, toy.healthy)
+    failing.columns["error_rate"][:50] = 0.5
+    failing.columns["error_rate"][50:60] = 0.04  # some errors are no outage
+    with History(toy.store) as history:
+        history.append(failing)
+    assert store_evidence(toy.store).uptime_share == pytest.approx(150 / 200, abs=0.01)
+    toy.clock += 100
+    toy.live(1.0, 100, toy.healthy)
+    found = store_evidence(toy.store)
+    assert found.uptime_share == pytest.approx(250 / 400, abs=0.01)
+    assert found.present_share == pytest.approx(300 / 400, abs=0.01)
+
+
+def test_an_unwell_service_that_answers_is_up_and_one_that_cannot_be_measured_is_not(tmp_path: Path) -> None:
+    toy = ToyHost(tmp_path)
+    toy.live(6.0, 100, toy.healthy)
+    unmeasured = toy.rows(1.0, 100, toy.healthy)
+    unmeasured.columns["repaired"][:] = BIT["error_rate"]
+    with History(toy.store) as history:
+        history.append(unmeasured)
+    assert store_evidence(toy.store).uptime_share == pytest.approx(0.5, abs=0.01)
+
+
+def test_hours_saved_are_by_the_operators_word_and_of_confirmed_changes_alone(tmp_path: Path) -> None:
+    toy = ToyHost(tmp_path)
+    toy.live(1.0, 100, toy.healthy)
+    assert store_evidence(toy.store).hours_saved is None
+    assert store_evidence(toy.store, hours_per_repair=3.0).hours_saved == 0.0
+    ledger = Ledger(toy.store / "ledger.db")
+    for number, state in enumerate(("confirmed", "confirmed", "rolled_back", "unconfirmed", "watching"), 1):
+        ledger.record_change(a_change(number, state), 1.0)  # type: ignore[arg-type]
+    assert store_evidence(toy.store, hours_per_repair=3.0).hours_saved == 6.0
+    assert store_evidence(toy.store).hours_saved is None
+
+
+MANIFEST = """
+[probe]
+command = ["true"]
+[patch]
+allow = [{allow}]
+[[levers]]
+name = "gain"
+strategy = "{strategy}"
+file = "{file}"
+key = "attention.gain"
+min = 0.1
+max = 9.0
+[sites]
+idempotent = [{sites}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "allow", "sites", "commits", "expected"),
+    [
+        ("attention", '"config/*.toml"', "", 1, {"attention"}),
+        ("basin", '"config/*.toml"', "", 1, {"basin"}),
+        ("attention", '"app/*.py", "config/gone.toml"', "", 1, {"latency", "memory"}),
+        ("attention", '"app/*.py", "config/*.toml"', '"app.store:fetch"', 2, {*SIX} - {"basin"}),
+        ("basin", '"config/*.toml"', '"app.store:fetch"', 2, {"basin", "revert"}),
+        ("attention", '"config/gone.toml"', "", 2, set()),
+    ],
+)
+def test_which_strategies_have_something_to_work_on(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    allow: str,
+    sites: str,
+    commits: int,
+    expected: set[str],
+) -> None:
+    def six(settings: HealSettings) -> tuple[SimpleNamespace, ...]:
+        return tuple(SimpleNamespace(name=name) for name in SIX)
+
+    monkeypatch.setattr("qigheal.healing.stored.builtin", six)
+    files = {"app/store.py": "", "config/app.toml": "[attention]\ngain = 1.0\n"}
+    file = "config/gone.toml" if "gone" in allow else "config/app.toml"
+    manifest = MANIFEST.format(allow=allow, strategy=strategy, sites=sites, file=file)
+    place = Place(tmp_path / "host", {**files, "qigheal.toml": manifest})
+    for _ in range(commits - 1):
+        place.commit("another")
+    assert set(applicable(Repo(place.path))) == expected
+
+
+def test_the_host_tells_the_gate_what_must_have_been_tried(tmp_path: Path) -> None:
+    toy = ToyHost(tmp_path)
+    toy.live(1.0, 100, toy.healthy)
+    assert store_evidence(toy.store).strategies is None
+    found = store_evidence(toy.store, host=Repo(toy.path)).strategies
+    assert found is not None
+    assert "attention" in found

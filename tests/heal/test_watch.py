@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as checks
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from qigcore.rows import BIT, HEAD, Batch
 from qigheal.errors import RepoError
@@ -318,13 +319,47 @@ def test_healthy_services_are_hardly_ever_called_worse() -> None:
     change = a_change((), before=HEALTHY)
     outcomes = [judge(change, live(30, seed=seed)).state for seed in range(300)]
     assert "worse" not in outcomes
-    # The same with neighbours that resemble one another, which the standard error does not know of.
-    for seed in range(100):
-        noise = np.random.default_rng(seed).standard_normal(130)
-        walk = np.zeros(130)
-        for i in range(1, 130):
-            walk[i] = 0.9 * walk[i - 1] + np.sqrt(1 - 0.81) * noise[i]
-        assert judge(change, live(30, seed=seed, phi=0.77 + 0.01 * walk[100:])).state == "confirmed"
+    for seed in range(100):  # the same with neighbours that resemble one another
+        assert judge(change, live(30, seed=seed, phi=0.77 + 0.01 * walk(0.9, seed))).state == "confirmed"
+
+
+def walk(alike: float, seed: int, count: int = 30) -> np.ndarray[Any, Any]:
+    """Noise of unit spread whose neighbours are correlated."""
+    noise = np.random.default_rng(seed).standard_normal(count + 100)
+    walked = np.zeros(count + 100)
+    for i in range(1, count + 100):
+        walked[i] = alike * walked[i - 1] + np.sqrt(1 - alike**2) * noise[i]
+    return walked[100:]
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.8, 0.95])
+def test_an_ill_service_that_nothing_changed_is_hardly_ever_called_worse(alike: float) -> None:
+    """A standard error for independent snapshots would call 16 % of those with 0.8 worse, and take them back."""
+    band = replace(TARGET.bands["phi"], autocorrelation=alike)
+    target = replace(TARGET, bands={**TARGET.bands, "phi": band})
+    states = []
+    for seed in range(300):
+        before = a_change((), before={**HEALTHY, "phi": 0.6 + 0.01 * float(walk(alike, seed).mean())})
+        after = live(30, phi=0.6 + 0.01 * walk(alike, 1000 + seed))
+        outcome = watch(before, after, target, Line(), now=MERGED_AT + 60, settings=SETTINGS)
+        states.append(outcome.state)
+    assert states.count("worse") <= 2
+
+    harmed = live(30, phi=0.5 + 0.01 * walk(alike, 7))
+    change = a_change((), before={**HEALTHY, "phi": 0.6})
+    harm = watch(change, harmed, target, Line(), now=MERGED_AT + 60, settings=SETTINGS)
+    assert harm.state == "worse", "real harm is seen all the same"
+
+
+def test_harm_where_ancestry_cannot_be_told_is_for_a_person() -> None:
+    class Shallow(Line):
+        def is_ancestor(self, ancestor: str, descendant: str) -> bool:
+            raise RepoError("a shallow clone")
+
+    change, harmed = a_change((), before=HEALTHY), live(30, phi=0.3)
+    for tip, state in ((LATER, "contested"), (MERGE, "worse")):
+        outcome = watch(change, harmed, TARGET, Shallow(tip), now=MERGED_AT + 60, settings=SETTINGS)
+        assert outcome.state == state
 
 
 @given(st.floats(0.0, 0.74), st.floats(0.0, 0.5), st.integers(0, 1000))

@@ -16,14 +16,15 @@ from qigcore.baseline import Baseline
 from qigcore.history import History
 from qigcore.rules import MIN_SNAPSHOTS
 from qigheal.changes import found_in, with_change
-from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show
+from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show, show_phase
 from qigheal.cli.backtest_command import backtest
 from qigheal.cli.baseline_commands import baseline_app
 from qigheal.cli.judge_commands import compare, evaluate
 from qigheal.cli.options import Host, HostOption, Json, Store
 from qigheal.cli.options import existing as _existing
 from qigheal.cli.options import named as _store
-from qigheal.errors import LedgerError
+from qigheal.cli.patch_commands import patch_app
+from qigheal.cli.phase_commands import phase_app
 from qigheal.health import assess, remeasure, rules_for, trend_of
 from qigheal.moments import moment
 from qigheal.records import HealthReport
@@ -36,9 +37,9 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-phase_app = typer.Typer(help="The four phases: what the healer may do by itself.", no_args_is_help=True)
 app.add_typer(phase_app, name="phase")
 app.add_typer(baseline_app, name="baseline")
+app.add_typer(patch_app, name="patches")
 app.command()(backtest)
 app.command()(evaluate)
 app.command()(compare)
@@ -256,7 +257,10 @@ def heal(
         bool, typer.Option("--apply", help="Merge an accepted patch now: a logged override for this run.")
     ] = False,
     sandbox: Annotated[
-        str, typer.Option(help="auto, namespaces, or none (no isolation: only for code you trust).")
+        str,
+        typer.Option(
+            help="auto, namespaces, partial (no bubblewrap), or none (no isolation: only for code you trust)."
+        ),
     ] = "auto",
     json: Json = False,
 ) -> int:
@@ -286,30 +290,10 @@ def heal(
 
 
 @app.command()
-def patches(store: Store = None, json: Json = False) -> int:
-    """Changes opened so far and their state, and every patch that was measured.
-
-    Example: qigheal patches --json
-    """
-    from qigheal.healing.ledger import Ledger
-
-    place = _store(store)
-    if place.is_dir() and not (place / "ledger.db").exists():
-        show.patches((), [], json=json)
-        return NOTHING_TO_SAY
-    ledger = Ledger(place / "ledger.db", read_only=True)
-    problems = ledger.verify()
-    if problems:
-        raise LedgerError(f"the ledger's chain is broken: {problems[0]}; trust nothing after that row")
-    changes = tuple(ledger.changes().values())
-    verdicts = ledger.verdicts()
-    show.patches(changes, verdicts, json=json)
-    return FINE if changes or verdicts else NOTHING_TO_SAY
-
-
-@app.command()
 def review(
-    change: Annotated[str, typer.Argument(help="The change's id, or its first digits.")],
+    change: Annotated[
+        str, typer.Argument(help="The id of a change or of a measured patch, or its first digits.")
+    ],
     approve: Annotated[bool, typer.Option("--approve/--reject", help="Merge it, or close it for good.")],
     host: HostOption = Path(),
     store: Store = None,
@@ -319,57 +303,23 @@ def review(
 ) -> int:
     """Approve a change (it is merged and deployed at once) or reject it.
 
+    Of a patch that was only measured, the word is kept and counted (qigheal phase status); nothing is merged.
+
     Example: qigheal review 3f2a --approve --host ~/src/digits
     """
     from qigheal.healing.engine import SelfHealingEngine
+    from qigheal.healing.ledger import Ledger
+    from qigheal.healing.reviewing import measured_only, review_measured
 
+    ledger, by = Ledger(_existing(store) / "ledger.db"), reviewer or operator()
+    if (patch := measured_only(ledger, change)) is not None:
+        word = review_measured(ledger, patch, approve=approve, reviewer=by, reason=reason, at=time.time())
+        show_phase.reviewed(patch, word, json=json)
+        return FINE
     engine = SelfHealingEngine(host=host, store=_existing(store), on_step=show.silent if json else show.step)
-    changed = engine.review(change, approve=approve, reviewer=reviewer or operator(), reason=reason)
+    changed = engine.review(change, approve=approve, reviewer=by, reason=reason)
     show.change(changed, json=json)
     return NOTHING_TO_SAY if approve and changed.state in ("open", "approved") else FINE
-
-
-@phase_app.command("status")
-def phase_status(store: Store = None, json: Json = False) -> int:
-    """The present phase, and what the next gate still asks for."""
-    from qigheal.healing import phases
-    from qigheal.healing.ledger import Ledger
-    from qigheal.healing.stored import store_evidence
-
-    place = _existing(store)
-    ledger = Ledger(place / "ledger.db")
-    show.phase(phases.current(ledger), phases.gate_status(ledger, store_evidence(place)), json=json)
-    return FINE
-
-
-@phase_app.command("advance")
-def phase_advance(store: Store = None) -> int:
-    """Enter the next phase, if its gate is met on the evidence."""
-    from qigheal.healing import phases
-    from qigheal.healing.ledger import Ledger
-    from qigheal.healing.stored import store_evidence
-
-    place = _existing(store)
-    ledger = Ledger(place / "ledger.db")
-    entered = phases.advance(ledger, store_evidence(place), actor=operator(), at=time.time())
-    show.line(f"phase {entered}")
-    return FINE
-
-
-@phase_app.command("override")
-def phase_override(
-    to: Annotated[int, typer.Argument(help="The phase to enter, 1 to 4.", min=1, max=4)],
-    reason: Annotated[str, typer.Option(help="Why the gate does not count; kept in the ledger.")],
-    store: Store = None,
-) -> int:
-    """Enter a phase whatever its gate says. Logged."""
-    from qigheal.healing import phases
-    from qigheal.healing.ledger import Ledger
-
-    ledger = Ledger(_store(store) / "ledger.db")
-    phases.override(ledger, to, actor=operator(), reason=reason, at=time.time())
-    show.line(f"phase {phases.current(ledger)}")
-    return FINE
 
 
 @app.command()

@@ -14,10 +14,12 @@ from typing import Annotated, cast
 import typer
 
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show, show_judged
-from qigheal.cli.options import Host, Isolation, Json, Markdown, Store, existing, named
+from qigheal.cli.options import Host, Isolation, Json, Markdown, Pairs, Store, existing, named
 from qigheal.errors import PatchError
 from qigheal.records import Evaluation
 from qigheal.settings import HealSettings, SandboxChoice
+
+MOST_PAIRS = HealSettings().max_pairs
 
 Patch = Annotated[Path, typer.Option("--patch", metavar="FILE", help="The diff; - for standard input.")]
 
@@ -35,6 +37,7 @@ def evaluate(
     same_output: Annotated[
         bool, typer.Option("--same-output", help="It is said to change no output, and is held to that.")
     ] = False,
+    pairs: Pairs = MOST_PAIRS,
     sandbox: Isolation = "auto",
     markdown: Markdown = None,
     json: Json = False,
@@ -55,7 +58,7 @@ def evaluate(
     repo = Repo(host)  # a mistyped host is said before a missing store
     diff = text_of(_content(patch), "standard input" if patch == Path("-") else str(patch))
     claims = tuple(name.strip() for name in heals.split(",")) if heals else ()
-    settings = HealSettings(sandbox=cast(SandboxChoice, sandbox))
+    settings = HealSettings(sandbox=cast(SandboxChoice, sandbox), max_pairs=pairs)
     on_step = show.silent if json or markdown == Path("-") else show.step
     if store is None and healthy is not None and not named(None).is_dir():
         found = evaluate_without_store(
@@ -87,6 +90,7 @@ def compare(
             "--store", help="Healthy is what this store's service learned; default: as BASE answers."
         ),
     ] = None,
+    pairs: Pairs = MOST_PAIRS,
     sandbox: Isolation = "auto",
     markdown: Markdown = None,
     json: Json = False,
@@ -107,7 +111,7 @@ def compare(
         base,
         head,
         store=None if store is None else existing(store),
-        settings=HealSettings(sandbox=cast(SandboxChoice, sandbox)),
+        settings=HealSettings(sandbox=cast(SandboxChoice, sandbox), max_pairs=pairs),
         clock=time.time,
         on_step=show.silent if json or markdown == Path("-") else show.step,
     )

@@ -20,6 +20,12 @@ HostOption = Annotated[Path, typer.Option("--host", help="The service's git repo
 Isolation = Annotated[
     str, typer.Option("--sandbox", help="auto, namespaces, or none (no isolation: only for code you trust).")
 ]
+Pairs = Annotated[
+    int,
+    typer.Option(
+        "--pairs", min=80, help="Most pairs of a trial: fewer end sooner, and leave more of them undecided."
+    ),
+]
 Markdown = Annotated[
     Path | None,
     typer.Option(

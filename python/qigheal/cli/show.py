@@ -19,9 +19,8 @@ from rich.table import Table
 from qigcore.history import Compacted, Damage, Expired, SegmentInfo
 from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
 from qigcore.trends import TimeTo, Trend
-from qigheal.healing.phases import Criterion
 from qigheal.importing import Imported
-from qigheal.records import Change, HealingPatch, HealResult, HealthReport, Verdict
+from qigheal.records import Change, HealResult, HealthReport
 
 METRIC_NAMES = tuple(METRICS)
 CALLED = {"phi": "Φ", "kappa": "κ", "basin_drift": "drift", "errors": "error rate"}
@@ -264,51 +263,3 @@ def change(made: Change, *, json: bool) -> None:
         document(made)
         return
     line(f"change {made.id} is {made.state}" + (f": {made.reason}" if made.reason else ""))
-
-
-def patches(
-    changes: Sequence[Change], verdicts: Sequence[tuple[HealingPatch, Verdict, float]], *, json: bool
-) -> None:
-    if json:
-        document(
-            {
-                "changes": changes,
-                "measured": [
-                    {"patch": patch, "verdict": verdict, "at": at} for patch, verdict, at in verdicts
-                ],
-            }
-        )
-        return
-    table = _table("change", "state", "strategy", "opened", "reviewer", "reason", title="Changes")
-    for made in changes:
-        table.add_row(
-            made.id,
-            made.state,
-            escape(made.patch.strategy),
-            _when(made.opened_at),
-            escape(made.reviewer),
-            escape(made.reason),
-        )
-    console.print(table)
-    table = _table("patch", "decision", "fitness", "pairs", "measured", "reason", title="Measured patches")
-    for patch, verdict, at in verdicts:
-        fitness = verdict.fitness
-        score = f"{fitness.point:.2f} ({fitness.low:.2f}-{fitness.high:.2f})" if fitness else ""
-        table.add_row(
-            patch.fingerprint, verdict.decision, score, str(verdict.pairs), _when(at), escape(verdict.reason)
-        )
-    console.print(table)
-
-
-def phase(current: int, criteria: Sequence[Criterion], *, json: bool) -> None:
-    if json:
-        document({"phase": current, "criteria": criteria})
-        return
-    line(f"phase {current}")
-    table = _table("gate", "", "criterion", "needed", "found")
-    for criterion in criteria:
-        mark = "[green]met[/]" if criterion.met else "[yellow]open[/]"
-        table.add_row(
-            criterion.gate, mark, escape(criterion.name), escape(criterion.needed), escape(criterion.found)
-        )
-    console.print(table)

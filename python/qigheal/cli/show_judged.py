@@ -7,13 +7,15 @@ person, nor link, nor close an issue, nor end the block that it stands in.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import typer
+from rich.table import Table
 
 from qigheal.cli import show
 from qigheal.errors import EngineError
-from qigheal.records import Evaluation, Guard
+from qigheal.records import Evaluation, Guard, Verdict
 
 WORDS = {
     "improved": "Improved",
@@ -69,29 +71,37 @@ def _terminal(found: Evaluation) -> None:
         show.line(f"  as BASE  {path}")
     for note in found.notes:
         show.line(f"  note     {note}")
-    if rows := _rows(found):
-        table = show._table(*COLUMNS)
-        for row in rows:
-            table.add_row(*row)
-        show.console.print(table)
-    show.line(_how(found))
+    if verdict.guards:
+        show.console.print(proof_table(verdict, found.before, found.after))
+    for sentence in (_how(found), _outputs(found)):
+        if sentence:
+            show.line(sentence)
 
 
-COLUMNS = ("metric", "before", "after", "degradation", "at most", "tolerated", "result")
+def proof_table(verdict: Verdict, before: Mapping[str, float], after: Mapping[str, float]) -> Table:
+    """Each guard, with what both sides came to."""
+    table = show._table(*COLUMNS)
+    for row in _rows(verdict, before, after):
+        table.add_row(*row)
+    return table
 
 
-def _rows(found: Evaluation) -> list[tuple[str, ...]]:
+COLUMNS = ("metric", "before", "after", "degradation", "at most", "tolerated", "detectable", "result")
+
+
+def _rows(verdict: Verdict, before: Mapping[str, float], after: Mapping[str, float]) -> list[tuple[str, ...]]:
     return [
         (
             NAMES.get(guard.metric, guard.metric),
-            _value(found.before.get(guard.metric)),
-            _value(found.after.get(guard.metric)),
+            _value(before.get(guard.metric)),
+            _value(after.get(guard.metric)),
             _amount(guard, guard.estimate),
             _amount(guard, guard.high),
             _amount(guard, guard.margin),
+            "" if guard.detectable is None else _amount(guard, guard.detectable),
             guard.result,
         )
-        for guard in found.verdict.guards
+        for guard in verdict.guards
     ]
 
 
@@ -114,9 +124,24 @@ def _how(found: Evaluation) -> str:
     healthy = f"as {found.healthy[:10]} answers" if found.healthy else "as the service learned"
     if not verdict.pairs:
         return "nothing was measured"
+    # A commit is asked to do no harm; only of a diff is it of interest which gain would have been seen.
+    least = (
+        ""
+        if found.head or verdict.detectable is None
+        else f"; detectable is a score of {verdict.detectable:.3f}"
+    )
     return (
         f"{verdict.pairs} pairs in {found.seconds:.0f} s, sandbox level {verdict.sandbox_level}; "
-        f"healthy is {healthy}"
+        f"healthy is {healthy}{least}"
+    )
+
+
+def _outputs(found: Evaluation) -> str:
+    differ = found.outputs_differ
+    if differ is None:
+        return ""
+    return (
+        f"outputs differ in {differ} of {found.verdict.pairs} answers" if differ else "outputs are the same"
     )
 
 
@@ -132,10 +157,12 @@ def summary(found: Evaluation) -> str:
         parts += [fenced("\n".join(found.unmeasured))]
     if found.notes:
         parts += [fenced("\n".join(found.notes))]
-    if rows := _rows(found):
+    if rows := _rows(verdict, found.before, found.after):
         table = [COLUMNS, ("---",) * len(COLUMNS), *rows]
         parts.append("\n".join(f"| {' | '.join(row)} |" for row in table))
-    parts.append(f"{_how(found)}.")
+    parts += [
+        f"{sentence[0].upper()}{sentence[1:]}." for sentence in (_how(found), _outputs(found)) if sentence
+    ]
     return "\n\n".join(parts) + "\n"
 
 

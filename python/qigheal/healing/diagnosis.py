@@ -28,16 +28,18 @@ def target_of(baseline: Baseline) -> Target:
     """Healthy, as strategies aim at it and the judge and the watch score against it.
 
     Signals that were constant while the baseline was learned are left out: they say nothing of how
-    much they may vary.
+    much they may vary. Memory growth stays: that healthy memory does not grow at all is the rule.
     """
     return Target(
         geometry=baseline.geometry,
         basin=baseline.basin,
         drift_limit=baseline.drift_limit,
         bands={
-            metric: BandOf(mean=band.mean, sd=band.sd, low=band.low, high=band.high)
+            metric: BandOf(
+                mean=band.mean, sd=band.sd, low=band.low, high=band.high, autocorrelation=band.autocorrelation
+            )
             for metric, band in baseline.bands.items()
-            if not band.constant
+            if not band.constant or metric == "memory"
         },
     )
 

@@ -26,12 +26,13 @@ from qigcore.errors import QigcoreError
 from qigcore.history import History
 from qigcore.rows import Batch
 from qigheal.errors import EngineError, LedgerError, PatchError, QighealError
-from qigheal.healing import evaluating, phases
+from qigheal.healing import audit, evaluating, phases
 from qigheal.healing.bench import Bench
-from qigheal.healing.ledger import Ledger
+from qigheal.healing.ledger import Judged, Ledger
 from qigheal.healing.measuring import READ_SNAPSHOTS, Measuring, silent, stored_baseline
 from qigheal.healing.passage import Passage, Step
-from qigheal.healing.strategies import every
+from qigheal.healing.proofs import FOLDER as PROOFS
+from qigheal.healing.strategies import askable
 from qigheal.host import Manifest, refusals
 from qigheal.records import Change, Diagnosis, Evaluation, HealingPatch, HealResult, Outcome, Verdict
 from qigheal.repo import Repo
@@ -128,7 +129,9 @@ class SelfHealingEngine:
 
     @property
     def _measuring(self) -> Measuring:
-        return Measuring(self.repo, self.store, self.settings, self.clock, self.on_step)
+        return Measuring(
+            self.repo, self.store, self.settings, self.clock, self.on_step, proofs=self.store / PROOFS
+        )
 
     def _bench(self, base: str) -> contextlib.AbstractContextManager[Bench]:
         return self._measuring.bench(base)
@@ -219,7 +222,10 @@ class SelfHealingEngine:
         wait = phases.next_change_at(self.ledger, self.settings) - self.clock()
         if wait > 0 and phases.allowed(self.phase, "safe").open and not self.auto_apply:
             return replace(found, message=f"unhealthy; the next change may be opened in {wait:.0f} s")
-        self.repo.branch()  # without one there is nothing to merge into: said before anything is measured
+        target = self.repo.branch()  # without one there is nothing to merge into: said before measuring
+        opens = self.auto_apply or phases.allowed(self.phase, "safe").open
+        if opens and (stale := passage.stale(base, target)):
+            return replace(found, message=f"unhealthy; {stale}")
         with self._bench(base) as bench:
             return self._propose(passage, bench, found, diagnosis, strategy, again=again)
 
@@ -261,7 +267,9 @@ class SelfHealingEngine:
         patches: list[HealingPatch] = []
         verdicts: list[Verdict] = []
         skipped = ""
-        strategies = every(self.settings)
+        strategies, left_out = askable(self.settings, bench.level)
+        if left_out:
+            self.on_step("strategy", f"{', '.join(left_out)}: not asked, as the sandbox is only partial")
         chosen = [s for s in strategies if only in (None, s.name)]
         if not chosen:
             known = ", ".join(s.name for s in strategies)
@@ -279,14 +287,15 @@ class SelfHealingEngine:
                     skipped = f"{patch.fingerprint} {why}"
                     self.on_step("patch", f"{skipped}; skipped")
                     continue
-                patches.append(patch)
-                self.ledger.append("patch", patch.fingerprint, patch, self.clock())
                 self.on_step("patch", patch.rationale)
+                bare = replace(patch, evidence={})
+                patches.append(bare)
+                self.ledger.append("patch", patch.fingerprint, bare, self.clock())
                 verdict = self.judge_patch(bench, patch, diagnosis)
                 verdicts.append(verdict)
                 if verdict.accepted:
                     made = replace(found, patches=tuple(patches), verdicts=tuple(verdicts))
-                    return self._open(passage, made, patch, verdict)
+                    return self._open(passage, made, bare, verdict)
         message = (
             f"unhealthy; patches measured: {len(patches)}, none provably helps"
             if patches
@@ -320,10 +329,14 @@ class SelfHealingEngine:
         return f"was measured {len(words)} times, last: {last.decision}"
 
     def judge_patch(self, bench: Bench, patch: HealingPatch, diagnosis: Diagnosis) -> Verdict:
-        """Measure `patch` against the unpatched code until the judge has seen enough."""
-        trial, verdict = self._measuring.judge(bench, patch, diagnosis)
+        """Measure `patch` against the unpatched code until the judge has seen enough, and write it down."""
+        trial, verdict, kept = self._measuring.judge(bench, patch, diagnosis)
+        judged = Judged(
+            patch=replace(patch, evidence={}), verdict=verdict, bundle=kept.bundle, proof=kept.digest
+        )
         self.ledger.append("trial", patch.fingerprint, phases.trial_facts(trial), self.clock())
-        self.ledger.append("verdict", patch.fingerprint, {"patch": patch, "verdict": verdict}, self.clock())
+        self.ledger.append("verdict", patch.fingerprint, judged, self.clock())
+        audit.retain(self.store, self.ledger, self.clock())
         return verdict
 
     def _open(self, passage: Passage, found: HealResult, patch: HealingPatch, verdict: Verdict) -> HealResult:
@@ -382,6 +395,7 @@ class SelfHealingEngine:
                 baseline, batch = self._state(history, healthy)
                 found = evaluating.evaluate(self._measuring, patch, baseline, batch, healthy=commit)
             self.ledger.append("evaluation", patch.fingerprint, found, self.clock())
+            audit.retain(self.store, self.ledger, self.clock())
             return found
 
     # What a person may do

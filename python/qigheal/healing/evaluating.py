@@ -21,7 +21,7 @@ from qigcore.baseline import Baseline
 from qigcore.geometry import distance, frechet_mean, from_amplitudes
 from qigcore.history import History
 from qigcore.rows import METRICS, Batch
-from qigheal.errors import EngineError
+from qigheal.errors import EngineError, ProbeError
 from qigheal.healing import judge
 from qigheal.healing.bench import Bench
 from qigheal.healing.measuring import READ_SNAPSHOTS, Measuring, silent, stored_baseline
@@ -36,6 +36,9 @@ from qigheal.settings import HealSettings
 
 FOREIGN_LEVELS: Final = frozenset({"namespaces", "none"})
 """Sandbox levels at which code of others may run: the whole isolation, or none on the operator's word."""
+
+UNSEEN: Final = frozenset({"latency", "memory"})
+"""Metrics that can be healed without any output changing, and that are healed best by leaving work out."""
 
 NOTHING: Final = Target(geometry="simplex", basin=(), drift_limit=math.inf, bands={})
 
@@ -84,14 +87,22 @@ def evaluate(
 ) -> Evaluation:
     """Judge a patch against the present code, with the service as `batch` shows it.
 
+    Where only time or memory is unwell, a cure changes no output: what the probe tells of its outputs is
+    then held against the patch, whether or not it claims so. Else leaving work out would pass for speed.
+
     healthy: the commit that `baseline` was measured at; "" when the service learned it.
     Raises EngineError where the sandbox is not for code of others.
     """
     _, _, diagnosis = measuring.examine(baseline, batch, probed=bool(healthy))
     with measuring.bench(patch.base) as bench:
         check_level(bench)
-        trial, verdict = measuring.judge(bench, patch, diagnosis)
-        notes = tests_fail_anyway(bench, trial)
+        notes: tuple[str, ...] = ()
+        only_unseen = bool(diagnosis.metrics) and set(diagnosis.metrics) <= UNSEEN
+        if only_unseen and not patch.same_output and _tells_outputs(bench):
+            patch = structs.replace(patch, same_output=True)
+            notes = (f"held to equal outputs, as only {' and '.join(diagnosis.metrics)} is unwell",)
+        trial, verdict, kept = measuring.judge(bench, patch, diagnosis)
+        notes += tests_fail_anyway(bench, trial)
     before, after = measured(trial)
     return Evaluation(
         patch=patch,
@@ -102,6 +113,9 @@ def evaluate(
         after=after,
         notes=notes,
         seconds=trial.seconds,
+        bundle=kept.bundle,
+        proof=kept.digest,
+        outputs_differ=outputs_differ(trial),
     )
 
 
@@ -144,7 +158,8 @@ def compare(
 
     The manifest is the base's. What decides how code is measured, tested and started (the manifest, the
     probe, the tests, and the other paths that no patch may touch), links and submodules are measured as
-    in the base, and named in `unmeasured` where `head` changed them. Healthy is what the store's service
+    in the base, and named in `unmeasured` where `head` changed them. The diff is left out of what is
+    returned: it may be long, and the two commits name it. Healthy is what the store's service
     learned; without a store, what the base's probe answers: then nothing can be better, only no worse.
 
     Raises RepoError for names that are no commits, or when a healer is measuring in this repository,
@@ -154,7 +169,7 @@ def compare(
     manifest = Manifest.at(repo, before)
     kept = _not_measured(manifest, repo.changes(before, after))
     diff = repo.diff(before, repo.restored(after, before, kept))
-    unmeasured = tuple(path for path in kept if not path.startswith(".git"))
+    unmeasured = tuple(path for path in kept if "/.git" not in f"/{path}")  # git's own measure nothing
     patch = HealingPatch(
         strategy="compare",
         tier="review",
@@ -178,11 +193,11 @@ def compare(
             with History.read_only(store) as history:
                 batch = history.last(READ_SNAPSHOTS)
             _, _, diagnosis = measuring.examine(stored_baseline(store), batch, probed=False)
-        trial, verdict = measuring.judge(bench, patch, diagnosis, refusing=lambda *_: ())
+        trial, verdict, _ = measuring.judge(bench, patch, diagnosis, refusing=lambda *_: ())
         notes = tests_fail_anyway(bench, trial)
     figures = measured(trial)
     return Evaluation(
-        patch=patch,
+        patch=structs.replace(patch, diff=""),
         verdict=verdict,
         named=diagnosis.metrics,
         healthy=before if store is None else "",
@@ -192,6 +207,7 @@ def compare(
         unmeasured=unmeasured,
         notes=notes,
         seconds=trial.seconds,
+        outputs_differ=outputs_differ(trial),
     )
 
 
@@ -224,6 +240,21 @@ def tests_fail_anyway(bench: Bench, trial: Trial) -> tuple[str, ...]:
     if done is None or (done.returncode == 0 and not done.killed_for):
         return ()
     return ("the host's tests fail without the patch too: mend them first",)
+
+
+def _tells_outputs(bench: Bench) -> bool:
+    """Whether the unpatched probe reports what it put out. One that does not answer is the trial's to report."""
+    with contextlib.suppress(ProbeError), bench.probe() as probe:
+        return probe.ask(*bench.search_requests(1)[0]).output_digest is not None
+    return False
+
+
+def outputs_differ(trial: Trial) -> int | None:
+    """In how many pairs the two sides put out something else; None where the probe does not say what it put out."""
+    told = [(pair.before.output_digest, pair.after.output_digest) for pair in trial.pairs]
+    if not told or any(digest is None for pair in told for digest in pair):
+        return None
+    return sum(before != after for before, after in told)
 
 
 def measured(trial: Trial) -> tuple[dict[str, float], dict[str, float]]:

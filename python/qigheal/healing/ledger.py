@@ -7,11 +7,14 @@ a digest over the one before it, so that a row altered, removed or slipped in la
 
     kind        subject        data (JSON)
     change      its id         the full `Change`, once per state it enters
-    verdict     fingerprint    {"patch": HealingPatch, "verdict": Verdict}
+    verdict     fingerprint    `Judged`: the patch, the verdict, and the digest of its proof
+    evaluation  fingerprint    `Evaluation`: somebody else's diff, which counts for no gate
+    proof_removed  fingerprint `audit.Removed`: an old proof that is not kept any longer
     trial       fingerprint    `phases.TrialFacts`
     review      fingerprint    `phases.Review`: a person's word on a patch that was not opened
     rehearsal   change id      `phases.Rehearsal`
     phase       new phase      `phases.Move`
+    drill       fingerprint    `phases.DrillPlan`, before it; `drilled`, after it: `phases.Drilled`
 
 Other kinds are kept and shown, whoever wrote them.
 """
@@ -94,10 +97,18 @@ class Entry(Record, frozen=True):
 
 
 class Judged(Record, frozen=True):
-    """The data of a `verdict` entry."""
+    """The data of a `verdict` entry. The patch's evidence stands in the proof alone."""
 
     patch: HealingPatch
     verdict: Verdict
+    bundle: str = ""  # file of the proof in the store; "": none was kept
+    proof: str = ""  # SHA-256 of that file
+
+
+class _Word(Record, frozen=True):
+    """As much of a `review` entry as a quarantine needs."""
+
+    approved: bool
 
 
 def digest_of(entry: Entry) -> str:
@@ -255,10 +266,16 @@ class Ledger:
         """
         edit = _edit(patch) if isinstance(patch, HealingPatch) else None
         fingerprint = patch.fingerprint if isinstance(patch, HealingPatch) else patch
-        return any(
-            change.state in QUARANTINING and (change.id == fingerprint or _edit(change.patch) == edit)
-            for change in self.changes().values()
-        )
+        return any(bad.fingerprint == fingerprint or _edit(bad) == edit for bad in self._unwanted())
+
+    def _unwanted(self) -> Iterator[HealingPatch]:
+        for change in self.changes().values():
+            if change.state in QUARANTINING:
+                yield change.patch
+        words = {entry.subject: entry.read(_Word).approved for entry in self.entries("review")}
+        for patch, _, _ in self.verdicts() if words else ():
+            if not words.get(patch.fingerprint, True):
+                yield patch
 
     def _make_file(self) -> None:
         """Make the ledger beside its place and link it there whole: of several makers one succeeds, and

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -25,6 +26,7 @@ from qigheal.healing.bench import Bench
 from qigheal.healing.diagnosis import diagnose, well
 from qigheal.healing.passage import Step
 from qigheal.healing.probed import LEARN_BATCHES, batch_of, learn_from_probe
+from qigheal.healing.proofs import Kept, Proof, keep, versions
 from qigheal.healing.trial import TrialRun
 from qigheal.health import assess, remeasure, rules_for
 from qigheal.host import Manifest, refusals
@@ -58,12 +60,20 @@ def silent(stage: str, sentence: str) -> None:
     log.info("%s: %s", stage, sentence)
 
 
+class Judgement(NamedTuple):
+    """A trial, the word on it, and where its proof is kept."""
+
+    trial: Trial
+    verdict: Verdict
+    kept: Kept
+
+
 @dataclass(frozen=True)
 class Measuring:
     """What a measurement needs of the world.
 
     folder: where trees are laid out while they are measured; also the store whose service's settings
-        count, if it is one. clock: Unix seconds.
+        count, if it is one. clock: Unix seconds. proofs: where proofs are kept, None for nowhere.
     """
 
     repo: Repo
@@ -71,6 +81,7 @@ class Measuring:
     settings: HealSettings
     clock: Callable[[], float]
     on_step: Step = silent
+    proofs: Path | None = None
 
     @contextlib.contextmanager
     def bench(self, base: str, manifest: Manifest | None = None) -> Iterator[Bench]:
@@ -134,8 +145,11 @@ class Measuring:
 
     def judge(
         self, bench: Bench, patch: HealingPatch, diagnosis: Diagnosis, *, refusing: Refusing = refusals
-    ) -> tuple[Trial, Verdict]:
-        """Measure `patch` against the unpatched code until the judge has seen enough."""
+    ) -> Judgement:
+        """Measure `patch` against the unpatched code until the judge has seen enough; keep the proof.
+
+        Raises LedgerError when the proof cannot be written.
+        """
         with TrialRun(patch, diagnosis, bench, self.repo, self.settings, refusing=refusing) as run:
             trial = run.measure(self.settings.pairs_needed(patch.batches_needed))
             while judge.needs_more(trial, self.settings):
@@ -143,4 +157,20 @@ class Measuring:
                 trial = run.measure(len(trial.pairs))
         verdict = judge.verdict(trial, self.settings)
         self.on_step("verdict", f"{verdict.pairs} pairs: {verdict.decision}; {verdict.reason}")
-        return trial, verdict
+        return Judgement(trial, verdict, self._keep(trial, verdict, diagnosis))
+
+    def _keep(self, trial: Trial, verdict: Verdict, diagnosis: Diagnosis) -> Kept:
+        if self.proofs is None:
+            return Kept()
+        proof = Proof(
+            trial=trial,
+            verdict=verdict,
+            diagnosis=diagnosis,
+            settings=self.settings,
+            versions=versions(),
+            at=self.clock(),
+        )
+        kept = keep(self.proofs, proof)
+        if not kept.bundle:
+            self.on_step("proof", "the trial is too large for its proof to be kept")
+        return kept

@@ -20,16 +20,16 @@ from qigcore.baseline import Baseline
 from qigcore.errors import QigcoreError
 from qigcore.history import History
 from qigcore.rows import METRICS, Batch
-from qigheal.errors import EngineError, ManifestError, PatchError, RepoError
+from qigheal.errors import EngineError, ManifestError, PatchError, QighealError, RepoError
 from qigheal.healing.deploying import run_deploy
 from qigheal.healing.diagnosis import target_of
-from qigheal.healing.forge.local import LocalForge
+from qigheal.healing.forge import Forge, forge_of
 from qigheal.healing.ledger import Ledger
 from qigheal.healing.phases import Rehearsal
 from qigheal.healing.watch import watch
 from qigheal.health import remeasure
 from qigheal.host import Manifest
-from qigheal.records import FINAL_STATES, Change, HealingPatch, Outcome, Verdict
+from qigheal.records import FINAL_STATES, Change, Diagnosis, HealingPatch, Outcome, Verdict
 from qigheal.repo import Repo
 from qigheal.settings import HealSettings
 
@@ -58,6 +58,7 @@ class Passage:
         self.settings = settings
         self.clock = clock
         self.on_step = on_step
+        self._forges: dict[str, Forge] = {}
 
     def pending(self) -> tuple[Change, ...]:
         """Changes that have not come to an end, oldest first."""
@@ -106,7 +107,7 @@ class Passage:
             left = f"{reviewer} took it over while it was {change.state}"
             reason = f"{left}: {reason}" if reason else left
             return self._record(replace(change, state="rejected", reason=reason))
-        return self._record(replace(change, state="rejected", reviewer=reviewer, reason=reason))
+        return self._ended(replace(change, state="rejected", reviewer=reviewer, reason=reason))
 
     def hand_back(self, change: Change, reason: str) -> Change:
         """An approval that no longer holds: the change is open again, and waits for a person."""
@@ -127,9 +128,14 @@ class Passage:
         outcome: Outcome | None = None
         while True:
             before = change
-            if change.state in ("opening", "open", "approved") and (moved := self._merger().moved(change)):
+            moved = ""
+            if change.state in ("opening", "open", "approved"):
+                # Asked before what people did: a merge by hand moves the target, and must not pass for a move.
+                moved = self._merger(change).moved(change)
+                change = self._refreshed(change, baseline)
+            if moved and change.state in ("opening", "open", "approved"):
                 self.on_step("superseded", f"{change.branch}: {moved}")
-                change = self._record(replace(change, state="superseded", reason=moved))
+                change = self._ended(replace(change, state="superseded", reason=moved))
             elif change.state == "opening":
                 change = self._open(change)
             elif change.state in ("approved", "merging"):
@@ -150,9 +156,12 @@ class Passage:
         another host may share the store, and the change be well under way there."""
         if self.repo.has(change.patch.base):
             return ""
+        deeper = (
+            ", get the rest of this shallow clone with: git fetch --unshallow," if self.repo.shallow else ""
+        )
         return (
             f"change {change.id} is {change.state}, and its base {change.patch.base[:10]} is not in "
-            f"{self.repo.root}: name the repository it is of, or give it up with: "
+            f"{self.repo.root}: name the repository it is of,{deeper} or give it up with: "
             f"qigheal review {change.id} --reject"
         )
 
@@ -160,13 +169,51 @@ class Passage:
         self.ledger.record_change(change, self.clock())
         return change
 
-    def _merger(self) -> LocalForge:
-        """The forge for a change that is open already; what it may touch was settled then."""
-        return LocalForge(self.repo)
+    def _ended(self, change: Change) -> Change:
+        """Record the end of a change that is not merged, and take down what invites people to merge it."""
+        self._record(change)
+        try:
+            if not self._foreign(change):
+                self._merger(change).close(change)
+        except QighealError as error:
+            log.warning("change %s is %s; see to its branch by hand: %s", change.id, change.state, error)
+        return change
+
+    def stale(self, base: str, target: str) -> str:
+        """Why a change made to `base` could not be opened now, or an empty string."""
+        return self._forge(base).stale(base, target)
+
+    def _forge(self, base: str) -> Forge:
+        if base not in self._forges:
+            self._forges[base] = forge_of(self.repo, Manifest.at(self.repo, base), self._seen)
+        return self._forges[base]
+
+    def _merger(self, change: Change) -> Forge:
+        """The forge that the change's base names; what the change may touch was settled by the same manifest."""
+        return self._forge(change.patch.base)
+
+    def _seen(self, change: Change) -> str:
+        """What was wrong when the change was made, in words; empty where nothing was diagnosed."""
+        if change.verdict is None:
+            return ""
+        before = [entry for entry in self.ledger.entries("diagnosis") if entry.at <= change.opened_at]
+        return "\n".join(f.message for f in before[-1].read(Diagnosis).findings) if before else ""
+
+    def _refreshed(self, change: Change, baseline: Baseline | None) -> Change:
+        """The change after what people did to it where it lies; recorded when that is something new."""
+        if change.state == "opening":
+            return change
+        found = self._merger(change).refresh(change)
+        if found == change:
+            return change
+        self.on_step("review", f"{found.branch} is {found.state}: {found.reason or found.reviewer}")
+        if found.state == "merged":  # by hand, before anybody looked
+            found = replace(found, before=self._live_means(baseline, found.merged_at))
+        return self._record(found)
 
     def _open(self, change: Change) -> Change:
         try:
-            opened = LocalForge(self.repo, Manifest.at(self.repo, change.patch.base)).open(change)
+            opened = self._merger(change).open(change)
         except PatchError as error:
             # What may not be done today may not be done tomorrow either.
             self.on_step("blocked", str(error))
@@ -182,7 +229,7 @@ class Passage:
         return change if change.reason == reason else self._record(replace(change, reason=reason))
 
     def _merge(self, change: Change, baseline: Baseline | None) -> Change:
-        forge = self._merger()
+        forge = self._merger(change)
         if change.state == "merging":  # a healer was killed in it
             merging = change
         else:
@@ -242,9 +289,15 @@ class Passage:
                 return Path(worktree.path)
         return Path(self.repo.root)
 
-    def _live_means(self, baseline: Baseline | None) -> dict[str, float]:
-        """Means of the newest snapshots, to compare the merged code with."""
-        batch = self.history.last(self.settings.watch_snapshots)
+    def _live_means(self, baseline: Baseline | None, until: float | None = None) -> dict[str, float]:
+        """Means of the newest snapshots, or of the newest of the hour before `until`: what the merged code
+        is compared with."""
+        wanted = self.settings.watch_snapshots
+        if until is None:
+            batch = self.history.last(wanted)
+        else:
+            batch = Batch.concat([*self.history.scan(until - 3600.0, until)], self.history.dim)
+            batch = batch.take(slice(max(0, len(batch) - wanted), None))
         if baseline is not None:
             batch = remeasure(batch, baseline)
         measured = {metric: batch.values(metric) for metric in METRICS if metric != "memory"}
@@ -273,7 +326,7 @@ class Passage:
             change,
             remeasure(self._since_merge(change), baseline),
             target_of(baseline),
-            self.repo,
+            self._merger(change),
             now=self.clock(),
             settings=self.settings,
         )
@@ -285,18 +338,26 @@ class Passage:
             return self._record(
                 replace(change, state="reverting", reverted_at=self.clock(), reason=outcome.reason)
             ), outcome
+        if outcome.state == "contested":
+            log.warning(
+                "change %s made the service worse, and a person must see to it: %s", change.id, outcome.reason
+            )
         return self._record(replace(change, state=outcome.state, reason=outcome.reason)), outcome
 
     def _revert(self, change: Change) -> Change:
         # The commit says why it is taken back, not what stood in the way meanwhile.
-        reverted = self._merger().revert(replace(change, reason=self._why_worse(change)))
+        forge = self._merger(change)
+        reverted = forge.revert(replace(change, reason=self._why_worse(change)))
         if reverted.state == "reverted":
             self.on_step("revert", f"took {change.branch} back as {reverted.revert_commit[:10]}")
             return self._record(reverted)
-        tip = self.repo.ref(f"refs/heads/{change.target}")
-        if tip != change.merge_commit:
+        if reverted.state == "contested" or forge.tip(change.target) != change.merge_commit:
             # Somebody built on it, or took the branch away. Taking it back would take their work along.
-            log.warning("change %s is worse and cannot be taken back: %s", change.id, reverted.reason)
+            log.warning(
+                "change %s made the service worse, and a person must see to it: %s",
+                change.id,
+                reverted.reason,
+            )
             return self._record(replace(reverted, state="contested"))
         return self._blocked(change, reverted.reason)
 

@@ -16,6 +16,9 @@ from qigheal.repo import Repo
 MOST_BYTES = 1_000_000
 """A diff larger than this is not read: no trial of it could end in a patch that a person can review."""
 
+MOST_LINES = 50_000
+"""Lines added and deleted, with a rename as one and the other; `[patch] max_lines` is usually far below."""
+
 _HEADS = re.compile(r"^(?:diff --git |--- |GIT binary patch)", re.MULTILINE)
 _ENCODED = re.compile(
     r"^Content-Transfer-Encoding:\s*(base64|quoted-printable)", re.MULTILINE | re.IGNORECASE
@@ -64,8 +67,8 @@ def text_of(content: bytes, where: str) -> str:
 def canonical(repo: Repo, base: str, text: str) -> str:
     """The same change to commit `base` as `git diff` prints it here.
 
-    A diff that does not apply, or changes nothing, is given back as it came: it will be refused in git's
-    own words. Raises PatchError when what it makes of a file is no UTF-8 text.
+    A diff that does not apply, changes nothing, or changes binary files is given back as it came: it will be
+    refused, and by what it is. Raises PatchError for one that changes too many lines, or makes no UTF-8 text.
     """
     for strip in (0, 1) if _without_prefix(text) else (1,):
         for form in (*_line_ends(text), text):
@@ -73,6 +76,14 @@ def canonical(repo: Repo, base: str, text: str) -> str:
                 tree = repo.apply(base, form, strip=strip)
             except PatchError:
                 continue
+            changes = repo.changes(base, tree)
+            # A rename of two lines may be a deletion of two hundred megabytes.
+            if (lines := sum(change.added + change.deleted for change in changes)) > MOST_LINES:
+                raise PatchError(
+                    f"the diff changes {lines} lines: expected at most {MOST_LINES}; submit less at a time"
+                )
+            if any(change.binary for change in changes):
+                return text
             return repo.diff(base, tree) or text
     return text
 

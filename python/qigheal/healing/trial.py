@@ -5,7 +5,8 @@ machine that grows slower meanwhile weighs on both sides alike; a third process,
 first, answers one request of each block and shows what chance alone does (A/A). And all three are
 started anew every few pairs: identical code in two processes differs, for as long as they live, by
 where hash seed, allocator and linker happened to put things (numpy programs: up to 40 % in one process
-of four), and no number of pairs within one process averages that away.
+of four), and no number of pairs within one process averages that away. A patch whose effect takes longer
+than that makes every start as much longer: an effect that one start alone shows may be that start's luck.
 Source of the last: Kalibera and Jones, Rigorous benchmarking in reasonable time (ISMM 2013).
 
 What the numbers mean is the judge's business. Nothing that goes wrong in a patch, a probe or a
@@ -188,10 +189,7 @@ class TrialRun:
             self._asking = side
             diff = self.trial.patch.diff if side == "after" else None
             self._probes[side] = self._stack.enter_context(self._bench.probe(diff))
-        # A strategy that says how many answers its effect takes gets one round that is long enough.
-        needed = self.trial.patch.batches_needed if self._rounds == 0 else 0
-        longest = max(self._settings.round_pairs, needed)
-        self._left = longest + longest % 2
+        self._left = self._settings.round_length(self.trial.patch.batches_needed)
         self._rounds += 1
         for request in self._requests(self._settings.warmup):
             for side in SIDES:

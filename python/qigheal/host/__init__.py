@@ -3,6 +3,7 @@
     [probe]   command, timeout_s, protect, interpreter      [[levers]]  name, strategy, file, key, min, max
     [tests]   command                                       [sites]     idempotent, transient
     [patch]   allow, max_files, max_lines                   [deploy]    command
+    [forge]   kind, repository, api
 
 It is `qigheal.toml` at the repository's root, else the table `tool.qigheal` of `pyproject.toml`, and for
 every decision it is read from a commit, never from the working files. What no manifest can allow
@@ -16,6 +17,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -23,11 +25,14 @@ from qigheal.errors import ManifestError
 from qigheal.host.refusals import refusals, refused_path
 from qigheal.host.tables import Table, one_line
 
-__all__ = ["Deploy", "HostTests", "Lever", "Manifest", "PatchLimits", "Probe", "Sites", "refusals"]
+__all__ = ["Deploy", "HostTests", "Hosting", "Lever", "Manifest", "PatchLimits", "Probe", "Sites", "refusals"]
 
 FILE = "qigheal.toml"
 OTHER_FILE = "pyproject.toml"
 SITE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+GITHUB_API = "https://api.github.com"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/(?!\.{1,2}$)[A-Za-z0-9._-]+")
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -97,6 +102,18 @@ class Deploy(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
 
 
+class Hosting(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a change becomes a branch and a merge: this repository itself, or `repository` on GitHub.
+
+    `repository` is "owner/name" for kind "github" and empty for "local"; `api` is where GitHub's REST API
+    answers, of a GitHub Enterprise server "https://HOST/api/v3".
+    """
+
+    kind: Literal["local", "github"] = "local"
+    repository: str = ""
+    api: str = GITHUB_API
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All of the manifest, checked. Every mistake raises ManifestError: where, what, and a remedy."""
 
@@ -106,6 +123,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     levers: tuple[Lever, ...] = ()
     sites: Sites = Sites()
     deploy: Deploy = Deploy()
+    forge: Hosting = Hosting()
 
     @classmethod
     def at(cls, repo: ReadsCommits, commit: str) -> Manifest:
@@ -171,9 +189,9 @@ def _build(kind: type[Manifest], data: dict[str, Any], where: str, prefix: str) 
             "[probe]", "a table that says how to measure the service", "none", "add [probe] with a command"
         )
     probe, tests, patch = top.table("probe"), top.table("tests"), top.table("patch")
-    sites, deploy = top.table("sites"), top.table("deploy")
+    sites, deploy, forge = top.table("sites"), top.table("deploy"), top.table("forge")
     levers = top.tables("levers")
-    top.end("probe", "tests", "patch", "levers", "sites", "deploy")
+    top.end("probe", "tests", "patch", "levers", "sites", "deploy", "forge")
     probe.end("command", "timeout_s", "protect", "interpreter")
     tests.end("command")
     patch.end("allow", "max_files", "max_lines")
@@ -198,9 +216,43 @@ def _build(kind: type[Manifest], data: dict[str, Any], where: str, prefix: str) 
             transient=sites.words("transient", DOTTED, 'the name of an exception, such as "ConnectionError"'),
         ),
         deploy=Deploy(command=deploy.command("command", empty=True)),
+        forge=_hosting(forge),
     )
     _check_levers(manifest, levers)
     return manifest
+
+
+def _hosting(table: Table) -> Hosting:
+    table.end("kind", "repository", "api")
+    kind = table.word("kind") if "kind" in table.data else "local"
+    if kind not in ("local", "github"):
+        table.fail("kind", '"local" or "github"', repr(kind), "name the forge that changes go to")
+    if kind == "local":
+        for key in ("repository", "api"):
+            if key in table.data:
+                table.fail(key, "nothing for the local forge", "a value", 'add kind = "github", or remove it')
+        return Hosting()
+    repository = table.word("repository")
+    if not REPOSITORY.fullmatch(repository):
+        table.fail("repository", '"owner/name"', repr(repository), "write it as GitHub's address bar does")
+    api = table.word("api").rstrip("/") if "api" in table.data else GITHUB_API
+    if not _is_api(api):
+        table.fail(
+            "api", "an https address without user, query or fragment", repr(api),
+            'write "https://HOST/api/v3", as of a GitHub Enterprise server',
+        )  # fmt: skip
+    return Hosting(kind="github", repository=repository, api=api)
+
+
+def _is_api(address: str) -> bool:
+    """Whether a token may be sent there: by TLS, or without leaving this machine."""
+    try:
+        url = urlsplit(address)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        return False
+    plain = not {"@", "?", "#", "\\", " "} & set(address) and ".." not in url.path.split("/")
+    return bool(host) and plain and (url.scheme == "https" or (url.scheme == "http" and host in LOOPBACK))
 
 
 def _lever(table: Table) -> Lever:

@@ -60,6 +60,11 @@ class Repo:
         """The user that git runs as, when it is not the present one."""
         return self._git.owner
 
+    @property
+    def shallow(self) -> bool:
+        """Whether this is a clone without the beginning of its history."""
+        return bool(self._cut())
+
     # Reading
 
     def head(self) -> str:
@@ -106,12 +111,41 @@ class Repo:
         return next(self._git.blobs([entry.sha]))
 
     def is_ancestor(self, a: str, b: str) -> bool:
-        """Whether commit `b` contains commit `a`; a commit contains itself."""
-        done = self._git.run("merge-base", "--is-ancestor", self.resolve(a), self.resolve(b), accept=(0, 1))
+        """Whether commit `b` contains commit `a`; a commit contains itself.
+
+        Raises RepoError where a shallow clone was cut off before that can be told.
+        """
+        ancestor, descendant = self.resolve(a), self.resolve(b)
+        if self._contains(descendant, ancestor):
+            return True
+        if not (cut := self._cut()) or self._contains(ancestor, descendant):
+            return False
+        reached = self._git.line("rev-list", descendant, "--").split()
+        if cut.isdisjoint(reached):
+            return False
+        raise RepoError(
+            f"{self.root}: whether {ancestor[:10]} is part of {descendant[:10]} cannot be told: this is a shallow "
+            "clone, and its history is cut off between them; get the rest with: git fetch --unshallow"
+        )
+
+    def _contains(self, descendant: str, ancestor: str) -> bool:
+        done = self._git.run("merge-base", "--is-ancestor", ancestor, descendant, accept=(0, 1))
         return done.returncode == 0
 
+    def _cut(self) -> set[str]:
+        """The commits of a shallow clone whose parents it was not given."""
+        try:
+            return set((self.common / "shallow").read_text("ascii", "replace").split())
+        except OSError:
+            return set()
+
     def commits(self, a: str, b: str) -> tuple[str, ...]:
-        """The commits that `b` contains and `a` does not, parents before children."""
+        """The commits that `b` contains and `a` does not, parents before children.
+
+        Raises RepoError where a shallow clone cannot tell which these are.
+        """
+        if self._cut():
+            self.is_ancestor(a, b)
         span = f"{self.resolve(a)}..{self.resolve(b)}"
         return tuple(self._git.line("rev-list", "--reverse", "--topo-order", span, "--").split())
 
@@ -129,6 +163,11 @@ class Repo:
         """A commit's message; bytes that are no UTF-8 are replaced."""
         stored = self._git.run("cat-file", "commit", self.resolve(commit)).stdout
         return stored.partition(b"\n\n")[2].decode(errors="replace")
+
+    def commits_saying(self, text: str) -> Iterator[tuple[str, str]]:
+        """The commits that any ref leads to and whose message holds `text`, each with its message."""
+        for sha in self._git.line("rev-list", "--all", "--fixed-strings", f"--grep={text}").split():
+            yield sha, self.message(sha)
 
     def changes(self, base: str, tree: str) -> tuple[FileChange, ...]:
         """What differs between two commits or trees, by path."""
@@ -216,7 +255,7 @@ class Repo:
     def restored(self, tree: str, base: str, paths: Iterable[str]) -> str:
         """The tree of `tree` with these paths as `base` has them, or without those that it has not."""
         listed = list(paths)
-        known, missing = (self._list(base, *listed) if listed else {}), "0" * 40
+        known, missing = self._list(base), "0" * 40
         with self._git.scratch() as scratch:
             index = scratch / "index"
             self._git.run("read-tree", self._tree(tree), index=index)
@@ -246,6 +285,10 @@ class Repo:
     def create_ref(self, name: str, sha: str) -> None:
         """Make a ref that must not exist yet: of several callers one succeeds."""
         self._git.run("update-ref", "--no-deref", full_name(name), sha, "")
+
+    def delete_ref(self, name: str, sha: str) -> None:
+        """Delete a ref that points to `sha`; RepoError when it has moved."""
+        self._git.run("update-ref", "--no-deref", "-d", full_name(name), sha)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

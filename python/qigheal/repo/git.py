@@ -143,7 +143,12 @@ class Git:
             env["GIT_INDEX_FILE"] = str(index)
         done = _run(command, self.owner, folder, env, stdin=stdin, hold=hold)
         if done.returncode not in accept:
-            raise RepoError(f"{folder}: git {arguments[0]} failed: {done.stderr or done.returncode}")
+            why = done.stderr or str(done.returncode)
+            if "promisor" in why:
+                why += (
+                    "; this partial clone lacks it, and nothing is fetched here: git fetch --refetch gets it"
+                )
+            raise RepoError(f"{folder}: git {arguments[0]} failed: {why}")
         return done
 
     @contextmanager
@@ -275,7 +280,9 @@ def _environment(settings: Mapping[str, str], at: int = 0) -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_GRAFT_FILE": os.devnull,
         "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "",  # a remote helper is a program too; this outranks `protocol.ext.allow`
         "GIT_LITERAL_PATHSPECS": "1",
         "GIT_PAGER": "cat",
         "GIT_CONFIG_COUNT": str(len(settings)),

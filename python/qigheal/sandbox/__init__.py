@@ -1,13 +1,15 @@
 """Isolation: runs a command on a tree of files so that it can hurt nothing and leaves nothing behind.
 
-Level "namespaces" confines with bubblewrap, a system-call filter and rlimits; level "none" only limits
-and cleans up. What to run and what its output means is the caller's business; git and the manifest
-stay outside. Not promised: protection from a flaw in the kernel, and secrecy of what is readable inside.
+Level "namespaces" confines with bubblewrap, a system-call filter and rlimits; level "partial" with Landlock
+in the place of bubblewrap (see `landlock` for what that cannot do); level "none" only limits and cleans
+up. What to run and what its output means is the caller's business; git and the manifest stay outside.
+Not promised: protection from a flaw in the kernel, and secrecy of what is readable inside.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import platform
@@ -15,6 +17,7 @@ import resource
 import secrets
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,30 +28,23 @@ from pathlib import Path
 from typing import Literal
 
 from qigheal.errors import SandboxError
-from qigheal.sandbox.bubblewrap import (
-    INSTALL,
-    NOBODY,
-    PROCESS_LIMIT,
-    SCRATCH_MB,
-    SELF_CHECK,
-    Interpreter,
-    command_line,
-    first_process,
-    interpreter_at,
-    objections,
-    tool,
-)
+from qigheal.sandbox import bubblewrap, landlock
+from qigheal.sandbox.bubblewrap import INSTALL, SCRATCH_MB, Interpreter, first_process, interpreter_at, tool
+from qigheal.sandbox.inside import NOBODY, SELF_CHECK, objections, process_limit
+from qigheal.sandbox.launcher import remove
 from qigheal.sandbox.processes import Completed, Running, Usage, end_marked, end_space
 from qigheal.sandbox.seccomp import program
 
 __all__ = ["Completed", "Running", "Sandbox", "Usage"]
+
+log = logging.getLogger("qigheal")
 
 _OPEN_FILES = 1024
 _LONGEST_CPU_S = 86_400  # of one process of a `start`ed command: even a forgotten one ends
 _OR_NONE = "or say sandbox='none' to run without isolation"
 
 
-def _limits(memory_mb: int, cpu_s: float, processes: bool) -> list[str]:
+def _limits(memory_mb: int, cpu_s: float, processes: int | None) -> list[str]:
     """The prlimit(1) line; each limit soft and hard, and never above what the healer itself may have."""
     wanted = {
         "as": (resource.RLIMIT_AS, memory_mb << 20),
@@ -57,8 +53,8 @@ def _limits(memory_mb: int, cpu_s: float, processes: bool) -> list[str]:
         "nofile": (resource.RLIMIT_NOFILE, _OPEN_FILES),
         "cpu": (resource.RLIMIT_CPU, math.ceil(cpu_s)),
     }
-    if processes:
-        wanted["nproc"] = (resource.RLIMIT_NPROC, PROCESS_LIMIT)
+    if processes is not None:
+        wanted["nproc"] = (resource.RLIMIT_NPROC, processes)
     line = [tool("prlimit")]
     for name, (number, value) in wanted.items():
         hard = resource.getrlimit(number)[1]
@@ -106,11 +102,25 @@ def _nothing() -> None:
     """For what leaves nothing behind."""
 
 
+def _remove(folder: Path) -> None:
+    if left := remove(str(folder)):
+        log.warning("a sandbox's folder cannot be removed: %s", left)
+
+
+def _handed_over(content: bytes) -> int:
+    """A descriptor from which a started program reads `content`."""
+    descriptor = os.memfd_create("qigheal")
+    os.write(descriptor, content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
 class Sandbox:
     """Runs commands at one level of isolation.
 
-    level: "namespaces"; "none" (only for code that is trusted as much as the healer); or "auto": the
-        full isolation or an error, never less by itself.
+    level: "namespaces"; "partial", where bubblewrap is not to be had; "none" (only for code that is trusted
+        as much as the healer); or "auto": the first of "namespaces" and "partial" that holds here, or an
+        error, never less by itself.
     note: one sentence on what the isolation is, and what would make it whole.
 
     Raises SandboxError when the level cannot be had. Before the first command of an interpreter counts,
@@ -118,12 +128,14 @@ class Sandbox:
     raises SandboxError too.
     """
 
-    level: Literal["namespaces", "none"]
+    level: Literal["namespaces", "partial", "none"]
     note: str
 
-    def __init__(self, level: Literal["auto", "namespaces", "none"] = "auto") -> None:
-        if level not in ("auto", "namespaces", "none"):
-            raise SandboxError(f"sandbox level: expected 'auto', 'namespaces' or 'none', got {level!r}")
+    def __init__(self, level: Literal["auto", "namespaces", "partial", "none"] = "auto") -> None:
+        if level not in ("auto", "namespaces", "partial", "none"):
+            raise SandboxError(
+                f"sandbox level: expected 'auto', 'namespaces', 'partial' or 'none', got {level!r}"
+            )
         if not sys.executable:
             raise SandboxError(
                 "sys.executable is empty: start the healer by a Python, not from within a host program"
@@ -134,7 +146,7 @@ class Sandbox:
                 "ended; mount /proc, and use a kernel with CONFIG_PROC_CHILDREN"
             )
         self._pythons: dict[str | None, Interpreter] = {}
-        self._filter: bytes | None = None
+        self._filter = program()
         tool("prlimit")
         if level == "none":
             self.level = "none"
@@ -142,12 +154,25 @@ class Sandbox:
                 "no isolation: commands run as the healer's own user, on a copy of the tree, with limits on "
                 f"time, memory and output; for isolation {INSTALL}"
             )
-            return
-        missing = " and ".join(name for name in ("bwrap", "setpriv") if not shutil.which(name))
+        elif level == "namespaces":
+            self._use_namespaces()
+        elif level == "partial":
+            self._use_landlock()
+        else:
+            try:
+                self._use_namespaces()
+            except SandboxError as refused:
+                try:
+                    self._use_landlock()
+                except SandboxError as both:
+                    raise SandboxError(f"{refused}; nor by halves: {both}") from refused
+                self.note += f"; for the whole, see to this: {refused}"
+
+    def _use_namespaces(self) -> None:
+        missing = " and ".join(name for name in ("bwrap", "setpriv", "choom") if not shutil.which(name))
         if missing:
             raise SandboxError(f"no isolation: {missing} not on PATH; {INSTALL}, {_OR_NONE}")
         self.level = "namespaces"
-        self._filter = program()
         self.note = (
             "isolated by bubblewrap: own network, processes and user, read-only tree and interpreter, "
             + (
@@ -157,6 +182,19 @@ class Sandbox:
             )
         )
         self._python(None)
+
+    def _use_landlock(self) -> None:
+        if why := landlock.missing():
+            raise SandboxError(f"no partial isolation: {why}; {INSTALL}, {_OR_NONE}")
+        self.level = "partial"
+        self.note = landlock.note(os.geteuid() == 0)
+        self._python(None)
+
+    @property
+    def trusts_foreign_code(self) -> bool:
+        """Whether code that neither the host's owner nor qigheal wrote may be run: a third-party diff, or
+        what a strategy of another package proposes. At level "none" that is the operator's own word."""
+        return self.level != "partial"
 
     def run(
         self,
@@ -215,10 +253,18 @@ class Sandbox:
         if not argv or not tree.is_dir():
             raise SandboxError(f"expected a command and a folder to run it in, got {list(argv)} in {tree}")
         command = [python.executable if argv[0] == "python" else argv[0], *argv[1:]]
+        root = os.geteuid() == 0
+        processes = None
+        if self.level != "none":
+            processes = process_limit() if self.level == "namespaces" else landlock.processes_allowed(root)
         # Limits come last in line: the tools before them may need more than the command gets.
-        command = [*_limits(memory_mb, cpu_s, self.level == "namespaces"), *command]
+        command = [*_limits(memory_mb, cpu_s, processes), *command]
         if self.level == "none":
             return self._start_bare(command, tree, env, python)
+        if root and tree.stat().st_mode & 0o005 != 0o005:
+            raise SandboxError(f"{tree}: user {NOBODY} inside could not read it; chmod -R o+rX it first")
+        if self.level == "partial":
+            return self._start_partial(command, tree, env, writable, python)
         return self._start_confined(command, tree, env, writable, python)
 
     def _start_bare(
@@ -226,7 +272,7 @@ class Sandbox:
     ) -> Running:
         began = time.monotonic()
         folder = Path(tempfile.mkdtemp(prefix="qigheal-"))
-        clean = partial(shutil.rmtree, folder, ignore_errors=True)
+        clean = partial(_remove, folder)
         name, value = "QIGHEAL_SANDBOX", secrets.token_hex(16)
         try:
             shutil.copytree(tree, folder / "tree", symlinks=True)
@@ -239,7 +285,7 @@ class Sandbox:
         end = partial(end_marked, f"{name}={value}")
         return Running(process, level=self.level, began=began, end=end, clean=clean)
 
-    def _start_confined(
+    def _start_partial(
         self,
         command: list[str],
         tree: Path,
@@ -249,8 +295,38 @@ class Sandbox:
     ) -> Running:
         began = time.monotonic()
         root = os.geteuid() == 0
-        if root and tree.stat().st_mode & 0o005 != 0o005:
-            raise SandboxError(f"{tree}: user {NOBODY} inside could not read it; chmod -R o+rX it first")
+        folder = Path(tempfile.mkdtemp(prefix="qigheal-"))
+        clean = partial(_remove, folder)
+        name, value = "QIGHEAL_SANDBOX", secrets.token_hex(16)
+        try:
+            landlock.prepare(folder, tree, writable, root)
+            environment = _environment(python, str(folder / "scratch"), env) | {name: value}
+            plan = _handed_over(landlock.described(folder, command, environment, python, writable, root))
+            try:
+                process = _popen(landlock.command_line(plan), {}, Path("/"), [plan])
+            finally:
+                os.close(plan)
+        except BaseException:
+            clean()
+            raise
+        return Running(
+            process,
+            level=self.level,
+            began=began,
+            end=partial(landlock.end, process, f"{name}={value}"),
+            clean=clean,
+            ending=signal.SIGTERM,
+        )
+
+    def _start_confined(
+        self,
+        command: list[str],
+        tree: Path,
+        env: Mapping[str, str] | None,
+        writable: bool,
+        python: Interpreter,
+    ) -> Running:
+        began = time.monotonic()
         reader, writer = os.pipe()
         with contextlib.ExitStack() as ours:
             ours.callback(os.close, reader)
@@ -258,11 +334,9 @@ class Sandbox:
             theirs.callback(os.close, writer)
             descriptors = [writer]
             if self._filter is not None:
-                descriptors.append(os.memfd_create("qigheal-filter"))
+                descriptors.append(_handed_over(self._filter))
                 theirs.callback(os.close, descriptors[1])
-                os.write(descriptors[1], self._filter)
-                os.lseek(descriptors[1], 0, os.SEEK_SET)
-            line = command_line(
+            line = bubblewrap.command_line(
                 command,
                 interpreter=python,
                 tree=tree.absolute(),
@@ -270,7 +344,7 @@ class Sandbox:
                 writable=writable,
                 info=writer,
                 filtered=descriptors[1] if self._filter is not None else None,
-                root=root,
+                root=os.geteuid() == 0,
             )
             process = _popen(line, {}, Path("/"), descriptors)
             theirs.close()
@@ -290,29 +364,39 @@ class Sandbox:
         """The interpreter to use, tried from inside before its first use."""
         if path not in self._pythons:
             python = interpreter_at(path)
-            if self.level == "namespaces":
+            if self.level != "none":
                 self._try(python)
             self._pythons[path] = python
         return self._pythons[path]
 
     def _try(self, python: Interpreter) -> None:
-        argv = ["python", "-I", "-c", SELF_CHECK]
+        argv = ["python", "-I", "-c", SELF_CHECK, str(os.getpid())]
         with tempfile.TemporaryDirectory(prefix="qigheal-") as name:
             folder = Path(name)
             folder.chmod(0o755)
             with self._start(argv, folder, 2048, 60, None, False, python) as running:
                 done = _attend(running, 60, 2048, b"", 65_536)
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip()[-400:] or f"exit code {done.returncode}"
+            said = done.stderr.decode(errors="replace").strip()[-600:] or f"exit code {done.returncode}"
             raise SandboxError(
-                f"no isolation: {python.executable} does not start inside bubblewrap ({said}). If namespaces "
-                f"are refused, run the healer with CAP_SYS_ADMIN, or as an ordinary user where user namespaces "
-                f"are allowed (sysctl kernel.apparmor_restrict_unprivileged_userns=0); if the interpreter is "
-                f"not readable for others, chmod -R o+rX it; {_OR_NONE}"
+                f"no isolation: {python.executable} does not start inside ({said}). {self._hint()}"
             )
-        wrong = objections(done.stdout, python, self._filter is not None)
-        if wrong:
+        expected = (
+            bubblewrap.expected(python, self._filter is not None)
+            if self.level == "namespaces"
+            else landlock.expected(python, os.geteuid() == 0)
+        )
+        if wrong := objections(done.stdout, expected):
             raise SandboxError(f"the isolation does not hold: {wrong}; {_OR_NONE}")
+
+    def _hint(self) -> str:
+        readable = f"if the interpreter is not readable for others, chmod -R o+rX it; {_OR_NONE}"
+        if self.level == "partial":
+            return readable[0].upper() + readable[1:]
+        return (
+            "If namespaces are refused, run the healer with CAP_SYS_ADMIN, or as an ordinary user where user "
+            f"namespaces are allowed (sysctl kernel.apparmor_restrict_unprivileged_userns=0); {readable}"
+        )
 
 
 def _attend(running: Running, timeout_s: float, memory_mb: int, stdin: bytes, output_cap: int) -> Completed:

@@ -1,6 +1,6 @@
-"""What bubblewrap is told, and what must be true inside before anything counts.
+"""What bubblewrap is told, and what must be true inside what it makes.
 
-Builds argument lists and judges answers; starts nothing but an interpreter asked where it lives.
+Builds argument lists; starts nothing but an interpreter asked where it lives.
 
 Inside there is: the tree at `/tree`, read-only (or a private copy of it in memory); /usr and the
 interpreter, read-only; /tmp and /dev/shm of bounded size, in memory; no network but an own loopback;
@@ -13,23 +13,16 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import select
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from qigheal.errors import SandboxError
-
-NOBODY = 65534
-"""User and group id inside."""
-
-PROCESS_LIMIT = 256
-"""Processes and threads (RLIMIT_NPROC). For a healer run by root the kernel counts all of user 65534 on
-the machine, so sandboxes at work side by side share it; otherwise each has its own (kernel 5.14 on)."""
+from qigheal.sandbox.inside import NOBODY, expected_anywhere, process_limit
 
 SCRATCH_MB = 256
 """Size of /tmp, and of a writable tree."""
@@ -38,52 +31,15 @@ TREE = "/tree"
 ORIGINAL = "/tree.original"
 _SHARED_MB = 64  # /dev/shm
 
-_ETC = (
-    "alternatives group hosts ld.so.cache ld.so.conf ld.so.conf.d localtime mime.types nsswitch.conf "
-    "passwd ssl/certs"
+ETC = (
+    *("alternatives", "group", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
+    *("localtime", "mime.types", "nsswitch.conf", "passwd", "ssl/certs"),
 )
-_SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")  # links into /usr, or folders
-_STORES = ("/nix/store", "/gnu/store")  # systems whose /usr holds nearly nothing
+SYSTEM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")  # links into /usr, or folders
+STORES = ("/nix/store", "/gnu/store")  # systems whose /usr holds nearly nothing
 _IN_MEMORY = ("/tmp", "/dev", "/dev/shm", "/proc")  # noqa: S108
 
 INSTALL = "install bubblewrap and util-linux (Debian, Ubuntu: apt install bubblewrap util-linux)"
-
-# Printed by the interpreter from inside. Forking under a process limit of zero must fail: that the limit
-# is set says nothing, since the kernel does not apply it to root or to anybody who is root outside.
-SELF_CHECK = """
-import json, os, resource, sys
-with open("/proc/self/status") as lines:
-    status = dict(line.rstrip("\\n").split(":\\t", 1) for line in lines if ":\\t" in line)
-with open("/proc/net/dev") as lines:
-    devices = sorted(line.split(":")[0].strip() for line in lines if ":" in line)
-def forks():
-    try:
-        child = os.fork()
-    except OSError:
-        return False
-    if not child:
-        os._exit(0)
-    os.waitpid(child, 0)
-    return True
-def writes(path):
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
-    except OSError:
-        return False
-    return True
-limit = resource.getrlimit(resource.RLIMIT_NPROC)
-before = forks()
-resource.setrlimit(resource.RLIMIT_NPROC, (0, limit[1]))
-print(json.dumps({
-    "user": os.getuid(), "group": os.getgid(),
-    "capabilities": sorted({status[key].lstrip("0") for key in status if key.startswith("Cap")}),
-    "can gain rights": status["NoNewPrivs"] != "1",
-    "system-call filter": status["Seccomp"] == "2",
-    "process limit": limit[1], "can start a process": before, "can exceed the process limit": forks(),
-    "network devices": devices, "can write to its tree": writes("written"), "can write to /": writes("/written"),
-    "sys.prefix": sys.prefix, "sys.base_prefix": sys.base_prefix,
-}))
-"""
 
 
 class Interpreter(NamedTuple):
@@ -128,9 +84,9 @@ def interpreter_mounts(interpreter: Interpreter) -> tuple[list[str], list[tuple[
     refused = {"/", "/home", "/root", "/etc", "/tmp", str(Path.home())}  # noqa: S108
     roots: list[str] = []
     for folder in folders:
-        if folder not in refused and not _below(folder, ["/usr", *_STORES, *roots]):
+        if folder not in refused and not _below(folder, ["/usr", *STORES, *roots]):
             roots.append(folder)
-    covered = ["/usr", *_SYSTEM_FOLDERS, *_STORES, *roots]
+    covered = ["/usr", *SYSTEM_FOLDERS, *STORES, *roots]
     links = [
         (link, target)
         for link, target in _links(interpreter.executable)
@@ -184,18 +140,21 @@ class _Mounts:
 def _file_system(interpreter: Interpreter, tree: Path, writable: bool) -> list[str]:
     mounts = _Mounts()
     mounts.read_only("/usr", "/usr")
-    for folder in _SYSTEM_FOLDERS:
+    for folder in SYSTEM_FOLDERS:
         if os.path.islink(folder):
             mounts.link(os.readlink(folder), folder)
         else:
             mounts.read_only(folder, folder)
-    for name in _ETC.split():
+    for name in ETC:
         mounts.read_only(f"/etc/{name}", f"/etc/{name}")
     mounts.arguments += ["--proc", "/proc", "--dev", "/dev"]
+    # Bubblewrap's own first process has no limits, and the same user as the command where the healer is an
+    # ordinary one: whoever could write its memory would be rid of them.
+    mounts.arguments += ["--perms", "0555", "--size", "4096", "--tmpfs", "/proc/1"]
     mounts.memory("/dev/shm", _SHARED_MB)  # noqa: S108
     mounts.memory("/tmp", SCRATCH_MB)  # noqa: S108
     roots, links = interpreter_mounts(interpreter)
-    for root in (*_STORES, *roots):
+    for root in (*STORES, *roots):
         mounts.read_only(root, root)
     for link, target in links:
         mounts.link(target, link)
@@ -221,7 +180,8 @@ def command_line(
     info: descriptor to which bubblewrap reports the first process inside. filtered: descriptor of the
     system-call filter, if there is one. root: whether the healer is root, see above.
     """
-    line = [tool("bwrap"), "--info-fd", str(info)]
+    # Where memory runs out, the kernel ends this first.
+    line = [tool("choom"), "-n", "1000", "--", tool("bwrap"), "--info-fd", str(info)]
     if filtered is not None:
         line += ["--seccomp", str(filtered)]
     line += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
@@ -256,30 +216,16 @@ def first_process(reader: int) -> int | None:
     return int(json.loads(told)["child-pid"])
 
 
-def objections(report: bytes, interpreter: Interpreter, filtered: bool) -> str:
-    """What SELF_CHECK's report says that must not be so; "" when all is as it should be."""
-    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-    expected = {
+def expected(interpreter: Interpreter, filtered: bool) -> dict[str, Any]:
+    """What SELF_CHECK must report from inside."""
+    return expected_anywhere(interpreter) | {
         "user": NOBODY,
         "group": NOBODY,
         "capabilities": [""],
-        "can gain rights": False,
         "system-call filter": filtered,
-        "process limit": PROCESS_LIMIT if hard == resource.RLIM_INFINITY else min(PROCESS_LIMIT, hard),
-        "can start a process": True,
-        "can exceed the process limit": False,
+        "process limit": process_limit(),
         "network devices": ["lo"],
-        "can write to its tree": False,
-        "can write to /": False,
-        "sys.prefix": interpreter.prefix,
-        "sys.base_prefix": interpreter.base_prefix,
     }
-    found = json.loads(report)
-    return "; ".join(
-        f"{name}: expected {value}, got {found.get(name)}"
-        for name, value in expected.items()
-        if found.get(name) != value
-    )
 
 
 def tool(name: str) -> str:

@@ -232,7 +232,7 @@ class Running:
     Standard error is drained all along by a thread that sleeps in read, so that a chatty process
     never blocks. Where the level is "namespaces" the process lives no longer than the thread that
     started it: the kernel ends it with that thread (PR_SET_PDEATHSIG), which is what keeps it from
-    outliving a killed healer.
+    outliving a killed healer; at level "partial" its launcher is told so, and ends it.
     """
 
     def __init__(
@@ -243,6 +243,7 @@ class Running:
         began: float,
         end: Callable[[], None],
         clean: Callable[[], None],
+        ending: signal.Signals = signal.SIGKILL,
     ) -> None:
         self.pid = process.pid
         self.stdin = cast(io.FileIO, process.stdin)
@@ -253,6 +254,7 @@ class Running:
         self._level = level
         self._end = end
         self._clean = clean
+        self._ending = ending
         self._began = began
         self._wall = 0.0
         self._tail = bytearray()
@@ -337,7 +339,7 @@ class Running:
             self._ended = True
             self._wall = time.monotonic() - self._began
             if self._reap(0) is None:
-                os.killpg(self.pid, signal.SIGKILL)
+                os.killpg(self.pid, self._ending)
             try:
                 if self._reap(_END_MS / 1000) is None:
                     raise SandboxError(_STUCK)

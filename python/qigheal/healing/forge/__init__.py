@@ -8,9 +8,12 @@ person's hand, the change comes back in the state it had, with `reason` saying w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
+from qigheal.host import Manifest
 from qigheal.records import Change
+from qigheal.repo import Repo
 
 
 class Forge(Protocol):
@@ -18,6 +21,27 @@ class Forge(Protocol):
 
     def open(self, change: Change) -> Change:
         """Put the patch on a branch of its own, which also reserves it against other healers."""
+        ...
+
+    def tip(self, branch: str) -> str | None:
+        """The commit at the head of a branch, where changes are merged; None where there is no such branch."""
+        ...
+
+    def stale(self, base: str, target: str) -> str:
+        """Why a change made to commit `base` could not be opened now, or an empty string."""
+        ...
+
+    def refresh(self, change: Change) -> Change:
+        """An open or approved change after what people did to it where it lies: it may come back as
+        `open`, `approved`, `rejected`, `superseded`, or `merged` by hand. Nothing is written."""
+        ...
+
+    def resolve(self, ref: str, /) -> str:
+        """The commit that `refs/heads/…` or a digest of at least 7 digits names; RepoError when it names none."""
+        ...
+
+    def is_ancestor(self, ancestor: str, descendant: str, /) -> bool:
+        """Whether commit `descendant` contains commit `ancestor`; a commit contains itself."""
         ...
 
     def moved(self, change: Change) -> str:
@@ -39,3 +63,22 @@ class Forge(Protocol):
     def rehearse_revert(self, change: Change) -> None:
         """Make sure, before a merge, that it could be taken back. Raises RepoError if not."""
         ...
+
+    def close(self, change: Change) -> None:
+        """Take down what invites people to merge a change that has ended."""
+        ...
+
+
+def forge_of(repo: Repo, manifest: Manifest, seen: Callable[[Change], str]) -> Forge:
+    """The forge that a host's manifest names. `seen` says what was wrong when a change was made.
+
+    Raises RepoError where the environment lacks the token that it needs, MissingExtra where a package is.
+    """
+    if manifest.forge.kind == "local":
+        from qigheal.healing.forge.local import LocalForge
+
+        return LocalForge(repo, manifest)
+    from qigheal.healing.forge.github import GitHubForge
+    from qigheal.healing.forge.github_api import Api
+
+    return GitHubForge(repo, Api(manifest.forge), manifest, seen)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from qigheal.errors import Blocked, PatchError, RepoError
+from qigheal.errors import Blocked, RepoError
 from qigheal.healing.forge import messages
-from qigheal.host import Manifest, refusals
+from qigheal.healing.forge.tree import permitted_tree, rehearse_revert
+from qigheal.host import Manifest
 from qigheal.records import Change
 from qigheal.repo import Repo
-
-PREFIX = "qigheal/"
 
 
 class LocalForge:
@@ -31,14 +30,8 @@ class LocalForge:
         Raises PatchError when the patch does not apply or touches what it may not, and RepoError when
         the branch exists with other contents.
         """
-        if not change.branch.startswith(PREFIX):
-            raise RepoError(f"{change.branch!r}: expected the name of a change's branch, {PREFIX}…")
         repo, base = self._repo, change.patch.base
-        tree = repo.apply(base, change.patch.diff)
-        if self._manifest is None:
-            raise RepoError(f"{change.branch}: expected the host's manifest, which says what may be touched")
-        if refused := refusals(self._manifest, repo.changes(base, tree), repo.entries(base)):
-            raise PatchError("; ".join(refused))
+        tree = permitted_tree(repo, self._manifest, change)
         head = repo.commit(tree, (base,), messages.opening(change), change.opened_at)
         present = repo.ref(change.branch)
         if present is None:
@@ -55,6 +48,26 @@ class LocalForge:
                 "person owns it: let them finish, or delete it"
             )
         return replace(change, state="open", head=head, reason="")
+
+    def tip(self, branch: str) -> str | None:
+        """The commit at the head of a branch, None where there is no such branch."""
+        return self._repo.ref(f"refs/heads/{branch}")
+
+    def stale(self, base: str, target: str) -> str:
+        """An empty string: what is checked out is what a change is made to."""
+        return ""
+
+    def refresh(self, change: Change) -> Change:
+        """The change as it is: people's words on it come through the ledger alone."""
+        return change
+
+    def resolve(self, ref: str) -> str:
+        """The commit that a branch or an abbreviated digest names; RepoError when it names none."""
+        return self._repo.resolve(ref)
+
+    def is_ancestor(self, ancestor: str, descendant: str) -> bool:
+        """Whether commit `descendant` contains commit `ancestor`; a commit contains itself."""
+        return self._repo.is_ancestor(ancestor, descendant)
 
     def moved(self, change: Change) -> str:
         """Where the target has gone from the commit that was measured; empty while it is there, or gone."""
@@ -114,15 +127,11 @@ class LocalForge:
         return replace(change, state="reverted", revert_commit=commit)
 
     def rehearse_revert(self, change: Change) -> None:
-        """Apply the reverse of the change to its head and see that the base comes back; no ref moves.
+        """Raises RepoError where taking the change back would not restore what was there before."""
+        rehearse_revert(self._repo, change, change.head)
 
-        Raises RepoError when it does not.
-        """
-        repo, base = self._repo, change.patch.base
-        tree = repo.apply(change.head, repo.diff(change.head, base))
-        if left := repo.changes(base, tree):
-            paths = ", ".join(sorted(c.path for c in left))
-            raise RepoError(f"taking back {change.branch} would not restore {paths}; it must not be merged")
+    def close(self, change: Change) -> None:
+        """Nothing: the branch stays, so that a person may look at it."""
 
     def _contains(self, tip: str, commit: str) -> bool:
         return tip == commit or self._repo.is_ancestor(commit, tip)

@@ -1,17 +1,26 @@
 """The messages of the commits that a forge makes: what was seen, what was measured, and the trailers.
 
 The same change gives the same message, byte for byte. Text from strategies and reviewers cannot
-pose as a trailer: it stands above the last paragraph, without control characters.
+pose as a trailer: it stands above the last paragraph, without control characters. Nor can it call
+people or close issues where the commit is shown: what a forge would take for a mention, a number of an
+issue or an address is broken by a space.
 """
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 from qigheal.records import Change
 
 WIDTH = 72
 CHANGE, LEDGER = "Qigheal-Change", "Qigheal-Ledger"
+LIVE = re.compile(r"(?<![\w])@(?=\w)|#(?=\d)|(?<=\bGH)-(?=\d)|:(?=//)|\b(?<=www)\.", re.IGNORECASE)
+
+
+def title(change: Change) -> str:
+    """One line that names the change."""
+    return _subject(f"{change.patch.strategy}: {change.patch.rationale}")
 
 
 def opening(change: Change) -> str:
@@ -19,7 +28,7 @@ def opening(change: Change) -> str:
     patch = change.patch
     heals = ", ".join(patch.heals)
     return _message(
-        f"{patch.strategy}: {patch.rationale}",
+        title(change),
         patch.rationale,
         f"Meant to heal: {heals}." if heals else "",
         _measured(change),
@@ -61,11 +70,16 @@ def _measured(change: Change) -> str:
 
 
 def _message(subject: str, *paragraphs: str, trailers: dict[str, str]) -> str:
-    blocks = [textwrap.shorten(_plain(subject), WIDTH, placeholder=" ...")]
+    blocks = [_subject(subject)]
     blocks += [textwrap.fill(_plain(text), WIDTH) for text in paragraphs if text]
     blocks.append("\n".join(f"{key}: {_plain(value)}" for key, value in trailers.items() if value))
     return "\n\n".join(blocks) + "\n"
 
 
+def _subject(text: str) -> str:
+    return textwrap.shorten(_plain(text), WIDTH, placeholder=" ...")
+
+
 def _plain(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    shown = LIVE.sub(lambda found: f"{found[0]} ", text)
+    return " ".join("".join(c if c.isprintable() else " " for c in shown).split())

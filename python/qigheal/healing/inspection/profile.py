@@ -60,7 +60,8 @@ def start(root: str, options: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
     def met(code: Any) -> Function | None:
         path = os.path.join(root, code.co_filename)
-        if not path.startswith(below) or code.co_name.startswith("<"):
+        made = code.co_filename.startswith("<") or code.co_name.startswith("<")  # no file, or no function
+        if made or not path.startswith(below):
             return None
         return Function(path[len(below) :], code.co_firstlineno, code.co_name)
 

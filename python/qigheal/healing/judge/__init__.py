@@ -14,16 +14,17 @@ caught by its steadiness, a cleverly invented one cannot be); time and memory ne
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
 from qigcore.fitness import Fitness, weigh
-from qigcore.noninferiority import UNBOUNDED, holm
+from qigcore.noninferiority import POWER, UNBOUNDED, detectable, holm
 from qigheal.healing.judge.evidence import Evidence, gather
 from qigheal.healing.judge.vetoes import standing
 from qigheal.records import Guard, Trial, Verdict
-from qigheal.settings import ROUNDS_NEEDED, HealSettings
+from qigheal.settings import HealSettings
 
 PASS_LEVEL = 0.025
 WORSE_LEVEL = 0.001
@@ -78,11 +79,13 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
     """
     fitness: Fitness | None = None
     guards: tuple[Guard, ...] = ()
+    least: float | None = None
     found = _without_measuring(trial, settings)
     if found is None:
         planned = looks(trial.patch.batches_needed, settings)
-        # Earlier looks only sort out what is bad.
-        accepting = sum(pairs >= ROUNDS_NEEDED * settings.round_pairs for pairs in planned)
+        # Earlier looks only sort out what is bad: so few starts have no bound at a level that accepts.
+        length = settings.round_length(trial.patch.batches_needed)
+        accepting = sum(2.0 ** -math.ceil(pairs / length) <= PASS_LEVEL for pairs in planned)
         evidence = gather(trial, settings)
         guards = _guards(evidence, PASS_LEVEL / accepting, WORSE_LEVEL / len(planned))
         fitness = weigh(
@@ -92,6 +95,7 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
             lines=_lines(trial.patch.diff),
             level=SCORE_LEVEL / accepting,
         )
+        least = _least_score(fitness, settings.fitness_threshold, SCORE_LEVEL / accepting)
         found = _decide(trial, settings, evidence, guards, fitness, PASS_LEVEL / accepting)
     decision, vetoes, reason = found
     return Verdict(
@@ -103,6 +107,7 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
         pairs=len(trial.pairs),
         sandbox_level=trial.sandbox_level,
         reason=reason,
+        detectable=least,
     )
 
 
@@ -205,6 +210,7 @@ def _guards(evidence: Evidence, pass_level: float, worse_level: float) -> tuple[
         elif high < one.margin:
             result = "pass"
         shown = _relative if one.ratio else float
+        least = detectable(one.estimate, pass_level)
         guards.append(
             Guard(
                 metric=metric,
@@ -213,9 +219,19 @@ def _guards(evidence: Evidence, pass_level: float, worse_level: float) -> tuple[
                 low=shown(low),
                 high=shown(high),
                 result=result,
+                detectable=None if least is None else shown(least),
             )
         )
     return tuple(guards)
+
+
+def _least_score(fitness: Fitness, threshold: float, level: float) -> float | None:
+    """The smallest true score whose lower bound at `level` exceeds the threshold with probability `POWER`,
+    with the spread of this one; None where not even the best score would. Source: as `detectable`."""
+    normal = NormalDist()
+    reach = 1.0 + normal.inv_cdf(POWER) / normal.inv_cdf(1.0 - level)
+    least = threshold + (fitness.point - fitness.low) * reach
+    return least if least < 1.0 else None
 
 
 def _relative(logarithm: float) -> float:

@@ -66,6 +66,9 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
     one value for each start of the processes, since it is the processes that differ by chance. Memory
     growth: MB per answer, likewise. CPU time decides nothing: it does not see waiting, and of answers of a few
     milliseconds it was found to be the noisier clock.
+
+    Where the patch takes longer than a usual start to show its effect, the answers before that count for
+    errors alone: a bounded cache grows like an unbounded one until it is full, and is slower only then.
     """
     target, patch = trial.target, trial.patch
     bands = {
@@ -81,7 +84,9 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
         service=tuple(name for name in SERVICE if name in concerned and name in bands),
         geometry=target.geometry,
     )
-    rounds = _Rounds.of(trial.pairs)
+    wait = settings.unsettled(patch.batches_needed)
+    pairs, control = _settled(trial, wait)
+    rounds = _Rounds.of(pairs)
     latency_ms, growth_scale = _live_scales(trial, rounds)
 
     def sides(pairs: Sequence[Pair]) -> tuple[Side, Side]:
@@ -90,7 +95,7 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
             _side(pairs, [pair.after for pair in pairs], latency_ms, growth_scale),
         )
 
-    before, after = sides(trial.pairs)
+    before, after = sides(pairs)
     found = excesses(before, after, limits, seed=trial.seed)
 
     guards: dict[str, Question] = {
@@ -100,12 +105,13 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
         for metric in ("phi", "kappa", "basin_drift")
         if metric in found.after
     }
-    blocks = before.blocks
-    guards["errors"] = Question(settings.error_margin, block_mean(_by(blocks, after.errors - before.errors)))
+    failing = np.array([[pair.before.error_rate, pair.after.error_rate] for pair in trial.pairs])
+    blocks = np.array([pair.block for pair in trial.pairs])
+    guards["errors"] = Question(settings.error_margin, block_mean(_by(blocks, failing[:, 1] - failing[:, 0])))
     slower = max(settings.latency_margin, RESOLUTION_MS / rounds.wall_ms)
     guards["latency"] = Question(math.log1p(slower), SignedRank(rounds.latency), ratio=True)
     guards["memory"] = Question(math.log1p(settings.memory_margin), SignedRank(rounds.memory), ratio=True)
-    rss_mb = float(np.mean([pair.before.rss_mb for pair in trial.pairs]))
+    rss_mb = float(np.mean([pair.before.rss_mb for pair in pairs]))
     tolerated = settings.memory_margin * rss_mb / GROWTH_ANSWERS
     if "memory" in bands:
         tolerated = max(tolerated, target.bands["memory"].half_width)
@@ -119,17 +125,29 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
             beyond = SignedRank(rounds.latency + math.log(latency_ms / edge))
             guards["latency"] = Question(0.0, beyond, ratio=True)
         elif patch.price == "errors":
-            guards["errors"] = Question(0.0, block_mean(_by(blocks, after.errors - edge)))
+            guards["errors"] = Question(0.0, block_mean(_by(blocks, failing[:, 1] - edge)))
         else:
             del guards["memory"]
             guards["memory_growth"] = Question(0.0, SignedRank(growth_scale * rounds.growth_after - edge))
     return Evidence(
         limits=limits,
         found=found,
-        chance=spread(*sides(trial.control), limits, len(trial.pairs)),
+        chance=spread(*sides(control), limits, len(pairs)),
         guards=guards,
         seen=seen,
     )
+
+
+def _settled(trial: Trial, wait: int) -> tuple[list[Pair], list[Pair]]:
+    """The pairs from the `wait`th of each start on, and the controls of their blocks."""
+    asked: dict[int, int] = {}
+    pairs = []
+    for pair in trial.pairs:
+        asked[pair.round] = asked.get(pair.round, 0) + 1
+        if asked[pair.round] > wait:
+            pairs.append(pair)
+    blocks = {pair.block for pair in pairs}
+    return pairs, [against for against in trial.control if against.block in blocks]
 
 
 @dataclass(frozen=True, slots=True)

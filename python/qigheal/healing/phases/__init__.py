@@ -10,11 +10,14 @@ or writes anything but moves between phases.
     gates      the criteria, held against it
     moves      the table of permissions; advance, override, demote
     brakes     breaker, rate, when to go back a phase
+    standing   all of that at one moment, to be shown
 """
 
 from qigheal.healing.phases.brakes import breaker_open, demotion_due, next_change_at
 from qigheal.healing.phases.evidence import (
     ALONE,
+    Drilled,
+    DrillPlan,
     Figures,
     Rehearsal,
     Review,
@@ -33,6 +36,7 @@ from qigheal.healing.phases.moves import (
     demote,
     override,
 )
+from qigheal.healing.phases.standing import Standing, standing
 
 __all__ = [
     "ALONE",
@@ -40,11 +44,14 @@ __all__ = [
     "NOT_MEASURED",
     "PHASES",
     "Criterion",
+    "DrillPlan",
+    "Drilled",
     "Figures",
     "Move",
     "Permissions",
     "Rehearsal",
     "Review",
+    "Standing",
     "StoreEvidence",
     "TrialFacts",
     "advance",
@@ -57,5 +64,6 @@ __all__ = [
     "gate_status",
     "next_change_at",
     "override",
+    "standing",
     "trial_facts",
 ]

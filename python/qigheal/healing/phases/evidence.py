@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from qigcore import geometry
-from qigheal.records import FINAL_STATES, Change, Record, Trial
+from qigheal.records import FINAL_STATES, Change, HealingPatch, Record, Trial
 
 if TYPE_CHECKING:
     from qigheal.healing.ledger import Ledger
@@ -34,6 +34,26 @@ class Rehearsal(Record, frozen=True):
 
     ok: bool
     reason: str = ""
+
+
+class DrillPlan(Record, frozen=True):
+    """The data of a `drill` entry: a rollback about to be performed on a branch of its own."""
+
+    branch: str
+    target: str  # the branch whose tip it is made from
+    patch: HealingPatch
+    at: float  # Unix seconds; dates its commits, so that going through it again gives the same ones
+
+
+class Drilled(Record, frozen=True):
+    """The data of a `drilled` entry: how the drill ended."""
+
+    ok: bool
+    branch: str
+    head: str = ""
+    merge_commit: str = ""
+    revert_commit: str = ""
+    reason: str = ""  # what failed
 
 
 class TrialFacts(Record, frozen=True):
@@ -72,6 +92,7 @@ class Figures(Record, frozen=True):
     merges: int  # applied, and those put through by override
     rehearsed: int | None  # of the merges; None: no rehearsal is on record
     rolled_back: int
+    drills: int = 0  # performed, and the files were as before
 
     @property
     def confirmed_share(self) -> float | None:
@@ -156,6 +177,7 @@ def figures(ledger: Ledger) -> Figures:
         merges=len(merges),
         rehearsed=sum(rehearsals.get(change.id, False) for change in merges) if rehearsals else None,
         rolled_back=sum(change.state == "rolled_back" for change in changes.values()),
+        drills=sum(entry.read(Drilled).ok for entry in ledger.entries("drilled")),
     )
 
 

@@ -19,13 +19,14 @@ NOT_MEASURED: Final = "not measured"
 
 
 class Criterion(Record, frozen=True):
-    """One line of a gate: what is needed, what was found, whether that is enough."""
+    """One line of a gate: what is needed, what was found, whether that is enough, and if not, what to do."""
 
     gate: str  # a value of GATES
     name: str
     needed: str
     found: str
     met: bool
+    advice: str = ""
 
 
 class StoreEvidence(Record, frozen=True):
@@ -53,48 +54,92 @@ def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...
     wanted = evidence.strategies
     confirmed = found.confirmed_share
     return (
-        _least(1, "snapshots", evidence.snapshots, 1000),
-        _portion(1, "expected snapshots present", evidence.present_share, "≥ 99.9 %", 0.999),
+        _least(1, "snapshots", evidence.snapshots, 1000, "let the service record on"),
+        _portion(
+            1,
+            "expected snapshots present",
+            evidence.present_share,
+            "≥ 99.9 %",
+            0.999,
+            "find out what stops the recording: restarts, a full disk, a worker that hangs",
+        ),
         _line(
             1,
             "baseline learned",
             "yes",
             _known(evidence.baseline_learned, "no", "yes"),
             evidence.baseline_learned,
+            "let the service record its first healthy snapshots, or see: qigheal baseline --help",
         ),
-        _least(1, "trends known", evidence.trends_known, 4),
+        _least(
+            1, "trends known", evidence.trends_known, 4, "let it record; qigheal trends says which is unknown"
+        ),
         _line(
             1,
             "memory of the monitor",
             "< 100 MB",
             None if evidence.memory_mb is None else f"{evidence.memory_mb:.1f} MB",
             evidence.memory_mb is not None and evidence.memory_mb < 100,
+            "make the monitor with a smaller history_size",
         ),
-        _least(2, "patches judged", found.patches, 10),
+        _least(
+            2, "patches judged", found.patches, 10, "let the loop run, or start it by hand: qigheal heal HOST"
+        ),
         _line(
             2,
             "strategies that apply, tried",
             "all" if wanted is None else ", ".join(wanted) or "none applies",
             None if wanted is None else ", ".join(sorted(tried)) or "none",
             bool(wanted) and tried.issuperset(wanted or ()),
+            "name the host, whose manifest says which apply: --host HOST"
+            if wanted is None
+            else f"qigheal heal HOST --strategy {min({*wanted} - tried)}"
+            if {*wanted} - tried
+            else "declare levers, sites or files that may be patched in qigheal.toml",
         ),
-        _portion(2, "trials completed", share(found.completed, found.trials), "≥ 95 %", 0.95),
-        _portion(2, "reviewed patches approved", share(found.approved, found.reviewed), "≥ 80 %", 0.8),
+        _portion(
+            2,
+            "trials completed",
+            share(found.completed, found.trials),
+            "≥ 95 %",
+            0.95,
+            "see to why the probe breaks off: the reasons stand in qigheal patches",
+        ),
+        _portion(
+            2,
+            "reviewed patches approved",
+            share(found.approved, found.reviewed),
+            "≥ 80 %",
+            0.8,
+            "say what you think of measured patches: qigheal review PATCH --approve or --reject",
+        ),
         _line(
             2,
             "scores of accepted patches",
             "0.6 to 0.8, up to 1 where several terms improve",
             f"{scores[0]:.2f} to {scores[-1]:.2f}" if scores else None,
             all(within),
+            "no patch was accepted yet"
+            if not scores
+            else "a score outside is beyond what the formula gives: look at its trial in qigheal patches",
         ),
-        _least(3, "changes applied", found.applied, 5),
-        _portion(3, "applied changes confirmed", confirmed, "> 70 %", 0.7, strictly=True),
+        _least(3, "changes applied", found.applied, 5, "approve changes that are open: qigheal patches"),
+        _portion(
+            3,
+            "applied changes confirmed",
+            confirmed,
+            "> 70 %",
+            0.7,
+            "deploy what was merged and let it record, so that the watch can speak",
+            strictly=True,
+        ),
         _line(
             3,
             "false positives",
             "< 10 % of cases",
             f"{found.false_positives} of {found.cases}" if found.cases else None,
             found.false_positives < 0.1 * found.cases,
+            "the healer was called on healthy code: learn the baseline from a longer or more varied time",
         ),
         _line(
             3,
@@ -102,44 +147,81 @@ def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...
             "of every change merged",
             None if found.rehearsed is None else f"{found.rehearsed} of {found.merges}",
             found.merges > 0 and found.rehearsed == found.merges,
+            "each merge is rehearsed by itself; nothing was merged yet, or an older version did it",
         ),
-        _least(3, "rollbacks performed, drills included", found.rolled_back, 1),
-        _portion(4, "applied changes confirmed", confirmed, "> 80 %", 0.8, strictly=True),
-        _portion(4, "uptime reported", evidence.uptime_share, "a figure", 0.0),
+        _least(
+            3,
+            "rollbacks performed, drills included",
+            found.rolled_back + found.drills,
+            1,
+            "qigheal phase drill --host HOST",
+        ),
+        _portion(
+            4,
+            "applied changes confirmed",
+            confirmed,
+            "> 80 %",
+            0.8,
+            "look at what was not confirmed, and why: qigheal patches",
+            strictly=True,
+        ),
+        _portion(
+            4,
+            "uptime reported",
+            evidence.uptime_share,
+            "a figure",
+            0.0,
+            "let the service record: three snapshots do",
+        ),
         _line(
             4,
             "hours saved reported",
             "a figure",
             None if evidence.hours_saved is None else f"{evidence.hours_saved:.1f} h",
             True,
+            "say how long such a repair takes a person, which nothing here can measure: --hours-per-repair H",
         ),
     )
 
 
-def _line(phase: int, name: str, needed: str, found: str | None, met: bool | None) -> Criterion:
+def _line(phase: int, name: str, needed: str, found: str | None, met: bool | None, advice: str) -> Criterion:
     """A criterion; one without a finding is not measured, and never met."""
+    enough = found is not None and bool(met)
     return Criterion(
         gate=GATES[phase],
         name=name,
         needed=needed,
         found=NOT_MEASURED if found is None else found,
-        met=found is not None and bool(met),
+        met=enough,
+        advice="" if enough else advice,
     )
 
 
-def _least(phase: int, name: str, count: int | None, least: int) -> Criterion:
+def _least(phase: int, name: str, count: int | None, least: int, advice: str) -> Criterion:
     return _line(
-        phase, name, f"≥ {least}", None if count is None else str(count), count is not None and count >= least
+        phase,
+        name,
+        f"≥ {least}",
+        None if count is None else str(count),
+        count is not None and count >= least,
+        advice,
     )
 
 
 def _portion(
-    phase: int, name: str, part: float | None, needed: str, least: float, *, strictly: bool = False
+    phase: int,
+    name: str,
+    part: float | None,
+    needed: str,
+    least: float,
+    advice: str,
+    *,
+    strictly: bool = False,
 ) -> Criterion:
     met = part is not None and (part > least if strictly else part >= least)
     # Rounded down: 99.96 % must not be shown as the 100 % that it is not.
     shown = None if part is None else f"{int(part * 1000 + 1e-9) / 10:g} %"
-    return _line(phase, name, needed, shown, met)
+    return _line(phase, name, needed, shown, met, advice)
 
 
 def _known(value: bool | None, no: str, yes: str) -> str | None:

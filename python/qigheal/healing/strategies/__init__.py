@@ -15,6 +15,7 @@ from qigheal.healing.strategies.attention import Attention
 from qigheal.healing.strategies.basin import Basin
 from qigheal.healing.strategies.foreign import installed
 from qigheal.healing.strategies.latency import Latency
+from qigheal.healing.strategies.memory import Memory
 from qigheal.healing.strategies.revert import Revert
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
@@ -49,6 +50,7 @@ def builtin(settings: HealSettings) -> tuple[Strategy, ...]:
         Attention(settings),
         Basin(settings),
         Latency(settings),
+        Memory(settings),
         Revert(settings),
     )
 
@@ -57,3 +59,13 @@ def every(settings: HealSettings) -> tuple[Strategy, ...]:
     """The built-in strategies and then those of other packages."""
     own = builtin(settings)
     return (*own, *installed(settings, {strategy.name for strategy in own}))
+
+
+def askable(settings: HealSettings, level: str) -> tuple[tuple[Strategy, ...], tuple[str, ...]]:
+    """The strategies to ask where the sandbox isolates at `level`, and the names of those left out.
+
+    Where isolation is partial, what other packages propose is not run.
+    """
+    strategies = every(settings)
+    own = len(builtin(settings)) if level == "partial" else len(strategies)
+    return strategies[:own], tuple(strategy.name for strategy in strategies[own:])

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from qigheal.healing.strategies import allowed
 from qigheal.healing.strategies.kinds import Kind, Unproven, element, holding, is_literal, is_new, join
-from qigheal.healing.strategies.program import Module, Program, Target, bound_in
+from qigheal.healing.strategies.sources import Module, Sources, Target, bound_in
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Proof:
 class Follower(Protocol):
     """Proves the host's functions that a body calls."""
 
-    program: Program
+    program: Sources
 
     def function(self, module: Module, function: ast.AST | None, given: dict[str, Kind]) -> Proof: ...
 
@@ -419,9 +419,10 @@ class Body:
         if name in allowed.PLAIN:
             return 0
         if name in allowed.PICKING:
-            return (
-                join(*(element(kind) for kind in kinds)) if len(kinds) == 1 or name == "sum" else join(*kinds)
-            )
+            among, others = kinds[: len(node.args)], kinds[len(node.args) :]
+            if len(among) == 1 or name == "sum":
+                among = [element(among[0]), *among[1:]]
+            return join(*among, *others)
         if name in ("tuple", "frozenset"):
             inside = join(*(element(kind) for kind in kinds))
             return 0 if inside == 0 else holding(inside)

@@ -6,7 +6,7 @@ import ast
 
 from qigheal.healing.strategies import allowed
 from qigheal.healing.strategies.kinds import Unproven
-from qigheal.healing.strategies.program import Module
+from qigheal.healing.strategies.sources import Module
 
 
 def arguments(module: Module, function: ast.FunctionDef, numeric: bool) -> str:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from qigheal.errors import ProbeError, RepoError
-from qigheal.healing.strategies.program import Module, Program
 from qigheal.healing.strategies.purity import Unproven, prove
+from qigheal.healing.strategies.sources import Module, Sources
 from qigheal.host.refusals import refused_path
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
@@ -201,17 +201,17 @@ def _needed(diagnosis: Diagnosis) -> float:
     return (now - band.high) / 2 / now
 
 
-def _program(bench: Bench, repo: Repo) -> Program:
+def _program(bench: Bench, repo: Repo) -> Sources:
     def read(path: str) -> str:
         try:
             return repo.read(bench.base, path).decode()
         except RepoError as error:
             raise ValueError(str(error)) from error
 
-    return Program.of(repo.entries(bench.base), read)
+    return Sources.of(repo.entries(bench.base), read)
 
 
-def _candidates(profile: Profile, program: Program, bench: Bench) -> Iterator[Candidate]:
+def _candidates(profile: Profile, program: Sources, bench: Bench) -> Iterator[Candidate]:
     for seen in profile.functions:
         saves = seen.repeat_s / profile.cpu_s if profile.cpu_s > 0 else 0.0
         if seen.plain < seen.calls or not seen.repeats or saves < 0.01:

@@ -1,199 +1,206 @@
-"""The host's Python files as a program: modules, what their names are bound to, and where calls lead.
+"""The host's Python code as a whole: what each file binds, and who names what.
 
-Reads text alone and runs nothing. What cannot be followed with certainty is None.
+Read from a folder and parsed, never imported or run. What is proven with it rests on names alone, so a
+file that cannot be parsed counts as one that may name anything. Nothing here knows what is to be healed.
 """
 
 from __future__ import annotations
 
 import ast
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+
+OTHER_CODE = (".pyi", ".pyx", ".pxd", ".ipynb", ".pth")
+"""Endings of files that are not parsed here and may hold code that names something."""
+
+LONGEST = 2_000_000
+"""Bytes of a file that is still read."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-Scope = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+Scope = Function | ast.Lambda | ast.ClassDef | ast.Module
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where a name leads: a module of the host, one of its definitions, or a name of another package.
-
-    `outside` is a dotted name such as "math.sqrt" or "math".
-    """
-
-    module: Module | None = None
-    node: ast.AST | None = None
-    outside: str = ""
-
-
-@dataclass
-class Module:
-    """One file: its dotted name, its syntax tree, and every binding of its module-level names."""
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One parsed file."""
 
     path: str
-    name: str
+    text: str
     tree: ast.Module
-    program: Program
-    is_package: bool
 
     @cached_property
-    def bindings(self) -> dict[str, list[ast.AST]]:
-        """What binds each module-level name, wherever in the file: also `global` in functions, and `del`."""
-        found: dict[str, list[ast.AST]] = defaultdict(list)
-        for node in _in_scope(self.tree):
-            for name in _bound(node):
-                found[name].append(node)
-        for function in ast.walk(self.tree):
-            if isinstance(function, Function | ast.ClassDef):
-                declared = {n for s in ast.walk(function) if isinstance(s, ast.Global) for n in s.names}
-                for node in ast.walk(function) if declared else ():
-                    for name in declared.intersection(_bound(node)):
-                        found[name].append(node)
+    def parents(self) -> dict[ast.AST, ast.AST]:
+        return {inner: outer for outer in ast.walk(self.tree) for inner in ast.iter_child_nodes(outer)}
+
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        return tuple(ast.walk(self.tree))
+
+    @cached_property
+    def bound(self) -> dict[str, list[ast.AST]]:
+        """What binds each name of the module itself: imports, definitions, assignments, loops."""
+        found: dict[str, list[ast.AST]] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Global):
+                for name in node.names:
+                    found.setdefault(name, []).append(node)
+            elif self.scope(node) is self.tree:
+                for name in _binds(node):
+                    found.setdefault(name, []).append(node)
         return found
 
-    def binding(self, name: str) -> ast.AST | None:
-        """The one thing that binds a module-level name; None where there are none or several."""
-        found = self.bindings.get(name, [])
+    def scope(self, node: ast.AST) -> Scope:
+        """The function, class or module whose names a statement binds."""
+        while (node := self.parents.get(node, self.tree)) is not self.tree:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+                return node
+        return self.tree
+
+    def within(self, node: ast.AST, kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> ast.AST | None:
+        """The nearest node of a kind around another."""
+        above: ast.AST | None = self.parents.get(node)
+        while above is not None and not isinstance(above, kind):
+            above = self.parents.get(above)
+        return above
+
+    def only(self, name: str) -> ast.AST | None:
+        """What binds a name of the module, when a single thing does."""
+        found = self.bound.get(name, [])
         return found[0] if len(found) == 1 else None
 
-    def lookup(self, name: str) -> Target | None:
-        """Where a module-level name leads."""
-        node = self.binding(name)
-        if node is None:
-            return None
-        if isinstance(node, ast.Import):
-            [alias] = [a for a in node.names if (a.asname or a.name.partition(".")[0]) == name]
-            return self.program.named(alias.name if alias.asname else alias.name.partition(".")[0])
-        if isinstance(node, ast.ImportFrom):
-            [alias] = [a for a in node.names if (a.asname or a.name) == name]
-            source = self._source(node)
-            if source is None:
+    def find(self, qualname: str) -> ast.AST | None:
+        """The function or class of a qualified name, when there is one such."""
+        body: list[ast.stmt] = self.tree.body
+        node: ast.AST | None = None
+        for part in qualname.split("."):
+            inside = [
+                found
+                for found in body
+                if isinstance(found, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+                and found.name == part
+            ]
+            if len(inside) != 1:
                 return None
-            return self.program.member(source, alias.name)
-        return Target(module=self, node=node)
-
-    def _source(self, node: ast.ImportFrom) -> str | None:
-        if not node.level:
-            return node.module
-        parts = self.name.split(".") if self.is_package else self.name.split(".")[:-1]
-        if node.level > len(parts) + (1 if self.is_package else 0):
-            return None
-        parts = parts[: len(parts) - node.level + 1]
-        return ".".join([*parts, *([node.module] if node.module else [])]) or None
+            node = inside[0]
+            body = node.body
+        return node
 
 
-@dataclass
+def _binds(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name
+    elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        for alias in node.names:
+            yield alias.asname or alias.name.partition(".")[0]
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
+        yield node.id
+    elif isinstance(node, ast.ExceptHandler) and node.name:
+        yield node.name
+
+
 class Program:
-    """Every Python file of a tree that parses. `read` gives a file's text, or raises ValueError."""
+    """Every source file of a tree."""
 
-    paths: frozenset[str]
-    read: Callable[[str], str]
-    _modules: dict[str, Module | None] = field(default_factory=dict)
+    def __init__(self, folder: Path) -> None:
+        self.sources: dict[str, Source] = {}
+        self.unread: dict[str, str] = {}  # texts of code that could not be parsed
+        for place, folders, names in os.walk(folder):
+            folders.sort()
+            for name in sorted(names):
+                file = Path(place, name)
+                if name.endswith((".py", *OTHER_CODE)):
+                    self._add(file, file.relative_to(folder).as_posix())
 
-    @classmethod
-    def of(cls, paths: Iterable[str], read: Callable[[str], str]) -> Program:
-        """The program made of those of `paths` that are Python files."""
-        return cls(frozenset(path for path in paths if path.endswith(".py")), read)
+    def _add(self, file: Path, path: str) -> None:
+        text = file.read_bytes()[:LONGEST].decode("utf-8-sig", "replace")
+        if path.endswith(".py") and file.stat().st_size <= LONGEST:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    self.sources[path] = Source(path, text, ast.parse(text))
+                return
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                pass
+        self.unread[path] = text
 
-    def at(self, path: str) -> Module | None:
-        """The module of a file; None where it is missing or no text that this Python can read."""
-        if path not in self._modules:
-            self._modules[path] = self._parse(path) if path in self.paths else None
-        return self._modules[path]
+    def module(self, dotted: str) -> Source | None:
+        """The file of a module, when one file alone can be it."""
+        stem = dotted.replace(".", "/")
+        ends = (f"/{stem}.py", f"/{stem}/__init__.py")
+        found = [source for path, source in self.sources.items() if f"/{path}".endswith(ends)]
+        return found[0] if len(found) == 1 else None
 
-    def module(self, name: str) -> Module | None:
-        """The module of a dotted name, looked for at the root and below `src`."""
-        stem = name.replace(".", "/")
-        places = (f"{top}{stem}{end}" for top in ("", "src/") for end in (".py", "/__init__.py"))
-        return next((found for place in places if (found := self.at(place)) is not None), None)
+    def imported(self, source: Source, node: ast.ImportFrom) -> str:
+        """The dotted name of the module that an import is from, as far from the root as can be told."""
+        if not node.level:
+            return node.module or ""
+        parts = source.path.removesuffix(".py").split("/")
+        above = parts[: len(parts) - node.level]
+        return ".".join([*above, *((node.module or "").split(".") if node.module else [])])
 
-    def named(self, dotted: str) -> Target:
-        """A module of the host, or else something of another package."""
-        module = self.module(dotted)
-        return Target(module=module) if module is not None else Target(outside=dotted)
+    def origin(self, source: Source, expression: ast.AST, depth: int = 8) -> str | None:
+        """The dotted name that a name or attribute stands for, such as "functools.lru_cache".
 
-    def member(self, module: str, name: str) -> Target | None:
-        """What `from module import name` binds."""
-        source = self.module(module)
-        if source is None:
-            if self.module(module.partition(".")[0]) is not None:
-                submodule = self.module(f"{module}.{name}")
-                return Target(module=submodule) if submodule is not None else None
-            return Target(outside=f"{module}.{name}")
-        if name in source.bindings:
-            return source.lookup(name)
-        submodule = self.module(f"{module}.{name}")
-        return Target(module=submodule) if submodule is not None else None
-
-    def attribute(self, target: Target, name: str) -> Target | None:
-        """Where `target.name` leads, of modules alone."""
-        if target.outside:
-            return Target(outside=f"{target.outside}.{name}")
-        if target.module is not None and target.node is None:
-            return self.member(target.module.name, name)
+        Followed through imports, aliases and other files of the host. None for what is no import.
+        """
+        if depth == 0:
+            return None
+        if isinstance(expression, ast.Attribute):
+            above = self.origin(source, expression.value, depth - 1)
+            return None if above is None else self._through(above, expression.attr, depth)
+        binding = source.only(expression.id) if isinstance(expression, ast.Name) else None
+        if isinstance(binding, (ast.Import, ast.ImportFrom)) and isinstance(expression, ast.Name):
+            for alias in binding.names:
+                if (alias.asname or alias.name.partition(".")[0]) != expression.id:
+                    continue
+                if isinstance(binding, ast.ImportFrom):
+                    return self._through(self.imported(source, binding), alias.name, depth)
+                return alias.name if alias.asname else expression.id
+        assigned = source.parents.get(binding) if isinstance(binding, ast.Name) else None
+        if isinstance(assigned, ast.Assign) and isinstance(assigned.value, (ast.Name, ast.Attribute)):
+            return self.origin(source, assigned.value, depth - 1)
         return None
 
-    @cached_property
-    def written_attributes(self) -> frozenset[str]:
-        """Names of attributes that any file sets or deletes on something that is not `self`."""
-        found = set()
-        for path in sorted(self.paths):
-            module = self.at(path)
-            for node in ast.walk(module.tree) if module is not None and not _is_test(path) else ():
-                if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
-                    if not (isinstance(node.value, ast.Name) and node.value.id == "self"):
-                        found.add(node.attr)
-                elif isinstance(node, ast.Call) and _called(node) in ("setattr", "delattr"):
-                    known = len(node.args) > 1 and isinstance(node.args[1], ast.Constant)
-                    found.add(str(node.args[1].value) if known else "*")  # type: ignore[attr-defined]
-                elif isinstance(node, ast.Call) and _called(node) in ("globals", "vars"):
-                    found.add("*")
-        return frozenset(found)
+    def _through(self, module: str, name: str, depth: int) -> str:
+        """What a module's name stands for: another module's, when the module is the host's and passes it on."""
+        inner = self.module(module)
+        found = inner and self.origin(inner, ast.Name(name, ast.Load()), depth - 1)
+        return found or f"{module}.{name}"
 
-    def _parse(self, path: str) -> Module | None:
-        parts = path.removesuffix(".py").split("/")
-        if parts[0] == "src" and len(parts) > 1 and "src/__init__.py" not in self.paths:
-            parts = parts[1:]
-        is_package = parts[-1] == "__init__"
-        try:
-            tree = ast.parse(self.read(path))
-        except (SyntaxError, ValueError, RecursionError):
+    def defined(self, source: Source, expression: ast.AST) -> tuple[Source, ast.AST] | None:
+        """The function or class of the host that a name or a module's attribute stands for."""
+        if isinstance(expression, ast.Name):
+            binding = source.only(expression.id)
+            if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                return source, binding
+        dotted = self.origin(source, expression)
+        if dotted is None:
             return None
-        return Module(path, ".".join(parts[:-1] if is_package else parts), tree, self, is_package)
+        above, _, name = dotted.rpartition(".")
+        inner = self.module(above)
+        binding = inner.only(name) if inner is not None else None
+        if inner is not None and isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            return inner, binding
+        return None
 
+    def spoken(self, name: str) -> Iterator[tuple[Source, ast.AST]]:
+        """Where a name may be reached by text: as a string of its own or the end of a dotted one."""
+        reached = re.compile(rf"(.*[.:/])?{re.escape(name)}")
+        for source in self.sources.values():
+            for node in source.nodes:
+                if (
+                    isinstance(node, ast.Constant)
+                    and isinstance(node.value, str)
+                    and reached.fullmatch(node.value.strip())
+                ):
+                    yield source, node
 
-def _in_scope(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node that runs in the scope of `tree` itself."""
-    for node in ast.iter_child_nodes(tree):
-        yield node
-        if not isinstance(node, Scope):
-            yield from _in_scope(node)
-
-
-def _bound(node: ast.AST) -> Iterator[str]:
-    """The names that one node binds or unbinds."""
-    if isinstance(node, Function | ast.ClassDef):
-        yield node.name
-    elif isinstance(node, ast.Import):
-        yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        yield from (alias.asname or alias.name for alias in node.names)
-    elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-        yield node.id
-    elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-        yield node.name
-
-
-def bound_in(scope: ast.AST) -> set[str]:
-    """The names that are bound in a function's own scope, its arguments not among them."""
-    return {name for node in _in_scope(scope) for name in _bound(node)}
-
-
-def _called(node: ast.Call) -> str:
-    return node.func.id if isinstance(node.func, ast.Name) else ""
-
-
-def _is_test(path: str) -> bool:
-    parts = path.split("/")
-    return bool({"test", "tests"} & set(parts[:-1])) or parts[-1].startswith("test_")
+    def unreadable(self, name: str) -> str:
+        """A file that could not be parsed and has the name in its text, or an empty string."""
+        word = re.compile(rf"\b{re.escape(name)}\b")
+        return next((path for path, text in self.unread.items() if word.search(text)), "")

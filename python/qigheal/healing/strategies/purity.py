@@ -17,12 +17,12 @@ import ast
 from qigheal.healing.strategies.bodies import Body, Proof
 from qigheal.healing.strategies.hashable import arguments
 from qigheal.healing.strategies.kinds import Kind, Unproven
-from qigheal.healing.strategies.program import Module, Program
+from qigheal.healing.strategies.sources import Module, Sources
 
 __all__ = ["Proof", "Unproven", "prove"]
 
 
-def prove(program: Program, module: Module, function: ast.FunctionDef, numeric: bool) -> Proof:
+def prove(program: Sources, module: Module, function: ast.FunctionDef, numeric: bool) -> Proof:
     """The proof that `function` may be cached. Raises Unproven.
 
     numeric: whether arguments without an annotation were numbers in every recorded call; their use in
@@ -40,7 +40,7 @@ def prove(program: Program, module: Module, function: ast.FunctionDef, numeric: 
 class _Prover:
     """One proof, which may lead through several functions."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Sources) -> None:
         self.program = program
         self.done: dict[tuple[int, tuple[tuple[str, Kind], ...]], Proof] = {}
         self.running: set[int] = set()

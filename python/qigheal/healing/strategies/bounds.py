@@ -1,0 +1,115 @@
+"""The bound of one container: proven to do no harm, and written into its file.
+
+Where a proof ends, so does the bound. What grows, and how much may stay, is told from outside.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from qigheal.healing.strategies.bounding import at, bound_cache, bound_list, bound_store
+from qigheal.healing.strategies.caches import unbounded
+from qigheal.healing.strategies.containers import (
+    Place,
+    Store,
+    locate,
+    only_appended,
+    only_stored,
+    remembered,
+)
+from qigheal.healing.strategies.escaping import Reach
+from qigheal.healing.strategies.program import Function
+from qigheal.healing.strategies.repeatable import Kind, Prover, Unproven
+from qigheal.records import Tier
+
+UNREAD = "Nothing in the repository reads it."
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A bound, written into the file's content, and why it does no harm."""
+
+    content: bytes
+    tier: Tier
+    why: str
+
+
+def bounded(prover: Prover, kind: str, file: str, qualname: str, content: bytes, most: int) -> Bound:
+    """Keep `most` entries in a container of `kind` ("lru_cache" or a type's name), called `qualname` in `file`.
+
+    Raises Unproven where that might do harm, ValueError where its place cannot be edited.
+    """
+    if kind == "lru_cache":
+        return _cache(prover, file, qualname, content, most)
+    place = locate(prover.program, file, qualname)
+    if kind == "list":
+        only_appended(place)
+        return Bound(_as_deque(prover, place, content, most), "review", UNREAD)
+    if kind == "dict":
+        return _dict(prover, place, content, most)
+    raise Unproven(place.made, f"a {kind} has no bound that can be proven")
+
+
+def _cache(prover: Prover, file: str, qualname: str, content: bytes, most: int) -> Bound:
+    cache = unbounded(prover.program, file, qualname)
+    kind = prover.function(cache.source, cache.function)
+    _may_be_dropped(cache.function, kind)
+    reach = Reach(prover.program)
+    reach.unidentified(cache.source, cache.function)
+    if kind == "flat":
+        reach.only_read(cache.source, cache.function)
+    place = at(content, cache.node)
+    edited = bound_cache(content, place, cache.written(most), unused=cache.unused, needed=cache.needed)
+    return Bound(edited, "safe", "What it gives follows from its arguments alone.")
+
+
+def _dict(prover: Prover, place: Place, content: bytes, most: int) -> Bound:
+    if place.source.bound.get("list"):
+        raise Unproven(place.made, "list is something else in this file")
+    try:
+        store = only_stored(place)
+    except Unproven:
+        store = remembered(prover, place)
+        _may_be_dropped(store.function, store.kind)
+        _only_read(prover, place, store)
+        tier: Tier = "review" if store.threads else "safe"
+        why = f"A lost entry is computed again by {store.function.name}, from its key alone."
+        if store.threads:
+            why += (
+                " But an entry is tested for and then read: where several threads answer, another one may drop it "
+                "in between. So a person has to look."
+            )
+    else:
+        tier, why = "review", UNREAD
+    edited = bound_store(content, at(content, store.statement), store.cache, most)
+    return Bound(edited, tier, why)
+
+
+def _only_read(prover: Prover, place: Place, store: Store) -> None:
+    reach = Reach(prover.program, frozenset((store.statement,)))
+    reach.unidentified(place.source, store.function)
+    if store.kind == "flat":
+        for value in store.found:
+            reach.reads(place.source, value)
+        for part in (*store.statement.targets, store.statement.value):
+            reach.kept_by_name(place.source, part)
+
+
+def _may_be_dropped(function: Function, kind: Kind) -> None:
+    if kind in ("stream", "object"):
+        raise Unproven(
+            function, f"{function.name} gives an object that may be changed, used up or told from its like"
+        )
+
+
+def _as_deque(prover: Prover, place: Place, content: bytes, most: int) -> bytes:
+    source, made = place.source, place.made
+    known = prover.program.origin(source, ast.Name("deque", ast.Load()))
+    if source.bound.get("deque") and known != "collections.deque":
+        raise Unproven(made, "deque is something else in this file")
+    annotation = made.annotation if isinstance(made, ast.AnnAssign) else None
+    named = annotation.value if isinstance(annotation, ast.Subscript) else annotation
+    if named is not None and ast.unparse(named) not in ("list", "List", "typing.List"):
+        raise Unproven(made, f"its type is said to be {ast.unparse(named)}")
+    return bound_list(content, at(content, made), most)

@@ -1,0 +1,129 @@
+"""What of a host's program stands still: constants, attributes set once, methods that nobody replaces.
+
+Every proof here looks at the whole program, since any file may assign to a name of another.
+"""
+
+from __future__ import annotations
+
+import ast
+
+from qigheal.healing.strategies.known import PLAIN
+from qigheal.healing.strategies.program import Function, Program, Source
+
+
+def constant(program: Program, source: Source, name: ast.Name) -> bool:
+    """Whether a name of a module stands for one immutable value all along."""
+    if not source.bound.get(name.id) and name.id in ("True", "False", "None", "__name__"):
+        return True
+    binding = source.only(name.id)
+    if isinstance(binding, ast.ImportFrom):
+        for alias in binding.names:
+            inner = program.module(program.imported(source, binding))
+            if (alias.asname or alias.name) == name.id and inner is not None:
+                return constant(program, inner, ast.copy_location(ast.Name(alias.name), name))
+    statement = source.parents.get(binding) if isinstance(binding, ast.Name) else None
+    value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
+    return (
+        value is not None and _immutable(program, source, value) and not _set_from_outside(program, name.id)
+    )
+
+
+def _immutable(program: Program, source: Source, value: ast.AST) -> bool:
+    if isinstance(value, ast.Constant):
+        return True
+    if isinstance(value, ast.Tuple):
+        return all(_immutable(program, source, part) for part in value.elts)
+    if isinstance(value, ast.UnaryOp):
+        return _immutable(program, source, value.operand)
+    if isinstance(value, ast.BinOp):
+        return _immutable(program, source, value.left) and _immutable(program, source, value.right)
+    if isinstance(value, ast.Name):
+        return constant(program, source, value)
+    return False
+
+
+def _set_from_outside(program: Program, name: str) -> bool:
+    """Whether any file assigns to an attribute of that name, as `settings.LIMIT = 3` would."""
+    return any(
+        isinstance(node, ast.Attribute) and node.attr == name and not isinstance(node.ctx, ast.Load)
+        for other in program.sources.values()
+        for node in other.nodes
+    )
+
+
+def settled(program: Program, source: Source, holder: ast.ClassDef, attribute: str) -> bool:
+    """Whether an attribute holds one immutable value for as long as its object lives: set where the object is
+    made or in the class, and nowhere in the program again."""
+    stores = [
+        (other, node)
+        for other in program.sources.values()
+        for node in other.nodes
+        if isinstance(node, ast.Attribute) and node.attr == attribute and not isinstance(node.ctx, ast.Load)
+    ]
+    if any(True for _ in program.spoken(attribute)):
+        return False
+    in_class = [
+        statement.value
+        for statement in holder.body
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and attribute in _targets(statement)
+    ]
+    if not stores:
+        value = in_class[0] if len(in_class) == 1 else None
+        return value is not None and _immutable(program, source, value)
+    if len(stores) != 1 or in_class:
+        return False
+    other, node = stores[0]
+    method = other.within(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    statement = other.parents.get(node)
+    return (
+        isinstance(method, ast.FunctionDef)
+        and method.name == "__init__"
+        and other.scope(method) is holder
+        and isinstance(statement, (ast.Assign, ast.AnnAssign))
+        and statement.value is not None
+        and _plain(program, source, method, statement.value)
+    )
+
+
+def _targets(statement: ast.Assign | ast.AnnAssign) -> set[str]:
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _plain(program: Program, source: Source, method: ast.FunctionDef, value: ast.AST) -> bool:
+    """A constant, an argument that is said to be a number or text, or what is made one on the spot."""
+    if isinstance(value, ast.Call):
+        return (
+            isinstance(value.func, ast.Name)
+            and value.func.id in PLAIN - {"tuple", "frozenset"}
+            and not source.bound.get(value.func.id)
+        )
+    if isinstance(value, ast.Name):
+        arguments = method.args
+        for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+            if argument.arg == value.id:
+                return isinstance(argument.annotation, ast.Name) and argument.annotation.id in PLAIN
+    return _immutable(program, source, value)
+
+
+def own_method(program: Program, source: Source, holder: ast.ClassDef, name: str) -> Function | None:
+    """The method that `self.name` is, unless a subclass or an assignment could have put another there."""
+    found = [
+        node
+        for node in holder.body
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == name
+    ]
+    if len(found) != 1 or found[0].decorator_list:
+        return None
+    for other in program.sources.values():
+        for node in other.nodes:
+            if isinstance(node, ast.ClassDef) and any(
+                isinstance(part, (ast.Name, ast.Attribute))
+                and (part.id if isinstance(part, ast.Name) else part.attr) == holder.name
+                for base in node.bases
+                for part in ast.walk(base)
+            ):
+                return None
+            if isinstance(node, ast.Attribute) and node.attr == name and not isinstance(node.ctx, ast.Load):
+                return None
+    return found[0]
