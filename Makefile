@@ -11,13 +11,14 @@ RUNTIME := msgspec numpy prometheus-client zstandard
 
 FROUROS := .venv-frouros
 
-.PHONY: demo test soak efficacy bench bench-store detection asv lint build clean help
+.PHONY: demo test soak efficacy judging bench bench-store detection asv lint build clean help
 
 help:
 	@echo "make demo   run the whole story on a real small service (a minute or two)"
 	@echo "make test   run every test, then the linter and the type checker"
 	@echo "make soak   try the history store for ten minutes: kills, power losses, readers, fuzzing"
 	@echo "make efficacy  heal every host of the fault corpus, half an hour, and print what came of each"
+	@echo "make judging  how often the judge errs, on simulated trials, ten minutes"
 	@echo "make bench  measure everything beside its peers, a few minutes; writes docs/performance.md"
 	@echo "make bench-store  the same with a history of ten million snapshots (takes 5 GB of disk)"
 	@echo "make detection  run lengths and delays of change detectors, ten minutes; writes docs/detection-figures.md"
@@ -41,6 +42,9 @@ soak: build
 
 efficacy: build
 	$(BIN)/python -m tests.faults.efficacy
+
+judging: build
+	$(BIN)/python -m benchmarks.judging
 
 lint: build
 	$(BIN)/ruff check --quiet .
