@@ -14,6 +14,7 @@ import pytest
 from qigheal.errors import ProbeError
 from qigheal.healing.strategies import builtin
 from qigheal.healing.strategies.attention import Attention
+from qigheal.healing.strategies.levers import STARTS
 from qigheal.host import Lever
 from qigheal.records import BandOf, Diagnosis, HealingPatch, Target
 from qigheal.settings import HealSettings
@@ -29,6 +30,7 @@ BANDS = {
     "phi": BandOf(mean=0.77, sd=0.01, low=0.74, high=0.80),
     "kappa": BandOf(mean=67.0, sd=2.0, low=61.0, high=73.0),
 }
+MORE_STARTS = 2 * (STARTS - 1)
 Response = Callable[[dict[str, Any], int], tuple[float, float]]
 
 
@@ -78,7 +80,7 @@ def propose(
 def test_finds_the_healthy_value_wherever_the_fault_lies(fault: str) -> None:
     [patch], bench = propose(MODEL.replace("= 5", f"= {fault}"))
     assert patch.parameters["attention.temperature"] == pytest.approx(0.85, rel=0.01)
-    assert len(bench.asked) <= HealSettings().search_evaluations
+    assert len(bench.asked) <= HealSettings().search_evaluations + MORE_STARTS
 
 
 def test_the_patch_changes_the_value_and_nothing_else() -> None:
@@ -93,7 +95,7 @@ def test_the_patch_changes_the_value_and_nothing_else() -> None:
 def test_the_rationale_says_what_was_measured() -> None:
     [patch], bench = propose()
     assert f"attention.temperature from 5 to {patch.parameters['attention.temperature']:g}" in patch.rationale
-    fresh = bench.asked[-1][1]
+    fresh = bench.asked[0][1][4:]
     before = np.mean([by_temperature({"attention": {"temperature": 5}}, batch)[0] for batch, _ in fresh])
     assert f"Φ {before:.4g} → 0.7" in patch.rationale
     assert "(healthy 61 to 73)" in patch.rationale
@@ -102,7 +104,7 @@ def test_the_rationale_says_what_was_measured() -> None:
 
 def test_candidates_share_their_requests_and_the_winner_meets_fresh_ones() -> None:
     _, bench = propose()
-    (first_diff, first), *candidates, (_, confirming) = bench.asked
+    (first_diff, first), *candidates, (_, confirming), _, _, _, _ = bench.asked
     assert first_diff is None
     assert all(requests == first[:4] for _, requests in candidates)
     assert confirming == first[4:]
@@ -134,6 +136,29 @@ def test_proposes_nothing_for_a_mere_improvement() -> None:
 def test_proposes_nothing_that_helps_on_the_searched_requests_only() -> None:
     def response(config: dict[str, Any], batch: int) -> tuple[float, float]:
         return by_temperature(config if batch < 4 else {"attention": {"temperature": 5}}, batch)
+
+    assert not propose(response=response)[0]
+
+
+def test_the_winner_must_show_it_in_every_start() -> None:
+    """A process may be healthy by luck, for as long as it lives, whatever the lever says."""
+
+    def response(config: dict[str, Any], batch: int) -> tuple[float, float]:
+        # Batches are fresh in each start of the confirmation: the third start has no luck.
+        return (0.77, 67.0) if config["attention"]["temperature"] != 5 and batch < 12 else (0.3, 300.0)
+
+    patches, bench = propose(response=response)
+    assert not patches
+    *_, (present, again), (winner, confirming) = bench.asked
+    assert present is None
+    assert winner is not None
+    assert again == confirming
+    assert confirming[0][0] == 12
+
+
+def test_the_present_values_must_be_far_in_every_start() -> None:
+    def response(config: dict[str, Any], batch: int) -> tuple[float, float]:
+        return (0.77, 67.0) if config["attention"]["temperature"] != 5 or batch >= 8 else (0.3, 300.0)
 
     assert not propose(response=response)[0]
 
@@ -237,7 +262,7 @@ def test_several_levers_are_searched_together() -> None:
     [patch], bench = propose(files, response, levers, settings=settings)
     assert patch == propose(files, response, levers, settings=settings)[0][0]
     assert set(patch.files) == {"model.toml", "mixing.toml"}
-    assert len(bench.asked) <= 2 * 24
+    assert len(bench.asked) <= 2 * 24 + MORE_STARTS
     config = tomllib.loads(bench.repo.patched[patch.diff]["model.toml"])
     assert config["attention"]["temperature"] == pytest.approx(0.85, rel=0.3)
 
@@ -245,7 +270,7 @@ def test_several_levers_are_searched_together() -> None:
 @pytest.mark.parametrize("evaluations", [3, 4, 8])
 def test_probe_starts_stay_within_the_settings(evaluations: int) -> None:
     _, bench = propose(settings=HealSettings(search_evaluations=evaluations, search_batches=2))
-    assert len(bench.asked) <= evaluations
+    assert len(bench.asked) <= evaluations + MORE_STARTS
 
 
 def test_is_one_of_the_strategies_that_come_along() -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from qigheal.errors import ProbeError
 from qigheal.healing.strategies.bisection import bisect
-from qigheal.healing.strategies.revert import Revert
+from qigheal.healing.strategies.revert import STARTS, Revert
 from qigheal.host import Manifest
 from qigheal.records import Answer, BandOf, Diagnosis, HealingPatch, Target
 from qigheal.repo import Repo
@@ -201,8 +201,10 @@ def test_finds_the_commit_wherever_it_lies(line: tuple[Place, list[str]], guilty
     [patch] = propose(bench, diagnosis(commits[0]))
     assert after(bench, patch) == set(range(1, COMMITS + 1)) - {guilty}
     assert (patch.strategy, patch.tier, patch.base, patch.heals) == ("revert", "safe", commits[-1], ("phi",))
-    assert patch.parameters == {"commits": COMMITS, "probes": len(bench.asked)}
-    assert len(bench.asked) <= 2 + 4 + 1
+    assert patch.parameters["commits"] == COMMITS
+    measured = {name for name, _ in bench.asked}
+    assert len(measured) == patch.parameters["probes"] <= 2 + 4 + 1
+    assert len(bench.asked) == len(measured) + 2 * STARTS - 1
     assert patch.searched == sum(len(requests) for _, requests in bench.asked)
     assert f'{commits[guilty][:10]} "Switch part {guilty} on"' in patch.rationale
     assert "Φ 0.4" in patch.rationale
@@ -213,11 +215,29 @@ def test_every_commit_answers_the_same_and_the_reverse_fresh_requests(line: tupl
     place, commits = line
     bench = FakeBench(Repo(place.path), low_phi(3))
     assert propose(bench, diagnosis(commits[0]))
-    *measured, (diff, fresh) = bench.asked
-    assert diff is not None
-    assert "\n" in diff
+    measured, confirming = bench.asked[: -2 * STARTS], bench.asked[-2 * STARTS :]
     assert all(requests == measured[0][1] for _, requests in measured)
-    assert not set(fresh) & set(measured[0][1])
+    seen = set(measured[0][1])
+    for one, other in zip(confirming[::2], confirming[1::2], strict=True):
+        assert one[1] == other[1]
+        assert {one[0] is None, other[0] is None} == {True, False}
+        assert not seen & set(one[1])
+        seen |= set(one[1])
+
+
+def test_a_process_that_was_healthy_by_luck_proves_nothing(line: tuple[Place, list[str]]) -> None:
+    """Without part 5 it is well in the first start alone."""
+    place, commits = line
+    starts: list[int] = []
+
+    def respond(on: On, batch: int, count: int) -> dict[str, Any]:
+        whole = len(on) == COMMITS - 1
+        if whole and count == 0:
+            starts.append(batch)
+        return {"phi": 0.4 if 5 in on or (whole and len(starts) > 1) else 0.75}
+
+    assert not propose(FakeBench(Repo(place.path), respond), diagnosis(commits[0]))
+    assert len(starts) == 2
 
 
 def test_the_same_input_gives_the_same_patch(line: tuple[Place, list[str]]) -> None:

@@ -32,8 +32,8 @@ SPREAD_WEIGHT = 0.1
 """Of the spread that is lost (healthy over present, less one) beside the drift in units of its limit.
 
 A pull that leaves the part x of a drift of D limits leaves the part x of the spread as well. With this
-weight the best x leaves 0.32 limits of drift at D = 1.2, 0.43 at D = 2 and 0.67 at D = 5, and from a fifth
-to an eighth of the spread; the judge calls less than a tenth a collapse.
+weight the best x leaves 0.32 limits of drift at D = 1.2, 0.42 at D = 2 and 0.68 at D = 5, and from a quarter
+to a seventh of the spread; the judge calls less than a tenth a collapse.
 """
 
 LEAST_SPREAD = 1e-3

@@ -64,13 +64,13 @@ class Measurer:
         self._reference = reference
         self._scales: dict[str, float] = {}
 
-    def measure(self, name: str | None, metrics: Sequence[str], *, fresh: bool = False) -> Values:
-        """The means of `metrics`; with `fresh` on requests that no other measurement was made on.
+    def measure(self, name: str | None, metrics: Sequence[str], *, turn: int = 0) -> Values:
+        """The means of `metrics`; each `turn` has requests of its own.
 
         Raises ProbeError when the code cannot be probed, RepoError when it cannot be brought there.
         """
         count = GROWTH_ANSWERS if "memory" in metrics else ANSWERS
-        requests = self._bench.search_requests(WARM_UP + count, start=WARM_UP + count if fresh else 0)
+        requests = self._bench.search_requests(WARM_UP + count, start=turn * (WARM_UP + count))
         with self._bench.probe(name) as probe:
             answers = [probe.ask(*request) for request in requests][WARM_UP:]
         self.asked += len(requests)

@@ -2,8 +2,9 @@
 
 A tool that strategies share. What a candidate is measured for is theirs to say, as a function from
 answers to `Measured`. Every candidate answers the same requests, so that candidates differ by their
-setting alone; the winner must show on fresh requests that it halves the distance to healthy. Whether a
-patch is good enough is not decided here.
+setting alone; the winner must show on fresh requests that it halves the distance to healthy, and in several
+starts of the probe: of many candidates one comes out well by the luck of its process. Whether a patch is good
+enough is not decided here.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from qigheal.repo import Repo
 
 log = logging.getLogger("qigheal")
+
+STARTS = 3
+"""Starts in which the winner must be nearer than the present values are in any of theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,8 @@ def turned(
 
     A lever that cannot be read is left alone and named in the log. A lever whose value and bounds are
     whole numbers is searched in whole numbers; others get three significant digits. Probes started:
-    `search_evaluations` for each lever, the present values and the confirmation of the winner included.
+    `search_evaluations` for each lever, the present values and the confirmation of the winner included, and
+    twice `STARTS` less one more to confirm it in other starts.
     """
     settings = _settings(bench, repo, strategy)
     if not settings:
@@ -102,22 +107,18 @@ def turned(
     if winner not in found or not _clearly_nearer(found[winner], before):
         log.info("%s: none of %d settings is clearly nearer to healthy", strategy, len(tried))
         return None
-    confirmed = trials.measure(winner, fresh)
+    confirmed = _confirmed(trials, winner, before_fresh, batches)
     if confirmed is None:
-        return None
-    [after] = confirmed
-    if not _clearly_nearer(after, before_fresh):
-        log.info("%s: %s helped on the searched requests only", strategy, winner)
         return None
     return HealingPatch(
         strategy=strategy,
         tier="safe",
         base=bench.base,
         diff=trials.diff(winner),
-        rationale=_rationale(settings, winner, before_fresh, after, len(tried)),
+        rationale=_rationale(settings, winner, before_fresh, confirmed, len(tried)),
         heals=heals,
         parameters={setting.lever.name: value for setting, value in zip(settings, winner, strict=True)},
-        searched=batches * (3 + len(tried.keys() - {here})),
+        searched=batches * (2 * STARTS + 1 + len(tried.keys() - {here})),
     )
 
 
@@ -155,6 +156,31 @@ class _Trials:
                 table[key] = int(value) if setting.axis.whole else value
         edits = {file: document.as_string().encode() for file, document in documents.items()}
         return self.repo.diff(self.bench.base, self.repo.edit(self.bench.base, edits))
+
+
+def _confirmed(trials: _Trials, winner: Point, before: Measured, batches: int) -> Measured | None:
+    """What the winner measures on requests that the search did not use; None unless every start shows it nearer.
+
+    `before`: the present values on the first of those requests.
+    """
+    present, found = [before], []
+    for number in range(1, STARTS + 1):
+        fresh = trials.bench.search_requests(batches, start=number * batches)
+        if number > 1:
+            if (again := trials.measure(None, fresh)) is None:
+                return None
+            present += again
+        if (answered := trials.measure(winner, fresh)) is None:
+            return None
+        found += answered
+        if not _clearly_nearer(max(found, key=_away), min(present, key=_away)):
+            log.info("%s: %s helped on the searched requests only", trials.strategy, winner)
+            return None
+    return found[0]
+
+
+def _away(measured: Measured) -> float:
+    return measured.away
 
 
 def _clearly_nearer(after: Measured, before: Measured) -> bool:

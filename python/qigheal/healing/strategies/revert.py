@@ -38,6 +38,9 @@ OWN = "Qigheal-Change:"
 LEAST = 0.2
 """Excess, in half-widths of the band, below which the present end is not told from a healthy one."""
 
+STARTS = 3
+"""Starts in which the reverse must be well and the present code not."""
+
 SUBJECT = 72
 """Characters of a commit's subject that are shown."""
 
@@ -148,6 +151,8 @@ class _Search:
     def __post_init__(self) -> None:
         target = self.diagnosis.target
         known = {*target.bands, "basin_drift"}
+        if not self.diagnosis.observed.get("latency", 0.0) > 0.0:
+            known.discard("latency")  # the probe compares commits; how slow the service is, it does not know
         self.metrics = tuple(m for m in self.diagnosis.metrics if m in Revert.metrics and m in known)
         self.measurer = Measurer(self.bench, target, self.line[0])
 
@@ -158,7 +163,7 @@ class _Search:
     def ends(self) -> str:
         """Measure both ends, and keep the metrics that tell them apart; why none does, or an empty string."""
         if not self.metrics:
-            return "none of what is wrong has a learned band"
+            return "none of what is wrong can be compared with health"
         end = len(self.line) - 1
         self._measure(end)
         self.measurer.calibrate(self.values[end], self.diagnosis.observed)
@@ -181,16 +186,29 @@ class _Search:
         return self._bad(self.worst, self.values[position])
 
     def healed_by(self, guilty: int, diff: str) -> tuple[str, ...]:
-        """The metrics that the guilty commit made bad and its reverse makes good, on fresh requests."""
+        """The metrics that the guilty commit made bad and its reverse makes good, on fresh requests.
+
+        In several starts, the present code beside it: a process may be healthy, or unwell, by luck. Latency
+        is measured in several starts each time.
+        """
         self.probes += 1
-        self.reverted = self.measurer.measure(diff, self.metrics, fresh=True)
-        return tuple(
+        self.reverted = self.measurer.measure(diff, self.metrics, turn=1)
+        healed = [
             metric
             for metric in self.metrics
             if self._bad(metric, self.values[guilty])
             and not self._bad(metric, self.values[guilty - 1])
             and not self._bad(metric, self.reverted)
-        )
+        ]
+        for turn in range(1, STARTS + 1):
+            asked = [metric for metric in healed if metric != "latency"]
+            if not asked:
+                break
+            present = self.measurer.measure(None, asked, turn=turn)
+            again = self.reverted if turn == 1 else self.measurer.measure(diff, asked, turn=turn)
+            lucky = {m for m in asked if not self._bad(m, present) or self._bad(m, again)}
+            healed = [metric for metric in healed if metric not in lucky]
+        return tuple(healed)
 
     def _measure(self, position: int) -> None:
         self.probes += 1
