@@ -266,6 +266,18 @@ def test_merged_by_hand(scene: Scene, method: str) -> None:
     assert scene.github.git("rev-parse", "main^{tree}") == scene.place.git("rev-parse", "HEAD^{tree}")
 
 
+def test_merged_by_hand_onto_newer_commits(scene: Scene) -> None:
+    change = scene.opened()
+    tip = scene.github.push("main", {"notes.txt": "mine\n"})
+    scene.github.merge_by_hand(1)
+    merged = scene.forge().refresh(change)
+    assert (merged.state, merged.merge_parent) == ("merged", tip)
+    back = replace(merged, state="reverting", reverted_at=merged.merged_at + 9, reason="Φ fell.")
+    assert scene.forge().revert(back).state == "reverted"
+    assert scene.github.git("show", "main:notes.txt") == "mine"
+    assert scene.github.git("show", "main:config/app.toml") == "temperature = 5.0"
+
+
 def test_a_persons_commit_on_the_branch_is_neither_merged_nor_overwritten(scene: Scene) -> None:
     change = scene.merging()
     theirs = scene.github.push(change.branch, {"config/app.toml": "temperature = 1.0\n"})

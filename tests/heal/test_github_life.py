@@ -205,6 +205,25 @@ def test_a_change_that_waits_writes_no_rows(hosted: ToyHost, github: FakeGitHub)
     assert healer.bring_along()[0].state == "watching"
 
 
+def test_an_objection_there_holds_what_the_healer_would_merge_alone(
+    hosted: ToyHost, github: FakeGitHub
+) -> None:
+    sick(hosted)
+    pushed(hosted, github)
+    (change,) = engine(hosted).check_and_heal().changes
+    github.review(1, "bea", "CHANGES_REQUESTED")
+    alone = engine(hosted, auto_apply=True)
+    alone.bring_along()
+    rows = len(alone.ledger.entries())
+    for _ in range(2):
+        assert "waits for a review" in alone.check_and_heal().message
+    assert len(alone.ledger.entries()) == rows
+    github.reviews[1][0]["state"] = "DISMISSED"
+    assert [c.state for c in alone.check_and_heal().changes] == ["watching"]
+    assert github.merges == 1
+    assert change.branch in github.store.refs()
+
+
 def test_a_busy_server_is_said_once_and_stops_no_other_pass(hosted: ToyHost, github: FakeGitHub) -> None:
     healer, _ = begun(hosted)
     busy = (403, {"retry-after": "3600"}, {"message": "You have exceeded a secondary rate limit."})
