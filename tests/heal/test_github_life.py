@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from qigheal.errors import RepoError
@@ -19,6 +17,7 @@ from qigheal.healing import phases
 from qigheal.healing.engine import SelfHealingEngine
 from qigheal.records import Change, HealingPatch
 from tests.heal.fake_github import REPOSITORY, TOKEN, FakeGitHub, serving
+from tests.heal.githubfix import Killed, Reaper
 from tests.heal.test_engine import deploys, engine, harmful, sick
 from tests.heal.toyhost import MANIFEST, ToyHost, git
 
@@ -259,32 +258,6 @@ def test_the_deploy_command_does_not_get_the_token(hosted: ToyHost, github: Fake
 
 
 # --- killed -----------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """The end of the process, as far as anything in it could tell."""
-
-
-class Reaper:
-    """Ends the process at one of its writing requests, before it is sent or after it was answered."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        self.at: tuple[int, str] | None = None
-        send = httpx.Client.request
-
-        def request(client: httpx.Client, method: str, url: Any, **more: Any) -> httpx.Response:
-            if method == "GET":
-                return send(client, method, url, **more)
-            self.count += 1
-            if self.at == (self.count, "before"):
-                raise Killed
-            answer = send(client, method, url, **more)
-            if self.at == (self.count, "after"):
-                raise Killed
-            return answer
-
-        monkeypatch.setattr(httpx.Client, "request", request)
 
 
 def life(toy: ToyHost, github: FakeGitHub, again: Callable[[], SelfHealingEngine]) -> Change:
