@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import httpx
+import pytest
 from msgspec.structs import replace
 
 from qigheal.healing.forge.github import GitHubForge
@@ -13,7 +17,7 @@ from tests.heal.fake_github import REPOSITORY, TOKEN, FakeGitHub
 from tests.heal.gitfix import Place
 from tests.heal.test_forge import DIFF, FILES, begun
 
-__all__ = ["DIFF", "FILES", "TOKEN", "Scene", "begun"]
+__all__ = ["DIFF", "FILES", "TOKEN", "Killed", "Reaper", "Scene", "begun"]
 
 
 class Scene:
@@ -60,3 +64,29 @@ class Scene:
 
     def calls(self, method: str) -> list[str]:
         return [path for verb, path in self.github.log if verb == method]
+
+
+class Killed(BaseException):
+    """The end of the process, as far as anything in it could tell."""
+
+
+class Reaper:
+    """Ends the process at one of its writing requests, before it is sent or after it was answered."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.at: tuple[int, str] | None = None
+        send = httpx.Client.request
+
+        def request(client: httpx.Client, method: str, url: Any, **more: Any) -> httpx.Response:
+            if method == "GET":
+                return send(client, method, url, **more)
+            self.count += 1
+            if self.at == (self.count, "before"):
+                raise Killed
+            answer = send(client, method, url, **more)
+            if self.at == (self.count, "after"):
+                raise Killed
+            return answer
+
+        monkeypatch.setattr(httpx.Client, "request", request)

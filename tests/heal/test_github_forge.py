@@ -16,7 +16,7 @@ from qigheal.records import Change
 from qigheal.repo import Repo
 from tests.heal.fake_github import BOT, FakeGitHub, serving
 from tests.heal.gitfix import Place, picture
-from tests.heal.githubfix import FILES, TOKEN, Scene
+from tests.heal.githubfix import FILES, TOKEN, Killed, Reaper, Scene
 from tests.heal.test_forge import DIFF
 
 NEW_FILE = """\
@@ -266,6 +266,18 @@ def test_merged_by_hand(scene: Scene, method: str) -> None:
     assert scene.github.git("rev-parse", "main^{tree}") == scene.place.git("rev-parse", "HEAD^{tree}")
 
 
+def test_merged_by_hand_onto_newer_commits(scene: Scene) -> None:
+    change = scene.opened()
+    tip = scene.github.push("main", {"notes.txt": "mine\n"})
+    scene.github.merge_by_hand(1)
+    merged = scene.forge().refresh(change)
+    assert (merged.state, merged.merge_parent) == ("merged", tip)
+    back = replace(merged, state="reverting", reverted_at=merged.merged_at + 9, reason="Φ fell.")
+    assert scene.forge().revert(back).state == "reverted"
+    assert scene.github.git("show", "main:notes.txt") == "mine"
+    assert scene.github.git("show", "main:config/app.toml") == "temperature = 5.0"
+
+
 def test_a_persons_commit_on_the_branch_is_neither_merged_nor_overwritten(scene: Scene) -> None:
     change = scene.merging()
     theirs = scene.github.push(change.branch, {"config/app.toml": "temperature = 1.0\n"})
@@ -464,6 +476,41 @@ def test_where_the_branch_is_protected_a_person_is_asked_to_take_it_back(scene: 
     scene.github.merge_by_hand(2)
     assert scene.forge().revert(change).state == "reverted"
     assert scene.github.git("show", "main:config/app.toml") == "temperature = 5.0"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(1, 6), ids=["commit", "target", "branch", "request", "labels"])
+def test_killed_while_a_person_is_asked_to_take_it_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, number: int, when: str
+) -> None:
+    change = scene.reverting()
+    scene.github.protected.add("main")
+    reaper = Reaper(monkeypatch)
+    reaper.at = (number, when)
+    with pytest.raises(Killed):
+        scene.forge().revert(change)
+    reaper.at = None
+    assert "merge pull request #2" in scene.forge().revert(change).reason
+    assert len(scene.github.pulls) == 2
+    assert set(scene.github.store.refs()) == {"main", change.branch, f"qigheal/revert-{change.id}"}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", [1, 2], ids=["opened again", "label"])
+def test_killed_while_a_request_is_taken_up_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, number: int, when: str
+) -> None:
+    change = scene.opened()
+    scene.forge().close(replace(change, state="superseded", reason="main moved"))
+    reaper = Reaper(monkeypatch)
+    reaper.at = (number, when)
+    with pytest.raises(Killed):
+        scene.forge().open(scene.begun())
+    reaper.at = None
+    assert scene.forge().open(scene.begun()) == change
+    (pull,) = scene.github.pulls
+    assert pull["state"] == "open"
+    assert {"name": "qigheal-withdrawn"} not in pull["labels"]
 
 
 def test_a_squashed_revert_counts_too(scene: Scene) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from qigheal.errors import RepoError
@@ -19,6 +17,7 @@ from qigheal.healing import phases
 from qigheal.healing.engine import SelfHealingEngine
 from qigheal.records import Change, HealingPatch
 from tests.heal.fake_github import REPOSITORY, TOKEN, FakeGitHub, serving
+from tests.heal.githubfix import Killed, Reaper
 from tests.heal.test_engine import deploys, engine, harmful, sick
 from tests.heal.toyhost import MANIFEST, ToyHost, git
 
@@ -205,6 +204,25 @@ def test_a_change_that_waits_writes_no_rows(hosted: ToyHost, github: FakeGitHub)
     assert healer.bring_along()[0].state == "watching"
 
 
+def test_an_objection_there_holds_what_the_healer_would_merge_alone(
+    hosted: ToyHost, github: FakeGitHub
+) -> None:
+    sick(hosted)
+    pushed(hosted, github)
+    (change,) = engine(hosted).check_and_heal().changes
+    github.review(1, "bea", "CHANGES_REQUESTED")
+    alone = engine(hosted, auto_apply=True)
+    alone.bring_along()
+    rows = len(alone.ledger.entries())
+    for _ in range(2):
+        assert "waits for a review" in alone.check_and_heal().message
+    assert len(alone.ledger.entries()) == rows
+    github.reviews[1][0]["state"] = "DISMISSED"
+    assert [c.state for c in alone.check_and_heal().changes] == ["watching"]
+    assert github.merges == 1
+    assert change.branch in github.store.refs()
+
+
 def test_a_busy_server_is_said_once_and_stops_no_other_pass(hosted: ToyHost, github: FakeGitHub) -> None:
     healer, _ = begun(hosted)
     busy = (403, {"retry-after": "3600"}, {"message": "You have exceeded a secondary rate limit."})
@@ -240,32 +258,6 @@ def test_the_deploy_command_does_not_get_the_token(hosted: ToyHost, github: Fake
 
 
 # --- killed -----------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """The end of the process, as far as anything in it could tell."""
-
-
-class Reaper:
-    """Ends the process at one of its writing requests, before it is sent or after it was answered."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count = 0
-        self.at: tuple[int, str] | None = None
-        send = httpx.Client.request
-
-        def request(client: httpx.Client, method: str, url: Any, **more: Any) -> httpx.Response:
-            if method == "GET":
-                return send(client, method, url, **more)
-            self.count += 1
-            if self.at == (self.count, "before"):
-                raise Killed
-            answer = send(client, method, url, **more)
-            if self.at == (self.count, "after"):
-                raise Killed
-            return answer
-
-        monkeypatch.setattr(httpx.Client, "request", request)
 
 
 def life(toy: ToyHost, github: FakeGitHub, again: Callable[[], SelfHealingEngine]) -> Change:

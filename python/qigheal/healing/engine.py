@@ -359,11 +359,11 @@ class SelfHealingEngine:
             return replace(
                 found, changes=(change,), message="a change is open; only a person may merge its kind"
             )
+        if not (may.merge_alone or self.auto_apply) or passage.held(change):
+            return replace(found, changes=(change,), message="a change is open and waits for a review")
         if self.auto_apply:
             reason = "auto_apply was set by the operator"
             self.ledger.append("override", change.id, {"actor": operator(), "reason": reason}, self.clock())
-        if not (may.merge_alone or self.auto_apply):
-            return replace(found, changes=(change,), message="a change is open and waits for a review")
         change = passage.review(
             change, approve=True, reviewer=operator() if self.auto_apply else phases.ALONE, reason=""
         )

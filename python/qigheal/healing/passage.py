@@ -183,6 +183,15 @@ class Passage:
         """Why a change made to `base` could not be opened now, or an empty string."""
         return self._forge(base).stale(base, target)
 
+    def held(self, change: Change) -> bool:
+        """Whether people keep an open change from being approved by anybody but themselves, where it lies."""
+        asked = replace(change, state="approved", reviewer="", reason="")
+        try:
+            return self._merger(change).refresh(asked).state != "approved"
+        except RepoError as error:
+            log.warning("change %s is not approved now: %s", change.id, error)
+            return True
+
     def _forge(self, base: str) -> Forge:
         if base not in self._forges:
             self._forges[base] = forge_of(self.repo, Manifest.at(self.repo, base), self._seen)

@@ -103,9 +103,7 @@ class GitHubForge:
         branch or pull request are no longer the healer's own.
         """
         tree = permitted_tree(self._repo, self._manifest, change)
-        head = self._objects.branched(
-            change, change.branch, tree, change.patch.base, messages.opening(change)
-        )
+        head = self._objects.branched(change, tree, messages.opening(change))
         pull = self._requested(change)
         missing = [name for name in body.labels(change) if Label(name=name) not in pull.labels]
         if missing:
