@@ -92,6 +92,6 @@ $(FROUROS)/.installed:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(FROUROS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FROUROS) .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
