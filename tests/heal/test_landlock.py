@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,13 @@ print(sorted(os.listdir()), subprocess.run(["./tool"], check=True, capture_outpu
     assert content(tree) == before
 
 
+def test_other_users_cannot_enter_its_folder(partly: Sandbox, tree: Path, clean: str) -> None:
+    with partly.start(["python", "-c", "print('on', flush=True); input()"], tree=tree) as running:
+        assert running.stdout.read(1) == b"o"
+        (folder,) = Path(tempfile.gettempdir()).glob("qigheal-*")
+        assert folder.stat().st_mode & 0o007 == 0
+
+
 def test_locks_of_other_programs_do_not_outlive_it(partly: Sandbox, tree: Path, clean: str) -> None:
     """What is closed here and open inside namespaces, so that its text stays true."""
     script = "import multiprocessing; multiprocessing.Lock()"
@@ -174,7 +182,7 @@ def test_root_in_a_container_that_makes_no_namespaces(partly: Sandbox, open_fold
     said = run_as_ordinary_user(CONTAINED_ROOT, open_folder, str(open_folder), become=CONTAINED)
     user, level, note, inside = json.loads(said)
     assert (user, level, inside) == (0, partly.level, 65534)
-    assert "bubblewrap" in note
+    assert "CAP_SYS_ADMIN" in note
 
 
 class TestRemove:
