@@ -18,13 +18,18 @@ import qigcore
 import qigheal
 
 USER = 65534
+ORDINARY = (f"--reuid={USER}", f"--regid={USER}", "--clear-groups")
+CONTAINED = ("--bounding-set=-sys_admin,-sys_ptrace,-net_admin", "--inh-caps=-all")
+"""What setpriv makes of root: an ordinary user, or root as it is in a container."""
 
 
-def run_as_ordinary_user(script: str, folder: Path, *arguments: str, timeout: float = 60) -> str:
+def run_as_ordinary_user(
+    script: str, folder: Path, *arguments: str, timeout: float = 60, become: tuple[str, ...] = ORDINARY
+) -> str:
     """Run `script` and give what it printed; a failure of the script fails the test.
 
-    folder: where the script and its temporary files go. Skips the test where root may not change user
-    or mount.
+    folder: where the script and its temporary files go. become: what root becomes. Skips the test where
+    root may not change user or mount.
     """
     folder.mkdir(exist_ok=True)
     file = folder / "script.py"
@@ -38,9 +43,10 @@ def run_as_ordinary_user(script: str, folder: Path, *arguments: str, timeout: fl
     }
     line = [sys.executable, "-W", "error", str(file), *arguments]
     if os.geteuid() == 0:
-        for path in (folder, file):
-            os.chown(path, USER, USER)
-        line = _opened([sys.prefix, sys.base_prefix, str(folder), *roots], line)
+        if become == ORDINARY:
+            for path in (folder, file):
+                os.chown(path, USER, USER)
+        line = _opened([sys.prefix, sys.base_prefix, str(folder), *roots], line, become)
     done = subprocess.run(
         line, env=env, cwd="/", capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -48,8 +54,8 @@ def run_as_ordinary_user(script: str, folder: Path, *arguments: str, timeout: fl
     return done.stdout
 
 
-def _opened(needed: list[str], line: list[str]) -> list[str]:
-    """A command that runs `line` as USER where every folder of `needed` can be reached."""
+def _opened(needed: list[str], line: list[str], become: tuple[str, ...]) -> list[str]:
+    """A command that runs `line` as what `become` says where every folder of `needed` can be reached."""
     steps = ["set -e"]
     hidden: dict[str, list[str]] = {}
     for path in dict.fromkeys(os.path.realpath(name) for name in needed):
@@ -66,7 +72,7 @@ def _opened(needed: list[str], line: list[str]) -> list[str]:
         steps.append(f"mount -t tmpfs -o mode=755 opened {shlex.quote(parent)}")
         for path in paths:
             steps.append(f"mkdir -p {shlex.quote(path)} && mount --bind {places[path]} {shlex.quote(path)}")
-    steps.append(f"exec setpriv --reuid {USER} --regid {USER} --clear-groups -- {shlex.join(line)}")
+    steps.append(f"exec setpriv {shlex.join(become)} -- {shlex.join(line)}")
     shell = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
     if subprocess.run([*shell, "mount -t tmpfs try /mnt"], capture_output=True, check=False).returncode:
         pytest.skip("root may not mount here, so no ordinary user can be given its interpreter")

@@ -6,15 +6,19 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from qigheal.errors import EngineError, PatchError, RepoError
 from qigheal.healing import phases
 from qigheal.healing.engine import SelfHealingEngine
 from qigheal.healing.ledger import Ledger
+from qigheal.healing.strategies.foreign import GROUP
 from qigheal.records import Change
+from qigheal.sandbox import Sandbox
 from qigheal.settings import HealSettings
 from tests.heal.ordinary_user import USER, run_as_ordinary_user
 from tests.heal.toyhost import CONFIG, ToyHost, git
@@ -260,6 +264,23 @@ def test_two_healers_at_once(toy: ToyHost) -> None:
     changes = Ledger(toy.store / "ledger.db").changes()
     assert len(changes) == 1
     assert len(git(toy.path, "branch", "--list", "qigheal/*").split()) == 1
+
+
+def test_partial_isolation_asks_no_foreign_strategy_and_merges_nothing_alone(
+    toy: ToyHost, partly: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = EntryPoint("quantise", "tests.heal.test_askable:Quantise", GROUP)
+    monkeypatch.setattr("qigheal.healing.strategies.foreign.entry_points", lambda **_: EntryPoints([foreign]))
+    sick(toy)
+    said: list[str] = []
+    healer = engine(toy, phase=4)
+    healer.settings = replace(QUICK, sandbox="partial")
+    healer.on_step = lambda _, sentence: said.append(sentence)
+    (change,) = healer.check_and_heal().changes
+    assert "quantise: not asked, as the sandbox is only partial" in said
+    assert change.verdict is not None
+    assert (change.state, change.verdict.sandbox_level) == ("open", partly.level)
+    assert toy.gain() == 6.0
 
 
 AS_A_USER = """

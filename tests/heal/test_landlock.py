@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from qigheal.sandbox.launcher import Rights, remove, rights
 from tests.heal.hostile.programs import PROGRAMS
 from tests.heal.hostile.stage import Program, objections, staged
 from tests.heal.isolated import content
+from tests.heal.ordinary_user import CONTAINED, run_as_ordinary_user
 
 CHOSEN = [
     program
@@ -113,6 +116,13 @@ print(sorted(os.listdir()), subprocess.run(["./tool"], check=True, capture_outpu
     assert content(tree) == before
 
 
+def test_other_users_cannot_enter_its_folder(partly: Sandbox, tree: Path, clean: str) -> None:
+    with partly.start(["python", "-c", "print('on', flush=True); input()"], tree=tree) as running:
+        assert running.stdout.read(1) == b"o"
+        (folder,) = Path(tempfile.gettempdir()).glob("qigheal-*")
+        assert folder.stat().st_mode & 0o007 == 0
+
+
 def test_locks_of_other_programs_do_not_outlive_it(partly: Sandbox, tree: Path, clean: str) -> None:
     """What is closed here and open inside namespaces, so that its text stays true."""
     script = "import multiprocessing; multiprocessing.Lock()"
@@ -152,6 +162,27 @@ def test_root_that_may_not_mount_is_told_what_to_open(partly: Sandbox, tmp_path:
     assert "cannot pass" in done.stderr
     assert "chmod o+x" in done.stderr
     assert list(closed.iterdir()) == []
+
+
+CONTAINED_ROOT = """
+import json, os, sys
+from pathlib import Path
+from qigheal.sandbox import Sandbox
+
+sandbox = Sandbox("auto")
+tree = Path(sys.argv[1]) / "tree"
+tree.mkdir()
+done = sandbox.run(["python", "-c", "import os; print(os.getuid())"], tree=tree, timeout_s=20)
+print(json.dumps([os.getuid(), sandbox.level, sandbox.note, int(done.stdout)]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be root with fewer capabilities")
+def test_root_in_a_container_that_makes_no_namespaces(partly: Sandbox, open_folder: Path) -> None:
+    said = run_as_ordinary_user(CONTAINED_ROOT, open_folder, str(open_folder), become=CONTAINED)
+    user, level, note, inside = json.loads(said)
+    assert (user, level, inside) == (0, partly.level, 65534)
+    assert "CAP_SYS_ADMIN" in note
 
 
 class TestRemove:

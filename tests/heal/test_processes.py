@@ -9,7 +9,11 @@ import textwrap
 
 import pytest
 
-from qigheal.sandbox.processes import carries, descendants, end_marked, end_space, marked, usage
+from qigheal.sandbox.processes import available, carries, descendants, end_marked, end_space, marked, usage
+
+
+def test_available_memory_is_a_part_of_all() -> None:
+    assert 0.0 < available() < 1.0
 
 
 def start(script: str, **env: str) -> subprocess.Popen[bytes]:

@@ -128,6 +128,13 @@ class TestEnds:
         """
         assert run(script, memory_mb=400).killed_for == "memory"
 
+    def test_memory_of_the_machine(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever took it and however it is counted: the sandbox ends before the machine does."""
+        monkeypatch.setattr("qigheal.sandbox.processes.LEAST_AVAILABLE", 1.01)
+        done = run("import time; time.sleep(600)")
+        assert (done.killed_for, done.returncode) == ("memory", 137)
+        assert done.wall_s < 10.0
+
     def test_core_and_file_size(self, run: Run) -> None:
         done = run("""
             import json, resource

@@ -89,7 +89,9 @@ def prepare(folder: Path, tree: Path, writable: bool, root: bool) -> None:
     shutil.copytree(tree, copy, symlinks=True)
     scratch.mkdir()
     if root:
-        folder.chmod(0o755)
+        # The machine's other users are shown no code.
+        os.chown(folder, -1, NOBODY)
+        folder.chmod(0o750)
         os.chown(scratch, NOBODY, NOBODY)
         if writable:
             for place, folders, files in os.walk(copy):

@@ -442,8 +442,10 @@ def main(descriptor: int) -> int:
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         os.dup2(nothing, 1)
-        code = _watch(plan, child)
-        _end_all(scoped)
+        try:
+            code = _watch(plan, child)
+        finally:
+            _end_all(scoped)
     if os.getppid() != plan.healer:
         os.fchdir(above)
         remove(os.path.basename(plan.folder))

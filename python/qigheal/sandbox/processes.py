@@ -24,6 +24,11 @@ from qigheal.errors import SandboxError
 TAIL_BYTES = 65_536
 """How much of a process's standard error is kept."""
 
+LEAST_AVAILABLE = 0.05
+"""The part of the machine's memory below which a sandbox is ended, whoever took the rest. Not all memory that
+a process can take is counted as its own: what it shares and does not map, what sockets and pipes hold."""
+
+_LOOK_S = 0.25  # how often that is looked at
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 _END_MS = 10_000  # killing takes microseconds; this long only on a machine in deep trouble
@@ -108,6 +113,12 @@ def usage(pid: int) -> Usage:
         cpu += (int(fields[13]) + int(fields[14])) / _TICK
         pages += int(fields[21])
     return Usage(cpu, pages * _PAGE_MB)
+
+
+def available() -> float:
+    """The part of the machine's memory that can still be had, as the kernel estimates it (proc_meminfo(5))."""
+    fields = dict(line.split(b":") for line in _read("/proc/meminfo").splitlines())
+    return int(fields[b"MemAvailable"].split()[0]) / int(fields[b"MemTotal"].split()[0])
 
 
 def queued(pid: int | None = None) -> dict[int, tuple[float, float]]:
@@ -229,10 +240,11 @@ def end_left_in(folder: Path) -> int:
 class Running:
     """A confined command at work. `stdin` and `stdout` are its unbuffered binary pipes.
 
-    Standard error is drained all along by a thread that sleeps in read, so that a chatty process
-    never blocks. Where the level is "namespaces" the process lives no longer than the thread that
-    started it: the kernel ends it with that thread (PR_SET_PDEATHSIG), which is what keeps it from
-    outliving a killed healer; at level "partial" its launcher is told so, and ends it.
+    Standard error is drained all along by a thread of its own, so that a chatty process never blocks; the
+    same thread ends the tree for "memory" where the machine is about to run out of it. Where the level is
+    "namespaces" the process lives no longer than the thread that started it: the kernel ends it with that
+    thread (PR_SET_PDEATHSIG), which is what keeps it from outliving a killed healer; at level "partial" its
+    launcher is told so, and ends it.
     """
 
     def __init__(
@@ -274,12 +286,35 @@ class Running:
 
     def _keep_tail(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            while piece := os.read(self._stderr.fileno(), 65_536):
-                self.stderr_seen += len(piece)
-                self._tail += piece
-                del self._tail[:-TAIL_BYTES]
+            source = self._stderr.fileno()
+            events = select.poll()
+            events.register(source, select.POLLIN)
+            look_at = time.monotonic()
+            while True:
+                if (now := time.monotonic()) >= look_at:
+                    look_at = now + _LOOK_S
+                    self._spare_the_machine()
+                if events.poll(_LOOK_S * 1000):
+                    if not (piece := os.read(source, 65_536)):
+                        break
+                    self.stderr_seen += len(piece)
+                    self._tail += piece
+                    del self._tail[:-TAIL_BYTES]
         # Closed here and nowhere else: a number closed under a blocked read could name another file by then.
         self._stderr.close()
+
+    def _spare_the_machine(self) -> None:
+        if self._ended or available() >= LEAST_AVAILABLE:
+            return
+        self._killed_for = self._killed_for or "memory"
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(self.pid)
+            try:
+                # The leader alone, by what cannot name another process; all below it ends with it.
+                if self._process.returncode is None:
+                    signal.pidfd_send_signal(handle, self._ending)
+            finally:
+                os.close(handle)
 
     def stderr_tail(self) -> bytes:
         """The last 64 KiB of standard error so far."""

@@ -77,6 +77,7 @@ class Program(NamedTuple):
     says: must be found in what it prints, where no attempt returns.
     bare: at level "none" it is let do its harm, and the stage must notice: neither is a dummy.
     limits: level "none" promises to end it too.
+    crowds: for a while nobody else of user 65534 can start a process.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Program(NamedTuple):
     says: str = ""
     bare: bool = False
     limits: bool = False
+    crowds: bool = False
 
     @property
     def attempts(self) -> list[str]:

@@ -156,7 +156,7 @@ os.chdir(os.environ["TMPDIR"])
 depth = 0
 def deeper():
     global depth
-    while depth < 1500:
+    while depth < 1100:
         os.mkdir("d" * 200)
         os.chdir("d" * 200)
         depth += 1

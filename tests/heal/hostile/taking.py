@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from tests.heal.hostile.stage import Program
 
-SAID = r'"took (\d+)"'
-
 TAKING = [
     Program(
         "fork bomb",
@@ -26,6 +24,7 @@ attempt("fork", bomb)
         {"fork": "EAGAIN"},
         memory_mb=16384,
         says=r"took (1?[0-9]{1,2}|2[0-5][0-9])\n",
+        crowds=True,
     ),
     Program(
         "thread bomb",
@@ -48,6 +47,7 @@ os._exit(0)
 """,
         {"threads": "EAGAIN"},
         says=r"took (1?[0-9]{1,2}|2[0-5][0-9])\n",
+        crowds=True,
     ),
     Program(
         "processes that multiply and never wait",
@@ -63,6 +63,7 @@ while True:
         timeout_s=0.5,
         memory_mb=16384,
         says="began",
+        crowds=True,
     ),
     Program(
         "memory of one process",
