@@ -76,10 +76,11 @@ class Line(Record, frozen=True):
 
 
 class Growth(Record, frozen=True):
-    """What grew: containers over `answers`, lines over the last `traced` of them; most first."""
+    """What grew: containers over `answers`; lines over the last `traced` of them, in all by `held` bytes."""
 
     answers: int
     traced: int
+    held: int
     containers: tuple[Container, ...]
     lines: tuple[Line, ...]
 
@@ -103,7 +104,7 @@ class Memory:
         except ProbeError as failure:
             log.info("memory: the probe cannot be looked into: %s", failure)
             return
-        held = sum(line.bytes for line in growth.lines) / max(1, growth.traced)
+        held = growth.held / max(1, growth.traced)
         done: set[str] = set()
         for found in growth.containers:
             if (found.late - found.early) * found.entry_bytes / growth.answers < SHARE * held:

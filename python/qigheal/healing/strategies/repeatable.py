@@ -17,6 +17,7 @@ from qigheal.healing.strategies.known import (
     CHANGING_METHODS,
     CONSTRUCTORS,
     DATA_BUILTINS,
+    DRAWING_METHODS,
     EXCEPT,
     FLAT_FUNCTIONS,
     FRESH_FUNCTIONS,
@@ -363,6 +364,8 @@ class Body(ast.NodeVisitor):
         if called.attr in CHANGING_METHODS and receiver in ("flat", "object"):
             self._grows(called.value, worst(given))
             return element(receiver)
+        if called.attr in DRAWING_METHODS and receiver == "object":
+            return "data"
         if called.attr in LISTING_METHODS:
             return "object" if receiver == "object" else "flat"
         if called.attr in TEXT_METHODS or called.attr in TELLING_METHODS:
