@@ -10,14 +10,8 @@ from typing import Any
 import pytest
 
 from qigheal.healing.strategies.bounds import Bound, bounded
-from qigheal.healing.strategies.memory import Growth, Memory
 from qigheal.healing.strategies.program import Program
 from qigheal.healing.strategies.repeatable import Prover, Unproven
-from qigheal.records import Diagnosis
-from qigheal.sandbox import Sandbox
-from qigheal.settings import HealSettings
-from tests.heal.probed_host import Host
-from tests.heal.simulated import diagnosis
 
 MOST = 64
 
@@ -38,6 +32,11 @@ def added(folder: Path, kind: str, name: str, code: str, **others: str) -> list[
     ast.parse(found)
     before = dedent(code).lstrip("\n").splitlines()
     return [line.strip() for line in found.splitlines() if line not in before]
+
+
+def lines(*parts: str) -> str:
+    """A function's body, as the templates below take it."""
+    return "\n        ".join(parts)
 
 
 # Caches of functools
@@ -115,15 +114,18 @@ BODIES_THAT_REPEAT = {
     "arithmetic": "return x ** 2 + LIMIT",
     "text": "return f'{x}:{SEP}'.upper().encode()",
     "digest": "return hashlib.sha256(str(x).encode()).hexdigest() * 10",
-    "loop": "total = 0\n        for n in range(x):\n            total += n\n        return total",
-    "built here": "parts = []\n        for n in range(x):\n            parts.append(str(n))\n        return ','.join(parts)",
+    "loop": lines("total = 0", "for n in range(x):", "    total += n", "return total"),
+    "built here": lines(
+        "parts = []", "for n in range(x):", "    parts.append(str(n))", "return ','.join(parts)"
+    ),
     "own function": "return helper(x, 2)",
     "other file": "return tools.twice(x)",
+    "passes a builtin": "return ','.join(map(str, sorted(range(x), key=lambda n: -n)))",
     "tuple": "return tuple(sorted(n * 2 for n in range(x)))",
     "seeded": "return random.Random(x).random()",
     "recursive": "return 1 if x < 2 else x * value(x - 1)",
-    "slow": "time.sleep(0.001)\n        return x",
-    "raises": "if x < 0:\n            raise ValueError(x)\n        return math.sqrt(x)",
+    "slow": lines("time.sleep(0.001)", "return x"),
+    "raises": lines("if x < 0:", "    raise ValueError(x)", "return math.sqrt(x)"),
 }
 BODIES_THAT_DO_NOT = {
     "clock": "return time.time() + x",
@@ -134,7 +136,7 @@ BODIES_THAT_DO_NOT = {
     "object": "return Thing(x)",
     "file": "return open(str(x)).read()",
     "global": "return STATE['n'] + x",
-    "changing global": "global COUNT\n        COUNT += 1\n        return COUNT",
+    "changing global": lines("global COUNT", "COUNT += 1", "return COUNT"),
     "count": "return COUNT + x",
     "environment": "return os.environ[str(x)]",
     "client": "return client.get(x)",
@@ -144,11 +146,11 @@ BODIES_THAT_DO_NOT = {
     "map": "return map(str, range(x))",
     "generator": "yield x",
     "nested lists": "return [[x]]",
-    "print": "print(x)\n        return x",
+    "print": lines("print(x)", "return x"),
     "unknown module": "return requests.get(x)",
     "unknown function": "return mystery(x)",
     "closure": "return (lambda: COUNT)()",
-    "appends outside": "SEEN.append(x)\n        return x",
+    "appends outside": lines("SEEN.append(x)", "return x"),
 }
 AROUND = """
     import functools, hashlib, itertools, math, os, random, time
@@ -280,30 +282,40 @@ def test_attributes_of_a_cached_method_must_stand_still(tmp_path: Path) -> None:
 # Dicts that remember
 
 SHAPES = {
-    "get": "v = D.get(k)\n        if v is None:\n            v = work(k)\n            D[k] = v\n        return v",
-    "get, early": "v = D.get(k, None)\n        if v is not None:\n            return v\n        v = work(k)\n        D[k] = v\n        return v",
-    "walrus": "if (v := D.get(k)) is None:\n            D[k] = v = work(k)\n        return v",
-    "exception": "try:\n            return D[k]\n        except KeyError:\n            v = D[k] = work(k)\n            return v",
-    "exception, after": "try:\n            return D[k]\n        except KeyError:\n            pass\n        v = work(k)\n        D[k] = v\n        return v",
+    "get": lines("v = D.get(k)", "if v is None:", "    v = work(k)", "    D[k] = v", "return v"),
+    "get, early": lines(
+        "v = D.get(k, None)", "if v is not None:", "    return v", "v = work(k)", "D[k] = v", "return v"
+    ),
+    "walrus": lines("if (v := D.get(k)) is None:", "    D[k] = v = work(k)", "return v"),
+    "exception": lines(
+        "try:", "    return D[k]", "except KeyError:", "    v = D[k] = work(k)", "    return v"
+    ),
+    "exception, after": lines(
+        "try:", "    return D[k]", "except KeyError:", "    pass", "v = work(k)", "D[k] = v", "return v"
+    ),
 }
 TESTED = {
-    "not in": "if k not in D:\n            D[k] = work(k)\n        return D[k]",
-    "in": "if k in D:\n            return D[k]\n        v = work(k)\n        D[k] = v\n        return v",
-    "else": "if k in D:\n            v = D[k]\n        else:\n            v = work(k)\n            D[k] = v\n        return v",
+    "not in": lines("if k not in D:", "    D[k] = work(k)", "return D[k]"),
+    "in": lines("if k in D:", "    return D[k]", "v = work(k)", "D[k] = v", "return v"),
+    "else": lines("if k in D:", "    v = D[k]", "else:", "    v = work(k)", "    D[k] = v", "return v"),
 }
 NO_CACHE = {
-    "iterated": "for x in D:\n            print(x)\n        D[k] = work(k)\n        return D[k]",
-    "counted": "if len(D) > 3:\n            return 0\n        D[k] = work(k)\n        return D[k]",
-    "returned": "D[k] = work(k)\n        return D",
-    "passed on": "v = D.get(k)\n        if v is None:\n            v = work(k)\n            D[k] = v\n        publish(D)\n        return v",
-    "default": "v = D.get(k, 0)\n        D[k] = v + 1\n        return v",
-    "counter": "D[k] = D[k] + 1 if k in D else 1\n        return D[k]",
-    "other key": "v = D.get(k)\n        if v is None:\n            v = work(k)\n            D[k + 1] = v\n        return v",
-    "other value": "v = D.get(k)\n        if v is None:\n            v = work(other)\n            D[k] = v\n        return v",
-    "key changes": "v = D.get(k)\n        if v is None:\n            k = k + 1\n            v = work(k)\n            D[k] = v\n        return v",
-    "first wins": "v = D.get(k)\n        if v is None:\n            v = stamp()\n            D[k] = v\n        return v",
-    "read late": "if k not in D:\n            D[k] = work(k)\n        lookup(k - 1)\n        return D[k]",
-    "registry": "D[k] = work(k)\n        return D.get(k - 1)",
+    "iterated": lines("for x in D:", "    print(x)", "D[k] = work(k)", "return D[k]"),
+    "counted": lines("if len(D) > 3:", "    return 0", "D[k] = work(k)", "return D[k]"),
+    "returned": lines("D[k] = work(k)", "return D"),
+    "passed on": lines(
+        "v = D.get(k)", "if v is None:", "    v = work(k)", "    D[k] = v", "publish(D)", "return v"
+    ),
+    "default": lines("v = D.get(k, 0)", "D[k] = v + 1", "return v"),
+    "counter": lines("D[k] = D[k] + 1 if k in D else 1", "return D[k]"),
+    "other key": lines("v = D.get(k)", "if v is None:", "    v = work(k)", "    D[k + 1] = v", "return v"),
+    "other value": lines("v = D.get(k)", "if v is None:", "    v = work(other)", "    D[k] = v", "return v"),
+    "key changes": lines(
+        "v = D.get(k)", "if v is None:", "    k = k + 1", "    v = work(k)", "    D[k] = v", "return v"
+    ),
+    "first wins": lines("v = D.get(k)", "if v is None:", "    v = stamp()", "    D[k] = v", "return v"),
+    "read late": lines("if k not in D:", "    D[k] = work(k)", "lookup(k - 1)", "return D[k]"),
+    "registry": lines("D[k] = work(k)", "return D.get(k - 1)"),
 }
 REMEMBERS = """
     import time

@@ -97,6 +97,8 @@ class Memory:
 
     def propose(self, diagnosis: Diagnosis, bench: Bench, repo: Repo) -> Iterator[HealingPatch]:
         """A patch for each container that can be bounded, what grows most first."""
+        if "memory" not in diagnosis.metrics:
+            return
         try:
             growth = _looked(bench, None, EARLY + SPAN)
             program = Program(bench.tree())
