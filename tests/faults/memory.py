@@ -12,6 +12,7 @@ from tests.faults.corpus import PROBE, Case, run
 
 
 def dedent(text: str) -> str:
+    """A file's text, to be taken apart and put together before a case is made of it."""
     return indented(text).lstrip("\n")
 
 
@@ -164,7 +165,7 @@ METHOD = {
         class Scorer:
             \"\"\"Scores requests by their neighbours.\"\"\"
 
-            def __init__(self, width: int = 3000):
+            def __init__(self, width: int = 800):
                 self.width = width
 
             def _row(self, request, power):
@@ -243,7 +244,7 @@ HANDLER = {
 
         async def load(request):
             await asyncio.sleep(0)
-            return b"".join(zlib.crc32(b"%d %d" % (request, n)).to_bytes(4, "big") for n in range(2000)) * 5
+            return b"".join(zlib.crc32(b"%d %d" % (request, n)).to_bytes(4, "big") for n in range(400)) * 25
 
 
         async def handle(request):

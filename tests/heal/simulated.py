@@ -64,6 +64,8 @@ class World:
     wall_ms: float = 5.0
     rss_mb: float = 130.0
     leak_mb: float = 0.0  # per answer
+    leak_most_mb: float = math.inf  # where it ends
+    rss_noise_mb: float = 0.0  # from answer to answer, drawn anew each time
     shared: float = 0.9  # part of the variance of Φ and κ that comes from the request
     wall_noise: float = 0.05
     waits: float = 0.02  # part of the answers that wait, two to five times as long
@@ -107,7 +109,12 @@ class SimulatedProbe:
             avg_latency_ms=1.0,
             wall_ms=float(wall),
             cpu_ms=float(wall),
-            rss_mb=float(world.rss_mb + self.offset_mb + world.leak_mb * self.asked),
+            rss_mb=float(
+                world.rss_mb
+                + self.offset_mb
+                + min(world.leak_mb * self.asked, world.leak_most_mb)
+                + (world.rss_noise_mb * draw.normal() if world.rss_noise_mb else 0.0)
+            ),
             output_digest=world.digest or f"{seed}",
         )
 
@@ -255,7 +262,7 @@ def judged(
     bench: Any = SimulatedBench(before, after, seed=seed)
     repo: Any = SimulatedRepo()
     with TrialRun(patch(**claims), diagnosis(*named, **(observed or {})), bench, repo, settings) as run:
-        trial = run.measure(settings.min_pairs)
+        trial = run.measure(settings.pairs_needed(run.trial.patch.batches_needed))
         while judge.needs_more(trial, settings):
             trial = run.measure(len(trial.pairs))
     return judge.verdict(trial, settings), trial

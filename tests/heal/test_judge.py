@@ -331,14 +331,76 @@ def test_what_no_measurement_can_change(
     assert not judge.needs_more(spoiled, SETTINGS)
 
 
+# Effects that take longer than a start
+
+
+def filling(most_mb: float) -> World:
+    return World(leak_mb=0.8, leak_most_mb=most_mb, **QUIET)
+
+
+LEAK: dict[str, Any] = {"observed": {"memory": 0.8}, "named": ("memory",), "heals": ("memory",)}
+
+
+def test_a_bound_that_takes_forty_answers_shows() -> None:
+    verdict, _ = judged(filling(math.inf), filling(28.0), 1, batches_needed=40, **LEAK)
+    assert verdict.accepted, verdict.reason
+    assert verdict.fitness is not None
+    assert verdict.fitness.components["service"] == 1.0
+    assert verdict.pairs == 8 * 50
+    # Told to need no longer than usual, the same patch shows nothing: no start ever sees it full.
+    verdict, _ = judged(filling(math.inf), filling(28.0), 1, settings=HealSettings(max_pairs=80), **LEAK)
+    assert not verdict.accepted
+
+
+def test_what_a_patch_costs_once_its_bound_is_reached_counts_whole() -> None:
+    _, trial = judged(filling(math.inf), filling(28.0), 1, batches_needed=40, **LEAK)
+    first = {number: next(i for i, p in enumerate(trial.pairs) if p.round == number) for number in range(8)}
+    slower = tuple(
+        replace(pair, after=replace(pair.after, wall_ms=1.2 * pair.after.wall_ms))
+        if i - first[pair.round] >= 40
+        else pair
+        for i, pair in enumerate(trial.pairs)
+    )
+    verdict = judge.verdict(replace(trial, pairs=slower), SETTINGS)
+    assert not verdict.accepted
+    assert guard(verdict, "latency").estimate == pytest.approx(0.2, abs=0.03)
+
+
+def test_failures_before_the_bound_is_reached_count_too() -> None:
+    _, trial = judged(filling(math.inf), filling(28.0), 1, batches_needed=40, **LEAK)
+    first = {number: next(i for i, p in enumerate(trial.pairs) if p.round == number) for number in range(8)}
+    failing = tuple(
+        replace(pair, after=replace(pair.after, error_rate=0.05)) if i - first[pair.round] < 30 else pair
+        for i, pair in enumerate(trial.pairs)
+    )
+    verdict = judge.verdict(replace(trial, pairs=failing), SETTINGS)
+    assert not verdict.accepted
+    assert guard(verdict, "errors").estimate == pytest.approx(0.03, abs=0.001)
+
+
+@pytest.mark.parametrize("batches_needed", [10, 30])
+@pytest.mark.parametrize("jitter", [0.02, 0.5])
+def test_a_host_that_leaks_alike_on_both_sides_is_not_called_healed_or_worse(
+    batches_needed: int, jitter: float
+) -> None:
+    world = World(leak_mb=0.8, rss_noise_mb=jitter)
+    settings = HealSettings(max_pairs=160)
+    found = Counter(
+        judged(world, world, seed, settings=settings, batches_needed=batches_needed, **LEAK)[0].decision
+        for seed in range(25)
+    )
+    assert found["improved"] == found["worse"] == 0, found
+
+
 # Looks
 
 
 def test_looks_double_and_end_at_the_most() -> None:
     assert judge.looks(10, SETTINGS) == (20, 40, 80, 160, 320, 640)
-    assert judge.looks(16, SETTINGS) == (32, 64, 128, 256, 512, 640)
-    assert judge.looks(256, SETTINGS) == (512, 640)
-    assert judge.looks(400, SETTINGS) == (800,)
+    # Starts of 16 + 10 pairs: 2, 4, 8, 16 of them, and as many as 640 pairs make.
+    assert judge.looks(16, SETTINGS) == (52, 104, 208, 416, 624)
+    # Longer ones: 16 starts at the most, so that two looks can accept.
+    assert judge.looks(256, SETTINGS) == (532, 1064, 2128, 4256)
     assert judge.looks(10, HealSettings(min_pairs=21, max_pairs=81)) == (22, 44, 82)
 
 

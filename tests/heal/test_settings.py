@@ -126,6 +126,27 @@ def test_a_breaker_that_can_never_be_reached_is_refused() -> None:
     HealSettings(breaker_rollbacks=1000, new_change_every_s=0.0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "needed", "unsettled", "length", "first", "most"),
+    [
+        (HealSettings(), 10, 0, 10, 20, 640),
+        (HealSettings(), 11, 12, 22, 44, 638),  # 29 starts of 22 pairs
+        (HealSettings(), 100, 100, 110, 220, 1760),  # 16 starts, though 640 pairs would make 5
+        (HealSettings(max_pairs=80), 100, 100, 110, 220, 880),  # 8 starts, as otherwise
+        (HealSettings(min_pairs=60), 100, 100, 110, 660, 1760),
+        (HealSettings(min_pairs=200, max_pairs=200), 100, 100, 110, 2200, 2200),
+        (HealSettings(round_pairs=5, max_pairs=40), 7, 8, 14, 56, 98),
+    ],
+)
+def test_starts_are_longer_where_a_strategy_needs_it(
+    settings: HealSettings, needed: int, unsettled: int, length: int, first: int, most: int
+) -> None:
+    assert settings.unsettled(needed) == unsettled
+    assert settings.round_length(needed) == length
+    assert settings.pairs_needed(needed) == first
+    assert settings.pairs_allowed(needed) == most
+
+
 def test_what_a_learned_band_cannot_see_is_no_rule_and_is_told() -> None:
     rng = np.random.default_rng(1)
     host = GeometricHealthMonitor(dim=2, code_hash="", learn_after=60)

@@ -3,7 +3,9 @@
 The questions are counted where every probe has to read them, at descriptor 0: the program gets the end
 of a pipe there, and a thread passes on one line after another. Whether it reads by `sys.stdin`, `input`,
 `os.read` or an event loop makes no difference. While a line has not been passed on the program has
-nothing to do, and its frames are alive: that is when it is looked at.
+nothing to do, and its frames are alive: that is when it is looked at. Sizes of containers are compared
+over all answers but the first; allocations are followed over the last few alone, as that slows a program
+that makes many small objects down by much.
 
 This text runs inside the sandbox, in the host's interpreter (Python 3.8 and later), never in qigheal's.
 """
@@ -22,8 +24,11 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-FRAMES = 12
+FRAMES = 8
 """How far up from an allocation the host's own line is looked for."""
+
+TRACES = 20_000
+"""Allocations looked at one by one; of more, every second, third, … stands for those left out."""
 
 SHOWN = 20
 """Lines and containers told of: those that grew most."""
@@ -51,13 +56,15 @@ class Look(NamedTuple):
 
     answers: int
     containers: dict[str, Seen]
-    lines: dict[tuple[str, int], int]
 
 
 def start(root: str, options: dict[str, Any]) -> Callable[[], dict[str, Any]]:
-    """options: `early`, the number of answers after which the first look is taken; the last is at the end."""
+    """options: `early`, the number of answers after which sizes are first taken; `traced`, the number after
+    which allocations are followed. Both looks end with the last answer."""
     looks: list[Look] = []
-    early = int(options["early"])
+    lines: dict[tuple[str, int], int] = {}
+    held: list[int] = []
+    early, traced = int(options["early"]), int(options["traced"])
     source = os.dup(0)
     read_end, write_end = os.pipe()
     os.dup2(read_end, 0)
@@ -66,13 +73,19 @@ def start(root: str, options: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
     def relay() -> None:
         answered = 0
-        with os.fdopen(source, "rb") as lines, os.fdopen(write_end, "wb", 0) as sink:
+        with os.fdopen(source, "rb") as questions, os.fdopen(write_end, "wb", 0) as sink:
             try:
-                for line in lines:
+                for question in questions:
                     if answered == early:
                         looks.append(_look(root, answered, keep=False))
-                    sink.write(line)
+                    if answered == traced:
+                        tracemalloc.start(FRAMES)
+                    sink.write(question)
                     answered += 1
+                if tracemalloc.is_tracing():
+                    lines.update(_allocated(root))
+                    held.append(tracemalloc.get_traced_memory()[0])
+                    tracemalloc.stop()
                 looks.append(_look(root, answered, keep=True))
             except BrokenPipeError:
                 pass
@@ -81,12 +94,15 @@ def start(root: str, options: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
     def report() -> dict[str, Any]:
         done.wait(10.0)
-        tracemalloc.stop()
-        if len(looks) < 2:
-            return {"answers": 0, "containers": [], "lines": []}
-        return _compared(looks[0], looks[1])
+        found: dict[str, Any] = {"answers": 0, "traced": 0, "held": sum(held), "containers": [], "lines": []}
+        if len(looks) == 2:
+            spent = sorted(lines.items(), key=lambda one: -one[1])[:SHOWN]
+            found["answers"] = looks[1].answers - looks[0].answers
+            found["traced"] = looks[1].answers - traced
+            found["containers"] = _grown(*looks)
+            found["lines"] = [{"file": at[0], "line": at[1], "bytes": size} for at, size in spent]
+        return found
 
-    tracemalloc.start(FRAMES)
     threading.Thread(target=relay, daemon=True).start()
     return report
 
@@ -98,11 +114,19 @@ def _look(root: str, answers: int, keep: bool) -> Look:
     for name, seen in itertools.chain(_of_modules(root), _of_objects(root)):
         if name not in found or seen.size > found[name].size:
             found[name] = seen if keep else seen._replace(held=None)
+    return Look(answers, found)
+
+
+def _allocated(root: str) -> dict[tuple[str, int], int]:
+    """Bytes that are still held of what was allocated since that is followed, by the host's line."""
     lines: dict[tuple[str, int], int] = {}
-    for trace in tracemalloc.take_snapshot().traces:
-        place = _place(trace.traceback, root)
-        lines[place] = lines.get(place, 0) + trace.size
-    return Look(answers, found, lines)
+    gc.collect()
+    traces = tracemalloc.take_snapshot().traces
+    step = len(traces) // TRACES + 1
+    for number in range(0, len(traces), step):
+        place = _place(traces[number].traceback, root)
+        lines[place] = lines.get(place, 0) + step * traces[number].size
+    return lines
 
 
 def _place(frames: Any, root: str) -> tuple[str, int]:
@@ -182,7 +206,7 @@ def _cache(wrapper: Any, root: str) -> Seen:
     return Seen(info.currsize, "lru_cache", file, getattr(code, "co_firstlineno", 0), facts, wrapper)
 
 
-def _compared(early: Look, late: Look) -> dict[str, Any]:
+def _grown(early: Look, late: Look) -> list[dict[str, Any]]:
     grown: list[tuple[int, dict[str, Any]]] = []
     for name, seen in late.containers.items():
         before = early.containers.get(name)
@@ -196,13 +220,7 @@ def _compared(early: Look, late: Look) -> dict[str, Any]:
                 told["misses"] = seen.facts["misses"] - before.facts["misses"]
             grown.append(((seen.size - had) * each, told))
     grown.sort(key=lambda one: -one[0])
-    spent = [(size - early.lines.get(place, 0), place) for place, size in late.lines.items()]
-    spent.sort(reverse=True)
-    return {
-        "answers": late.answers - early.answers,
-        "containers": [told for _, told in grown[:SHOWN]],
-        "lines": [{"file": at[0], "line": at[1], "bytes": more} for more, at in spent[:SHOWN] if more > 0],
-    }
+    return [told for _, told in grown[:SHOWN]]
 
 
 def _entry(seen: Seen) -> int:

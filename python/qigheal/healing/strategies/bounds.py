@@ -16,10 +16,10 @@ from qigheal.healing.strategies.containers import (
     locate,
     only_appended,
     only_stored,
-    remembered,
 )
 from qigheal.healing.strategies.escaping import Reach
 from qigheal.healing.strategies.program import Function
+from qigheal.healing.strategies.remembering import remembered
 from qigheal.healing.strategies.repeatable import Kind, Prover, Unproven
 from qigheal.records import Tier
 

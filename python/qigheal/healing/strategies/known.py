@@ -61,9 +61,14 @@ LISTING_METHODS = _words("split rsplit splitlines items keys values copy groupdi
 
 CHANGING_METHODS = _words("""
     append extend insert add update setdefault pop popitem remove discard clear sort reverse appendleft popleft
-    random randint randrange gauss choice choices sample shuffle uniform getrandbits normalvariate expovariate seed
+    choice choices sample shuffle seed
 """)
 """What may happen to an object that was made on the spot, a generator with a seed included."""
+
+DRAWING_METHODS = _words(
+    "random randint randrange gauss uniform getrandbits randbytes normalvariate expovariate"
+)
+"""The same, where it gives a number."""
 
 PLAIN = _words("int float str bool bytes tuple frozenset")
 """Types of immutable values."""

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qigheal")
 
-EARLY, SPAN = 6, 24
-"""Answers before growth is looked at, and answers over which it is."""
+EARLY, SPAN, TRACED = 6, 24, 6
+"""Answers before growth is looked at, those over which it is, and the last of them whose allocations are
+followed."""
 
 FULL_AFTER = 48
 """Answers that may fill what is bounded: a trial must see it full in each of its starts."""
@@ -75,9 +76,11 @@ class Line(Record, frozen=True):
 
 
 class Growth(Record, frozen=True):
-    """What grew over so many answers, most first."""
+    """What grew: containers over `answers`; lines over the last `traced` of them, in all by `held` bytes."""
 
     answers: int
+    traced: int
+    held: int
     containers: tuple[Container, ...]
     lines: tuple[Line, ...]
 
@@ -94,6 +97,8 @@ class Memory:
 
     def propose(self, diagnosis: Diagnosis, bench: Bench, repo: Repo) -> Iterator[HealingPatch]:
         """A patch for each container that can be bounded, what grows most first."""
+        if "memory" not in diagnosis.metrics:
+            return
         try:
             growth = _looked(bench, None, EARLY + SPAN)
             program = Program(bench.tree())
@@ -101,10 +106,10 @@ class Memory:
         except ProbeError as failure:
             log.info("memory: the probe cannot be looked into: %s", failure)
             return
-        least = SHARE * sum(line.bytes for line in growth.lines)
+        held = growth.held / max(1, growth.traced)
         done: set[str] = set()
         for found in growth.containers:
-            if (found.late - found.early) * found.entry_bytes < least:
+            if (found.late - found.early) * found.entry_bytes / growth.answers < SHARE * held:
                 continue
             try:
                 patch = _bounded(found, growth, Prover(program), bench, repo)
@@ -118,7 +123,8 @@ class Memory:
 
 def _looked(bench: Bench, diff: str | None, answers: int) -> Growth:
     requests = bench.search_requests(answers)
-    return bench.inspect("memory", requests, Growth, options={"early": EARLY}, diff=diff)
+    options = {"early": EARLY, "traced": answers - TRACED}
+    return bench.inspect("memory", requests, Growth, options=options, diff=diff)
 
 
 def _repeats(bench: Bench) -> bool:

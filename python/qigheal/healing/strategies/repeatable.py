@@ -17,6 +17,7 @@ from qigheal.healing.strategies.known import (
     CHANGING_METHODS,
     CONSTRUCTORS,
     DATA_BUILTINS,
+    DRAWING_METHODS,
     EXCEPT,
     FLAT_FUNCTIONS,
     FRESH_FUNCTIONS,
@@ -294,6 +295,8 @@ class Body(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> Kind:
         given = []
         for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
+            if isinstance(argument, ast.Name) and self._is_builtin(argument.id, DATA_BUILTINS):
+                continue  # such as map(str, …)
             found = self.kind(argument)
             if not isinstance(argument, ast.Lambda):
                 given.append(found)
@@ -311,6 +314,9 @@ class Body(ast.NodeVisitor):
         if isinstance(called, ast.Attribute):
             return self._method(node, called, given)
         raise Unproven(node, f"what {ast.unparse(called)[:60]} does is not known")
+
+    def _is_builtin(self, name: str, known: frozenset[str]) -> bool:
+        return name in known and name not in self.locals and not self.source.bound.get(name)
 
     def _builtin(self, node: ast.Call, name: str, elements: list[Kind]) -> Kind:
         if name in DATA_BUILTINS:
@@ -363,6 +369,8 @@ class Body(ast.NodeVisitor):
         if called.attr in CHANGING_METHODS and receiver in ("flat", "object"):
             self._grows(called.value, worst(given))
             return element(receiver)
+        if called.attr in DRAWING_METHODS and receiver == "object":
+            return "data"
         if called.attr in LISTING_METHODS:
             return "object" if receiver == "object" else "flat"
         if called.attr in TEXT_METHODS or called.attr in TELLING_METHODS:
