@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from qigheal.healing.strategies.errors import Errors
 from qigheal.healing.strategies.foreign import installed
 from qigheal.healing.strategies.levers import Attention
 from qigheal.records import Diagnosis, HealingPatch, Tier
@@ -42,7 +43,10 @@ class Strategy(Protocol):
 
 def builtin(settings: HealSettings) -> tuple[Strategy, ...]:
     """The strategies that come with qigheal, in the order in which they are asked."""
-    return (Attention(settings),)
+    return (
+        Attention(settings),
+        Errors(settings),
+    )
 
 
 def every(settings: HealSettings) -> tuple[Strategy, ...]:
