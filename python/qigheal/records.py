@@ -109,8 +109,8 @@ class BandOf(Record, frozen=True):
 class Target(Record, frozen=True):
     """Healthy, as far as a trial can measure it: what strategies aim at and the judge scores against.
 
-    `bands` has the keys of `qigcore.rows.METRICS` that the baseline learned (constant signals are
-    missing); `basin` is the baseline's Fréchet mean as a unit amplitude vector, length dim;
+    `bands` has the keys of `qigcore.rows.METRICS` that the baseline learned (constant signals other than
+    errors are missing); `basin` is the baseline's Fréchet mean as a unit amplitude vector, length dim;
     `drift_limit` in radians.
     """
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qigcore.baseline import Baseline
 from qigcore.rows import BIT, HEAD, METRICS, Batch
 from qigcore.rules import RuleSet
-from qigheal.healing.diagnosis import diagnose, target_of
+from qigheal.healing.diagnosis import UNSEEN_ERRORS, diagnose, target_of
 from qigheal.health import remeasure, rules_for
 from qigheal.records import Diagnosis
 from qigheal.settings import MonitorSettings
@@ -204,6 +204,38 @@ def test_target_leaves_constant_signals_out() -> None:
     assert target.drift_limit == learned.drift_limit
     band = target.bands["kappa"]
     assert (band.low, band.high) == (learned.bands["kappa"].low, learned.bands["kappa"].high)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_errors_that_never_moved_keep_the_band_that_the_service_is_told_by(rate: float) -> None:
+    steady = lived(300, seed=3)
+    steady.columns["error_rate"][:] = rate
+    learned = Baseline.learn(steady, created=0.0)
+    assert learned.bands["errors"].constant
+    band = target_of(learned).bands["errors"]
+    assert (band.low, band.high) == (learned.bands["errors"].low, learned.bands["errors"].high)
+    assert band.sd > 0.0
+    limits = [r.limit for r in rules_for(MonitorSettings(dim=DIM), learned).rules if r.metric == "errors"]
+    assert not limits or band.high in limits
+
+
+def test_a_service_that_never_failed_is_diagnosed_with_a_band_for_its_errors() -> None:
+    steady = lived(300, seed=3)
+    steady.columns["error_rate"][:] = 0.0
+    learned = Baseline.learn(steady, created=0.0)
+    failing = remeasure(in_time(steady, lived(60, BAD, error_rate=0.05)), learned)
+    diagnosis = diagnose(failing, learned, rules_for(MonitorSettings(dim=DIM), learned))
+    assert diagnosis is not None
+    assert diagnosis.metrics == ("errors",)
+    band = diagnosis.target.bands["errors"]
+    assert band.excess(diagnosis.observed["errors"]) > 1.0
+    assert (band.mean, band.sd, band.low, band.high) == pytest.approx((0.0, 0.002, 0.0, 0.006))
+
+
+def test_errors_of_which_nothing_was_learned_have_a_band_too() -> None:
+    learned = Baseline.learn(lived(300, seed=3).basin_coords, created=0.0)
+    assert set(learned.bands) == {"basin_drift"}
+    assert target_of(learned).bands["errors"] == UNSEEN_ERRORS
 
 
 @given(st.lists(st.tuples(st.sampled_from([GOOD, BAD, FIX]), st.booleans(), st.integers(1, 30)), max_size=6))

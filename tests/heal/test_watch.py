@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from qigcore.rows import BIT, HEAD, Batch
 from qigheal.errors import RepoError
+from qigheal.healing.diagnosis import UNSEEN_ERRORS
 from qigheal.healing.watch import watch
 from qigheal.records import BandOf, Change, HealingPatch, Outcome, Target
 from qigheal.settings import HealSettings
@@ -28,6 +29,7 @@ TARGET = Target(
         "phi": BandOf(mean=0.77, sd=0.01, low=0.74, high=0.80),
         "kappa": BandOf(mean=66.8, sd=2.1, low=60.5, high=73.1),
         "basin_drift": BandOf(mean=0.29, sd=0.03, low=0.20, high=0.38),
+        "errors": UNSEEN_ERRORS,
         "latency": BandOf(mean=5.0, sd=0.3, low=2.0, high=8.0),
         "memory": BandOf(mean=0.0, sd=0.05, low=-0.3, high=0.3),
     },

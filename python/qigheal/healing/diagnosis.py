@@ -21,6 +21,9 @@ from qigheal.records import SEVERITIES, BandOf, Diagnosis, Finding, Target
 RUNNING: Final = 5
 """Code that none of so many last snapshots is of has left the service."""
 
+UNSEEN_ERRORS: Final = BandOf(mean=0.0, sd=0.002, low=0.0, high=0.006)
+"""Band of an error rate of which nothing was learned: that of one which never left 0."""
+
 Positions = npt.NDArray[np.intp]
 
 
@@ -28,20 +31,32 @@ def target_of(baseline: Baseline) -> Target:
     """Healthy, as strategies aim at it and the judge and the watch score against it.
 
     Signals that were constant while the baseline was learned are left out: they say nothing of how
-    much they may vary. Memory growth stays: that healthy memory does not grow at all is the rule.
+    much they may vary. Errors and memory growth are always there. A healthy service's errors are constant at
+    0, and it is told of by the edge of the learned band all the same, so that trial, judge and watch go by
+    that edge too; that healthy memory does not grow at all is the rule.
     """
+    bands = {
+        metric: BandOf(
+            mean=band.mean, sd=band.sd, low=band.low, high=band.high, autocorrelation=band.autocorrelation
+        )
+        for metric, band in baseline.bands.items()
+        if not band.constant or metric == "memory"
+    }
     return Target(
         geometry=baseline.geometry,
         basin=baseline.basin,
         drift_limit=baseline.drift_limit,
-        bands={
-            metric: BandOf(
-                mean=band.mean, sd=band.sd, low=band.low, high=band.high, autocorrelation=band.autocorrelation
-            )
-            for metric, band in baseline.bands.items()
-            if not band.constant or metric == "memory"
-        },
+        bands={"errors": _steady_errors(baseline), **bands},
     )
+
+
+def _steady_errors(baseline: Baseline) -> BandOf:
+    """The band of an error rate that did not move; a spread that was not seen is that of its floor."""
+    band = baseline.bands.get("errors")
+    if band is None:
+        return UNSEEN_ERRORS
+    floor = max(band.high - band.mean, band.mean - band.low) / 3
+    return BandOf(mean=band.mean, sd=floor, low=band.low, high=band.high)
 
 
 def diagnose(batch: Batch, baseline: Baseline, ruleset: RuleSet, *, window: int = 50) -> Diagnosis | None:

@@ -53,9 +53,6 @@ LATENCY_FACTOR: Final = 1.5
 REPAIRED_MAX: Final = 3
 """Of `WINDOW` snapshots in a row, how many may be unmeasurable."""
 
-UNSEEN_ERRORS: Final = BandOf(mean=0.0, sd=0.002, low=0.0, high=0.006)
-"""Band of an error rate that never moved while the baseline was learned, and so has none."""
-
 NAMES: Final = {
     "phi": "Φ",
     "kappa": "κ",
@@ -277,7 +274,7 @@ def _band(metric: str, target: Target) -> BandOf | None:
             high=high,
             autocorrelation=0.0 if band is None else band.autocorrelation,
         )
-    return UNSEEN_ERRORS if band is None and metric == "errors" else band
+    return band
 
 
 def _excess(metric: str, band: BandOf, value: FloatArray | float) -> FloatArray:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from qigheal.healing.strategies.attention import Attention
 from qigheal.healing.strategies.basin import Basin
+from qigheal.healing.strategies.errors import Errors
 from qigheal.healing.strategies.foreign import installed
 from qigheal.healing.strategies.latency import Latency
 from qigheal.healing.strategies.memory import Memory
@@ -50,6 +51,7 @@ def builtin(settings: HealSettings) -> tuple[Strategy, ...]:
         Attention(settings),
         Basin(settings),
         Latency(settings),
+        Errors(settings),
         Memory(settings),
         Revert(settings),
     )
