@@ -181,7 +181,8 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
     fitness_threshold: the lower 95 % bound of the score must exceed it; 0.55 is what doing nothing scores.
     min_pairs, max_pairs: interleaved pairs per trial; more decides closer cases, slower.
     round_pairs: pairs from one start of the probe processes to the next; more starts them less often, and
-        tells less of the luck of a start. `max_pairs` must make at least 8 of them.
+        tells less of the luck of a start. `max_pairs` must make at least 8 of them. Where a patch takes more
+        answers than that to show its effect, each start lasts as much longer.
     latency_margin, memory_margin: relative degradation that is tolerated; error_margin: absolute.
     watch_snapshots: live snapshots needed before a merge is called confirmed or worse.
     watch_deadline_s: how long to wait for them before a change is `unconfirmed`.
