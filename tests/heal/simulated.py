@@ -70,6 +70,9 @@ class World:
     wall_noise: float = 0.05
     waits: float = 0.02  # part of the answers that wait, two to five times as long
     process_noise: float = 0.007
+    phi_process: float = (
+        0.0  # standard deviation of the level of Φ that a process has for as long as it lives
+    )
     unlucky: float = 0.0  # part of the processes that are slower by 40 % for as long as they live
     digest: str | None = None  # None: one that follows from the request
 
@@ -88,6 +91,7 @@ class SimulatedProbe:
         self.speed = math.exp(world.process_noise * draw.normal()) * (
             1.4 if draw.random() < world.unlucky else 1.0
         )
+        self.phi = world.phi + (world.phi_process * draw.normal() if world.phi_process else 0.0)
         self.offset_mb = 0.002 * world.rss_mb * draw.normal()
 
     def ask(self, batch: int, seed: int) -> Answer:
@@ -102,7 +106,7 @@ class SimulatedProbe:
         wall *= math.exp(world.wall_noise * draw.normal())
         return Answer(
             batch=batch,
-            phi=float(np.clip(world.phi + world.phi_sd * z[0], 0, 1)),
+            phi=float(np.clip(self.phi + world.phi_sd * z[0], 0, 1)),
             kappa_eff=float(world.kappa + world.kappa_sd * z[1]),
             basin=tuple(shared.dirichlet(world.concentration * world.basin()).tolist()),
             error_rate=world.errors,

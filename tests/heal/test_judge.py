@@ -64,6 +64,14 @@ def test_identical_code_is_hardly_ever_called_worse_or_better(world: World, tria
     assert found["improved"] <= trials // 40, found
 
 
+def test_a_level_that_each_process_has_of_its_own_is_no_cure() -> None:
+    """A hundred answers of one process say no more of the next one than ten do."""
+    world = World(phi=0.45, phi_process=0.15, **QUIET)
+    found = [judged(world, world, seed, heals=("phi",), named=("phi",))[0] for seed in range(60)]
+    assert sum(verdict.accepted for verdict in found) <= 3
+    assert sum(verdict.decision == "worse" for verdict in found) <= 1
+
+
 def test_a_slowdown_of_5_percent_is_not_accepted_under_8_percent_noise() -> None:
     before, after = World(**FAULT, wall_noise=0.08), World(wall_noise=0.08, wall_ms=5.25)
     settings = HealSettings(max_pairs=320)
@@ -105,11 +113,11 @@ def test_the_digits_fault_is_healed() -> None:
     assert verdict.sandbox_level == "namespaces"
 
 
-def test_its_reverse_is_worse_at_the_first_look() -> None:
+def test_its_reverse_is_worse_as_soon_as_starts_can_tell() -> None:
     verdict, _ = judged(CALM, HOT, 1)
     assert verdict.decision == "worse"
     assert not verdict.accepted
-    assert verdict.pairs == SETTINGS.min_pairs
+    assert verdict.pairs <= 2 * SETTINGS.min_pairs
     assert guard(verdict, "phi").result == guard(verdict, "kappa").result == "worse"
     assert "Φ is worse by 23" in verdict.reason
 

@@ -80,3 +80,34 @@ def test_a_file_that_did_not_parse_before_had_none() -> None:
 
 def test_code_that_cannot_be_read_is_said_to_be() -> None:
     assert new("def (") == [(1, "code that this Python cannot read")]
+
+
+ATTEMPTS = """
+def again(call, *args):
+    for pause in (0.1, 0.2):
+        try:
+            return call(*args)
+        except ConnectionError:
+            time.sleep(pause)
+    return call(*args)
+"""
+
+
+def test_attempts_whose_last_one_is_not_handled_swallow_nothing() -> None:
+    assert new(ATTEMPTS) == []
+    head, _, tail = ATTEMPTS.rpartition("    return call(*args)\n")
+    assert new(f"{head}    else:\n        return call(*args)\n{tail}") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        ("    return call(*args)\n", "    return None\n"),
+        ("    return call(*args)\n", "    return other(*args)\n"),
+        ("            time.sleep(pause)\n", "            return None\n"),
+        ("            time.sleep(pause)\n", "            break\n"),
+    ],
+)
+def test_attempts_that_end_in_silence_swallow(text: str, instead: str) -> None:
+    head, _, tail = ATTEMPTS.rpartition(text)
+    assert [line for line, _ in new(head + instead + tail)] == [5]

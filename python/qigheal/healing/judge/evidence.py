@@ -61,11 +61,11 @@ class Evidence:
 def gather(trial: Trial, settings: HealSettings) -> Evidence:
     """The evidence of a trial with at least two rounds; raises TooLittleData with fewer.
 
-    Φ, κ, drift: the excess outside the band, by bootstrap over blocks. Errors: the difference of the
-    error rates, by blocks. Latency and memory: the logarithm of after / before as the parent measured it,
-    one value for each start of the processes, since it is the processes that differ by chance. Memory
-    growth: MB per answer, likewise. CPU time decides nothing: it does not see waiting, and of answers of a few
-    milliseconds it was found to be the noisier clock.
+    Φ, κ, drift: the excess outside the band, by bootstrap over starts of the processes. Errors: the
+    difference of the error rates, by starts. Latency and memory: the logarithm of after / before as the
+    parent measured it, one value for each start of the processes, since it is the processes that differ by
+    chance. Memory growth: MB per answer, likewise. CPU time decides nothing: it does not see waiting, and
+    of answers of a few milliseconds it was found to be the noisier clock.
 
     Where the patch takes longer than a usual start to show its effect, the answers before that count for
     errors alone: a bounded cache grows like an unbounded one until it is full, and is slower only then.
@@ -106,7 +106,7 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
         if metric in found.after
     }
     failing = np.array([[pair.before.error_rate, pair.after.error_rate] for pair in trial.pairs])
-    blocks = np.array([pair.block for pair in trial.pairs])
+    blocks = np.array([pair.round for pair in trial.pairs])
     guards["errors"] = Question(settings.error_margin, block_mean(_by(blocks, failing[:, 1] - failing[:, 0])))
     slower = max(settings.latency_margin, RESOLUTION_MS / rounds.wall_ms)
     guards["latency"] = Question(math.log1p(slower), SignedRank(rounds.latency), ratio=True)
@@ -210,7 +210,9 @@ def _side(pairs: Sequence[Pair], answers: Sequence[Answer], latency_ms: float, g
         errors=np.array([answer.error_rate for answer in answers]),
         latency=latency_ms * np.array(slower),
         memory=growth_scale * _increments(np.array(starts), rss),
-        blocks=np.array([pair.block for pair in pairs]),
+        # What is drawn again is a start of the processes with all of its answers: a level of its own that a
+        # process may have is no more known after a hundred of its answers than after ten.
+        blocks=np.array([pair.round for pair in pairs]),
     )
 
 
