@@ -6,6 +6,7 @@ code fails alike wherever it runs. Files that hold what is flaky are protected: 
 
 from __future__ import annotations
 
+import textwrap
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def manifest(idempotent: str, *protect: str, allow: str = "app/**/*.py") -> str:
 def flaky(fails: str, error: str = "ConnectionResetError", kind: str = "def") -> str:
     """A store that takes a moment; `fails` says when it does, of `key` and `asked`, the attempts with it so far."""
     pause = "await asyncio.sleep(0.0002)" if kind != "def" else "time.sleep(0.0002)"
-    return f'''
+    text = f'''
         """Rows by key, from a store on the other side of a network."""
 
         import asyncio
@@ -45,6 +46,7 @@ def flaky(fails: str, error: str = "ConnectionResetError", kind: str = "def") ->
                 raise {error}(f"no answer for {{key}}")
             return key * 7 % 1000
         '''
+    return textwrap.dedent(text)
 
 
 NEVER = "False"

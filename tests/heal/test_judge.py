@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from benchmarks import judging
 from qigcore.errors import TooLittleData
 from qigheal.healing import judge
+from qigheal.healing.diagnosis import UNSEEN_ERRORS
 from qigheal.records import Answer, Guard, Trial, Verdict
 from qigheal.settings import HealSettings
 from tests.heal.simulated import World, diagnosis, judged, patch
@@ -198,6 +199,27 @@ def test_a_price_may_be_paid_within_the_healthy_band_only() -> None:
     assert verdict.decision == "worse"
     assert guard(verdict, "latency").margin == 0.0
     assert guard(verdict, "latency").estimate == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_price_that_was_too_high_without_the_patch_is_not_held_against_it() -> None:
+    failing = {"named": ("errors",), "heals": ("errors",), "price": "latency"}
+    outside = QUIET | {"wall_ms": 20.0}  # the band ends at 8 ms
+    errors = World(errors=0.10, **outside)
+    for after_ms, accepted in ((20.0, True), (26.0, False)):
+        _, trial = judged(errors, World(**outside | {"wall_ms": after_ms}), 1, **failing)
+        live = replace(trial, observed={"latency": 20.0})
+        assert judge.verdict(live, SETTINGS).accepted == accepted
+
+
+def test_errors_of_a_service_that_never_failed_are_scored_by_the_band_it_is_told_by() -> None:
+    """Without a band, the term of errors would say that nothing changed, and no cure could be accepted."""
+    unmoved = {**diagnosis().target.bands, "errors": UNSEEN_ERRORS}
+    bare = {name: band for name, band in unmoved.items() if name != "errors"}
+    failing = {"named": ("errors",), "heals": ("errors",)}
+    _, trial = judged(World(errors=0.05, **QUIET), World(**QUIET), 1, **failing)
+    for bands, accepted in ((unmoved, True), (bare, False)):
+        told = replace(trial, target=replace(trial.target, bands=bands))
+        assert judge.verdict(told, SETTINGS).accepted == accepted
 
 
 def test_the_price_may_be_errors_or_memory_growth() -> None:

@@ -40,7 +40,18 @@ ORDINARY = (StopIteration, StopAsyncIteration, GeneratorExit)
 """How loops and generators end; no errors."""
 
 RETURNS = [opcode.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST") if name in opcode.opmap]
-YIELDS = [opcode.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM") if name in opcode.opmap]
+PAUSES = {
+    place: opcode.opmap[name]
+    for place, name in ((0, "YIELD_VALUE"), (2, "YIELD_FROM"), (-2, "YIELD_VALUE"))
+    if name in opcode.opmap
+}
+"""Where, from its last instruction, a function that pauses has one that says so: at it up to 3.12, of
+`await` before 3.11 behind it, and from 3.13 on before it."""
+
+
+def paused(code: bytes, last: int) -> bool:
+    places = [(last + place, op) for place, op in PAUSES.items()]
+    return any(0 <= place < len(code) and code[place] == op for place, op in places)
 
 
 def qualified(kind: type) -> str:
@@ -171,12 +182,14 @@ class Recorder:
         mine = flight is not None and flight.frame == id(frame)
         if call is None and not mine:
             return
-        last = frame.f_code.co_code[frame.f_lasti]
-        if value is None and last not in RETURNS and (unhandled or last not in YIELDS):
+        code, last = frame.f_code.co_code, frame.f_lasti
+        ended = code[last] in RETURNS
+        pauses = not ended and paused(code, last)
+        if value is None and not ended and (unhandled or not pauses):
             if flight is not None and mine:
                 flight.left = True
             error = call.error if call is not None else None
-        elif last in YIELDS:
+        elif pauses:
             return
         else:
             error = None

@@ -122,8 +122,9 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
     if patch.price in bands and patch.price in SERVICE:
         edge = bands[patch.price][1]
         if patch.price == "latency":
-            beyond = SignedRank(rounds.latency + math.log(latency_ms / edge))
-            guards["latency"] = Question(0.0, beyond, ratio=True)
+            # Nor is it a price where it was outside already, and gets no worse.
+            spare = min(math.log(latency_ms / edge), -math.log1p(slower))
+            guards["latency"] = Question(0.0, SignedRank(rounds.latency + spare), ratio=True)
         elif patch.price == "errors":
             guards["errors"] = Question(0.0, block_mean(_by(blocks, failing[:, 1] - edge)))
         else:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import builtins
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,9 @@ ASKED_LEAST, ASKED_MOST = 20, 200
 """Answers asked for until so many have failed."""
 
 ATTEMPTS_LEAST, ATTEMPTS_MOST = 3, 5
+
+LEAST_S = 1e-6
+"""No clock tells shorter waits apart."""
 
 HANGS = 10.0
 """A failing call that takes so many times as long as one that returns is hanging."""
@@ -125,7 +128,7 @@ class Site:
             if set(failed.bases) & set(transient) and 0.8 * default <= failed.median_s <= 1.5 * default
         ]
         limit = max(HANGS * self.place.median_s, MARGIN * self.place.slow_s)
-        return _rounded(limit, math.ceil) if hanging and limit <= default / 2 else None
+        return _rounded(limit, up=True) if hanging and 0.0 < limit <= default / 2 else None
 
 
 class Errors:
@@ -314,7 +317,7 @@ class _Trees:
         repeat = Repeat(
             errors=_caught(self.transient, sites),
             attempts=min(ATTEMPTS_MOST, max(ATTEMPTS_LEAST, row + 1)),
-            wait_s=max(1e-6, _rounded(min(site.place.median_s for site in sites), math.floor)),
+            wait_s=_rounded(max(LEAST_S, min(site.place.median_s for site in sites)), up=False),
         )
         return rewritten(
             sites[0].source,
@@ -332,12 +335,13 @@ def _caught(transient: Sequence[str], sites: Sequence[Site]) -> tuple[str, ...]:
     return tuple(name for name in transient if name in own or ("." in name and name in seen))
 
 
-def _rounded(value: float, how: Callable[[float], int]) -> float:
-    """To one significant digit, upwards or downwards."""
-    if value <= 0.0:
-        return 0.0
+def _rounded(value: float, *, up: bool) -> float:
+    """To 1, 2 or 5 times a power of ten: so coarsely that measuring again hardly gives another patch."""
     unit = 10.0 ** math.floor(math.log10(value))
-    return how(round(value / unit, 9)) * unit
+    steps = [unit * factor for factor in (1.0, 2.0, 5.0, 10.0)]
+    if up:
+        return next(step for step in steps if step >= value * (1 - 1e-9))
+    return next(step for step in reversed(steps) if step <= value * (1 + 1e-9))
 
 
 def _rationale(

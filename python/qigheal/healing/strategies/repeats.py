@@ -62,7 +62,8 @@ def rewritten(
     added = [*cst.parse_module(text, config=module.config_for_parsing).body]
     body = [*module.body[:end], *added, *module.body[end:]]
     for place in range(end, min(end + len(added) + 1, len(body))):
-        body[place] = _apart(body[place]) if place > 0 else body[place]
+        if place > 0 or names.imports:
+            body[place] = _apart(body[place])
     return bytes(module.with_changes(body=_with_imports(body, names.imports)).bytes)
 
 
@@ -73,6 +74,7 @@ class Names:
         cst, _ = libcst()
         self._source = source
         self._taken = {node.value for node in source.parents if isinstance(node, cst.Name)}
+        self._known: dict[str, str] = {}
         self.imports: list[str] = []
 
     def fresh(self, wanted: str) -> str:
@@ -97,6 +99,12 @@ class Names:
         return dotted
 
     def _imported(self, dotted: str, statement: str, name: str) -> str:
+        if dotted not in self._known:
+            self._known[dotted] = self._present(dotted) or self._added(statement, name)
+        return self._known[dotted]
+
+    def _present(self, dotted: str) -> str:
+        """What it is called already, where nothing else can have that name; "" where it is not imported."""
         cst, _ = libcst()
         for assignment in self._source.top.assignments:
             if assignment.scope is not self._source.top or len(self._source.bound(assignment.name)) != 1:
@@ -106,6 +114,9 @@ class Names:
             meant = {q.name for q in assignment.get_qualified_names_for(assignment.name)}
             if certain and isinstance(assignment.node, (cst.Import, cst.ImportFrom)) and meant == {dotted}:
                 return str(assignment.name)
+        return ""
+
+    def _added(self, statement: str, name: str) -> str:
         if name not in self._taken:
             self._taken.add(name)
             self.imports.append(statement)
@@ -168,15 +179,22 @@ def _seconds(value: float) -> str:
 def _through(helper: str, call: Any, timeout: float | None) -> Any:
     cst, _ = libcst()
     after = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+    between = call.whitespace_before_args
+    if isinstance(between, cst.ParenthesizedWhitespace) and between.first_line.comment is None:
+        first = cst.Comma(whitespace_after=between)  # one argument a line stays one argument a line
+    else:
+        first = after
     function = cst.Arg(
-        call.func, comma=after if call.args or timeout is not None else cst.MaybeSentinel.DEFAULT
+        call.func, comma=first if call.args or timeout is not None else cst.MaybeSentinel.DEFAULT
     )
     given = list(call.args)
     if timeout is not None:
-        if given and isinstance(given[-1].comma, cst.MaybeSentinel):
-            given[-1] = given[-1].with_changes(comma=after)
         equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
-        given.append(cst.Arg(cst.parse_expression(_seconds(timeout)), cst.Name("timeout"), equal))
+        last = cst.Arg(cst.parse_expression(_seconds(timeout)), cst.Name("timeout"), equal)
+        if given:
+            last = last.with_changes(comma=given[-1].comma)
+            given[-1] = given[-1].with_changes(comma=first)
+        given.append(last)
     return call.with_changes(func=cst.Name(helper), args=[function, *given])
 
 
@@ -264,8 +282,10 @@ def _with_imports(body: list[Any], imports: Sequence[str]) -> list[Any]:
             body.insert(before[-1] + 1, added)
         elif like or (rest and text.startswith("import")):
             place = (like or rest)[0]
-            body.insert(place, added.with_changes(leading_lines=body[place].leading_lines))
-            body[place + 1] = body[place + 1].with_changes(leading_lines=[])
+            lines = list(body[place].leading_lines)
+            own = next((i for i, line in enumerate(lines) if line.comment is not None), len(lines))
+            body.insert(place, added.with_changes(leading_lines=lines[:own]))
+            body[place + 1] = body[place + 1].with_changes(leading_lines=lines[own:])
         else:
             place = (rest or future or [first - 1])[-1] + 1
             blank = place > 0 and not rest
