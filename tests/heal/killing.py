@@ -9,7 +9,7 @@ distinct state of the disk covers all the calls in between, and a call that is n
 
     left      the state that a kill leaves, copied while no child was under way; a new healer goes on from it
     killed    a process forked to do the same is killed by SIGKILL: wherever a child was under way, and at some of
-              the other points, to show that the copies are what a kill leaves
+              the other points
     felled    the same with the children killed too, where there was one
     struck    it and its children are killed at a moment drawn by lot, amid a git command or a deployment too
     unwound   an exception that no handler catches is raised there, as by Ctrl-C or SIGTERM: clearing up runs
@@ -43,9 +43,6 @@ READ_ONLY = (
     "glob", "pathlib", "os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.getxattr", "os.listxattr",
 )  # fmt: skip
 """Audited calls, by their beginning, that cannot leave a trace. All others may."""
-
-OF_ONE_RUN = ("index", "qigheal-")
-"""Names of files in a git folder whose contents tell of the process that wrote them."""
 
 SUBREAPER = 36
 
@@ -98,28 +95,19 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
     return not isinstance(flags, int) or bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
 
 
-def digest(folder: Path, *, told_by_any: bool = False) -> str:
-    """What is on the disk: names, modes, contents, and which names are one file.
-
-    told_by_any: leave out what differs from one run to the next: process ids, and the times and inodes that
-    git keeps in an index and a reflog.
-    """
+def digest(folder: Path) -> str:
+    """What is on the disk: names, modes, contents, and which names are one file."""
     told = hashlib.blake2b()
     for at, folders, files in os.walk(folder):
         folders.sort()
-        folders[:] = [name for name in folders if name != "bench" and not (told_by_any and name == "logs")]
+        folders[:] = [name for name in folders if name != "bench"]
         for name in sorted(files):
             path = Path(at, name)
             found = path.lstat()
             told.update(f"{path.relative_to(folder)}\0{found.st_mode:o}\0{found.st_nlink}\0".encode())
-            if not (told_by_any and name.startswith(OF_ONE_RUN)):
-                told.update(hashlib.blake2b(path.read_bytes()).digest())
+            told.update(hashlib.blake2b(path.read_bytes()).digest())
         told.update("\0".join(folders).encode())
     return told.hexdigest()
-
-
-def _differ(one: Path, other: Path) -> bool:
-    return digest(one, told_by_any=True) != digest(other, told_by_any=True)
 
 
 def copied(source: Path, dest: Path) -> None:
@@ -170,8 +158,6 @@ class Killing:
         status = self._die(point)
         if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
             return f"it was not killed: {status}"
-        if point.copy is not None and _differ(point.copy, self.world.folder):
-            return "the kill left something else than the copy has"
         return self._resumed()
 
     def unwound(self, point: Point) -> str:
