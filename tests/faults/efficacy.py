@@ -95,7 +95,21 @@ def run(case: Case, settings: HealSettings | None = None) -> Row:
 def run_named(name: str) -> Row:
     """`run` for another process: a case's check is a function, which does not travel."""
     [case] = [case for case in cases() if case.name == name]
-    return run(case)
+    began = time.monotonic()
+    try:
+        return run(case)
+    except Exception as error:  # one case that breaks must not hide the others
+        return Row(
+            name=name,
+            strategy=case.strategy,
+            detected=False,
+            proposed=(),
+            accepted=(),
+            healed=False,
+            wrong=False,
+            seconds=time.monotonic() - began,
+            why=(f"{type(error).__name__}: {error}",),
+        )
 
 
 def one_pass(host: Path, store: Path, healthy: str, settings: HealSettings | None) -> HealResult:
