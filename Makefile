@@ -11,7 +11,7 @@ RUNTIME := msgspec numpy prometheus-client zstandard
 
 FROUROS := .venv-frouros
 
-.PHONY: demo test soak efficacy judging bench bench-store detection asv lint build clean help
+.PHONY: demo test soak efficacy judging kills bench bench-store detection asv lint build clean help
 
 help:
 	@echo "make demo   run the whole story on a real small service (a minute or two)"
@@ -19,6 +19,7 @@ help:
 	@echo "make soak   try the history store for ten minutes: kills, power losses, readers, fuzzing"
 	@echo "make efficacy  heal every host of the fault corpus, half an hour, and print what came of each"
 	@echo "make judging  how often the judge errs, on simulated trials, ten minutes"
+	@echo "make kills  kill the healer wherever its life leaves a trace, all points, ten minutes"
 	@echo "make bench  measure everything beside its peers, a few minutes; writes docs/performance.md"
 	@echo "make bench-store  the same with a history of ten million snapshots (takes 5 GB of disk)"
 	@echo "make detection  run lengths and delays of change detectors, ten minutes; writes docs/detection-figures.md"
@@ -45,6 +46,9 @@ efficacy: build
 
 judging: build
 	$(BIN)/python -m benchmarks.judging
+
+kills: build
+	QIGHEAL_EXHAUSTIVE=1 $(BIN)/python -m pytest -n auto tests/heal/test_killed.py --timeout 1800
 
 lint: build
 	$(BIN)/ruff check --quiet .
