@@ -13,8 +13,8 @@ import pytest
 
 from qigcore.geometry import amplitudes, distance, exp_map, frechet_mean, frechet_variance
 from qigheal.healing.strategies import builtin
-from qigheal.healing.strategies.basin import Basin
-from qigheal.healing.strategies.levers import STARTS
+from qigheal.healing.strategies.turning.basin import Basin
+from qigheal.healing.strategies.turning.levers import STARTS
 from qigheal.host import Lever
 from qigheal.records import BandOf, Diagnosis, HealingPatch, Target
 from qigheal.settings import Geometry, HealSettings

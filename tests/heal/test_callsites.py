@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from qigheal.healing.strategies.callsites import CallSite, Source, call_sites, callees, timeout_default
-from qigheal.healing.strategies.definitions import Definitions
-from qigheal.healing.strategies.dependencies import packages
+from qigheal.healing.strategies.repeating.callsites import (
+    CallSite,
+    Source,
+    call_sites,
+    callees,
+    timeout_default,
+)
+from qigheal.healing.strategies.repeating.definitions import Definitions
+from qigheal.healing.strategies.repeating.dependencies import packages
 
 FILES = {
     "digits/__init__.py": "from digits.store import fetch as get\n",

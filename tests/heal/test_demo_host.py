@@ -21,7 +21,7 @@ from qigheal.demo import repository
 from qigheal.demo.repository import DemoHost, commit_temperature, make_host, set_temperature
 from qigheal.errors import MissingExtra, RepoError
 from qigheal.healing.bench import Bench
-from qigheal.healing.strategies.attention import Attention
+from qigheal.healing.strategies.turning.attention import Attention
 from qigheal.host import Manifest
 from qigheal.records import BandOf, Diagnosis, HealingPatch, Target
 from qigheal.repo import Repo

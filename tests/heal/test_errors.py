@@ -15,7 +15,15 @@ from msgspec.structs import replace
 from qigheal.healing.bench import Bench
 from qigheal.healing.diagnosis import UNSEEN_ERRORS
 from qigheal.healing.strategies import builtin
-from qigheal.healing.strategies.errors import Errors, Failed, Place, Raised, Seen, _innermost, _rounded
+from qigheal.healing.strategies.repeating.errors import (
+    Errors,
+    Failed,
+    Place,
+    Raised,
+    Seen,
+    _innermost,
+    _rounded,
+)
 from qigheal.host import Manifest
 from qigheal.records import Diagnosis, HealingPatch
 from qigheal.repo import Repo

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qigheal.healing.bench import Bench
-from qigheal.healing.strategies.memory import Growth, Memory
+from qigheal.healing.strategies.bounding.memory import Growth, Memory
 from qigheal.host import Manifest
 from qigheal.records import HealingPatch
 from qigheal.repo import Repo

@@ -14,7 +14,7 @@ import pytest
 
 from qigheal.errors import ProbeError
 from qigheal.healing.inspection import MARK, looked_into
-from qigheal.healing.strategies.latency import Latency, Profile, Profiled
+from qigheal.healing.strategies.caching.latency import Latency, Profile, Profiled
 from qigheal.host import Manifest
 from qigheal.records import BandOf, Diagnosis, HealingPatch, Target
 from qigheal.repo import Repo

@@ -13,8 +13,8 @@ import pytest
 
 from qigheal.errors import ProbeError
 from qigheal.healing.strategies import builtin
-from qigheal.healing.strategies.attention import Attention
-from qigheal.healing.strategies.levers import STARTS
+from qigheal.healing.strategies.turning.attention import Attention
+from qigheal.healing.strategies.turning.levers import STARTS
 from qigheal.host import Lever
 from qigheal.records import BandOf, Diagnosis, HealingPatch, Target
 from qigheal.settings import HealSettings

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from qigheal.healing.strategies.bounds import Bound, bounded
-from qigheal.healing.strategies.program import Program
-from qigheal.healing.strategies.repeatable import Prover, Unproven
+from qigheal.healing.strategies.bounding.bounds import Bound, bounded
+from qigheal.healing.strategies.bounding.program import Program
+from qigheal.healing.strategies.bounding.repeatable import Prover, Unproven
 
 MOST = 64
 

@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 
-from qigheal.healing.strategies.purity import Unproven, prove
-from qigheal.healing.strategies.sources import Sources
+from qigheal.healing.strategies.caching.purity import Unproven, prove
+from qigheal.healing.strategies.caching.sources import Sources
 
 OTHER = """
 import math

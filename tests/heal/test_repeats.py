@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from qigheal.errors import PatchError
-from qigheal.healing.strategies.callsites import Source, call_sites, callees
-from qigheal.healing.strategies.definitions import Definitions
-from qigheal.healing.strategies.repeats import Form, Repeat, rewritten
+from qigheal.healing.strategies.repeating.callsites import Source, call_sites, callees
+from qigheal.healing.strategies.repeating.definitions import Definitions
+from qigheal.healing.strategies.repeating.repeats import Form, Repeat, rewritten
 
 TRANSIENT = ("ConnectionError", "TimeoutError")
 STORE = """

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from qigheal.errors import ProbeError
-from qigheal.healing.strategies.bisection import bisect
-from qigheal.healing.strategies.revert import STARTS, Revert
+from qigheal.healing.strategies.reverting.bisection import bisect
+from qigheal.healing.strategies.reverting.revert import STARTS, Revert
 from qigheal.host import Manifest
 from qigheal.records import Answer, BandOf, Diagnosis, HealingPatch, Target
 from qigheal.repo import Repo

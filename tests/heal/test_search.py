@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qigheal.healing.strategies.search import Axis, Point, Residuals, loss, search
+from qigheal.healing.strategies.turning.search import Axis, Point, Residuals, loss, search
 
 RATIOS = Axis(0.05, 20.0)
 DIFFERENCES = Axis(-3.0, 5.0)

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from qigheal.healing.strategies.attention import Attention
-from qigheal.healing.strategies.basin import Basin
-from qigheal.healing.strategies.errors import Errors
+from qigheal.healing.strategies.bounding.memory import Memory
+from qigheal.healing.strategies.caching.latency import Latency
 from qigheal.healing.strategies.foreign import installed
-from qigheal.healing.strategies.latency import Latency
-from qigheal.healing.strategies.memory import Memory
-from qigheal.healing.strategies.revert import Revert
+from qigheal.healing.strategies.repeating.errors import Errors
+from qigheal.healing.strategies.reverting.revert import Revert
+from qigheal.healing.strategies.turning.attention import Attention
+from qigheal.healing.strategies.turning.basin import Basin
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
 

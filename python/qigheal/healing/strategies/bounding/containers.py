@@ -10,8 +10,8 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qigheal.healing.strategies.program import Function, Program, Source
-from qigheal.healing.strategies.repeatable import Kind, Unproven
+from qigheal.healing.strategies.bounding.program import Function, Program, Source
+from qigheal.healing.strategies.bounding.repeatable import Kind, Unproven
 
 ADDS = frozenset(("append", "extend"))
 FORGETS = frozenset(("pop", "clear"))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ast
 
-from qigheal.healing.strategies.known import PLAIN
-from qigheal.healing.strategies.program import Function, Program, Source
+from qigheal.healing.strategies.bounding.known import PLAIN
+from qigheal.healing.strategies.bounding.program import Function, Program, Source
 
 
 def constant(program: Program, source: Source, name: ast.Name) -> bool:

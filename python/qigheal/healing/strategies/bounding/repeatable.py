@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from qigheal.healing.strategies.known import (
+from qigheal.healing.strategies.bounding.known import (
     CHANGING_METHODS,
     CONSTRUCTORS,
     DATA_BUILTINS,
@@ -32,8 +32,8 @@ from qigheal.healing.strategies.known import (
     TELLING_METHODS,
     TEXT_METHODS,
 )
-from qigheal.healing.strategies.program import Function, Program, Source
-from qigheal.healing.strategies.settled import constant, own_method, settled
+from qigheal.healing.strategies.bounding.program import Function, Program, Source
+from qigheal.healing.strategies.bounding.settled import constant, own_method, settled
 
 Kind = Literal["data", "given", "flat", "stream", "object"]
 """What a value is: immutable; an argument, or part of one or of a container; a fresh container of such; an

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import ast
 
-from qigheal.healing.strategies.bodies import Body, Proof
-from qigheal.healing.strategies.hashable import arguments
-from qigheal.healing.strategies.kinds import Kind, Unproven
-from qigheal.healing.strategies.sources import Module, Sources
+from qigheal.healing.strategies.caching.bodies import Body, Proof
+from qigheal.healing.strategies.caching.hashable import arguments
+from qigheal.healing.strategies.caching.kinds import Kind, Unproven
+from qigheal.healing.strategies.caching.sources import Module, Sources
 
 __all__ = ["Proof", "Unproven", "prove"]
 

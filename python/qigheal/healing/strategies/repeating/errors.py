@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from qigheal.errors import PatchError, ProbeError, RepoError
-from qigheal.healing.strategies.callsites import (
+from qigheal.healing.strategies.repeating.callsites import (
     CallSite,
     Source,
     call_sites,
@@ -28,9 +28,9 @@ from qigheal.healing.strategies.callsites import (
     libcst,
     timeout_default,
 )
-from qigheal.healing.strategies.definitions import Definitions
-from qigheal.healing.strategies.dependencies import packages
-from qigheal.healing.strategies.repeats import FORMS, Form, Repeat, rewritten
+from qigheal.healing.strategies.repeating.definitions import Definitions
+from qigheal.healing.strategies.repeating.dependencies import packages
+from qigheal.healing.strategies.repeating.repeats import FORMS, Form, Repeat, rewritten
 from qigheal.host.refusals import refusals, refused_path
 from qigheal.records import BandOf, Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings

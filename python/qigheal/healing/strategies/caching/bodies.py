@@ -11,9 +11,17 @@ import builtins
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from qigheal.healing.strategies import allowed
-from qigheal.healing.strategies.kinds import Kind, Unproven, element, holding, is_literal, is_new, join
-from qigheal.healing.strategies.sources import Module, Sources, Target, bound_in
+from qigheal.healing.strategies.caching import allowed
+from qigheal.healing.strategies.caching.kinds import (
+    Kind,
+    Unproven,
+    element,
+    holding,
+    is_literal,
+    is_new,
+    join,
+)
+from qigheal.healing.strategies.caching.sources import Module, Sources, Target, bound_in
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from qigheal.healing.strategies.bounding import at, bound_cache, bound_list, bound_store
-from qigheal.healing.strategies.caches import unbounded
-from qigheal.healing.strategies.containers import (
+from qigheal.healing.strategies.bounding.caches import unbounded
+from qigheal.healing.strategies.bounding.containers import (
     Place,
     Store,
     locate,
     only_appended,
     only_stored,
 )
-from qigheal.healing.strategies.escaping import Reach
-from qigheal.healing.strategies.program import Function
-from qigheal.healing.strategies.remembering import remembered
-from qigheal.healing.strategies.repeatable import Kind, Prover, Unproven
+from qigheal.healing.strategies.bounding.edits import at, bound_cache, bound_list, bound_store
+from qigheal.healing.strategies.bounding.escaping import Reach
+from qigheal.healing.strategies.bounding.program import Function
+from qigheal.healing.strategies.bounding.remembering import remembered
+from qigheal.healing.strategies.bounding.repeatable import Kind, Prover, Unproven
 from qigheal.records import Tier
 
 UNREAD = "Nothing in the repository reads it."

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qigheal.errors import MissingExtra
-from qigheal.healing.strategies.definitions import Definition, Definitions, module_name
+from qigheal.healing.strategies.repeating.definitions import Definition, Definitions, module_name
 
 RETRYING = frozenset(("tenacity", "backoff", "stamina", "retry", "retrying", "retry2"))
 """Packages whose decorators repeat what they decorate."""

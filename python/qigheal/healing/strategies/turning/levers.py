@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from qigcore.errors import InvalidBasin
 from qigheal.errors import MissingExtra, ProbeError, RepoError
-from qigheal.healing.strategies.search import Axis, Point, Residuals, loss, search
+from qigheal.healing.strategies.turning.search import Axis, Point, Residuals, loss, search
 from qigheal.records import Answer, HealingPatch
 from qigheal.settings import HealSettings
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qigcore.geometry import frechet_mean, frechet_variance, from_amplitudes, log_map
-from qigheal.healing.strategies.levers import Figure, Measured, turned
+from qigheal.healing.strategies.turning.levers import Figure, Measured, turned
 from qigheal.records import Answer, Diagnosis, HealingPatch, Target, Tier
 from qigheal.settings import HealSettings
 

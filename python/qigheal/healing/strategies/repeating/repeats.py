@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from qigheal.errors import PatchError
-from qigheal.healing.strategies.callsites import CallSite, Source, libcst
+from qigheal.healing.strategies.repeating.callsites import CallSite, Source, libcst
 
 Form = Literal["tenacity", "stamina", "backoff", "plain"]
 FORMS: tuple[Form, ...] = ("tenacity", "stamina", "backoff")

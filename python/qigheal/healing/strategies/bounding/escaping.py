@@ -7,7 +7,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qigheal.healing.strategies.known import (
+from qigheal.healing.strategies.bounding.known import (
     DATA_BUILTINS,
     HOLDING_BUILTINS,
     LISTING_METHODS,
@@ -18,8 +18,8 @@ from qigheal.healing.strategies.known import (
     TELLING_METHODS,
     TEXT_METHODS,
 )
-from qigheal.healing.strategies.program import Function, Program, Source
-from qigheal.healing.strategies.repeatable import Unproven
+from qigheal.healing.strategies.bounding.program import Function, Program, Source
+from qigheal.healing.strategies.bounding.repeatable import Unproven
 
 BUILTINS = DATA_BUILTINS | HOLDING_BUILTINS | STREAM_BUILTINS | {"print"}
 TAKES = TEXT_METHODS | {"extend", "update", "format", "union", "intersection", "difference"}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from qigheal.healing.strategies.definitions import Definitions
+from qigheal.healing.strategies.repeating.definitions import Definitions
 
 REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

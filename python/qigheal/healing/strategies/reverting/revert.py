@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from qigcore.errors import QigcoreError
 from qigheal.errors import PatchError, ProbeError, RepoError
-from qigheal.healing.strategies.bisection import bisect
-from qigheal.healing.strategies.commits import SETTLED, Measurer
+from qigheal.healing.strategies.reverting.bisection import bisect
+from qigheal.healing.strategies.reverting.commits import SETTLED, Measurer
 from qigheal.host.refusals import refusals
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings

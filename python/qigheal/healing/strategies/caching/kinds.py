@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 
-from qigheal.healing.strategies import allowed
+from qigheal.healing.strategies.caching import allowed
 
 Kind = int | None
 DEEPEST = 6

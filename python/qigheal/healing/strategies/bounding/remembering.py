@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import ast
 
-from qigheal.healing.strategies.containers import Place, Store, by_function, forgets
-from qigheal.healing.strategies.program import Function
-from qigheal.healing.strategies.repeatable import Body, Kind, Prover, Unproven
+from qigheal.healing.strategies.bounding.containers import Place, Store, by_function, forgets
+from qigheal.healing.strategies.bounding.program import Function
+from qigheal.healing.strategies.bounding.repeatable import Body, Kind, Prover, Unproven
 
 
 def remembered(prover: Prover, place: Place) -> Store:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 
-from qigheal.healing.strategies import allowed
-from qigheal.healing.strategies.kinds import Unproven
-from qigheal.healing.strategies.sources import Module
+from qigheal.healing.strategies.caching import allowed
+from qigheal.healing.strategies.caching.kinds import Unproven
+from qigheal.healing.strategies.caching.sources import Module
 
 
 def arguments(module: Module, function: ast.FunctionDef, numeric: bool) -> str:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from qigheal.errors import ProbeError, RepoError
-from qigheal.healing.strategies.purity import Unproven, prove
-from qigheal.healing.strategies.sources import Module, Sources
+from qigheal.healing.strategies.caching.purity import Unproven, prove
+from qigheal.healing.strategies.caching.sources import Module, Sources
 from qigheal.host.refusals import refused_path
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qigcore.geometry import distance, frechet_mean, from_amplitudes
-from qigheal.healing.strategies.levers import Figure, Measured, turned
+from qigheal.healing.strategies.turning.levers import Figure, Measured, turned
 from qigheal.records import Answer, Diagnosis, HealingPatch, Target, Tier
 from qigheal.settings import HealSettings
 

@@ -1,0 +1,9 @@
+"""Bounds what only grows: caches whose entries can be computed again, and lists that nothing reads.
+
+memory                                  the strategy
+bounds                                  which bound a container may get, and why not
+containers  remembering  caches         how the host uses a container, a dict that remembers, a cache of results
+program  escaping                       the host's files as a whole: who names what, and where results go
+repeatable  settled  known              proves that a value can be computed again
+edits                                   the lines that bound
+"""

@@ -1,0 +1,7 @@
+"""Repeats calls that the host declares idempotent, at errors that it declares transient.
+
+errors                      the strategy
+callsites  definitions      where a declared function is called, and what it is
+dependencies                which libraries for repeating the host already has
+repeats                     the lines that repeat a call
+"""
