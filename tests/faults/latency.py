@@ -1,359 +1,645 @@
-"""Cases for the latency strategy: a commit made the service compute the same again and again."""
+"""Cases for the latency strategy: answers take many times as long as they did.
+
+Whether a host is healed says the number of lines that it runs for some requests, not a clock: a cache and
+a revert both bring it down. The cases where nothing may be accepted are slow by a file that no patch may
+touch; the cache that would make them fast would be wrong.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.corpus import MANIFEST, PROBE, Case, run
+from tests.faults.corpus import Case, Files, run
+
+LINES = """
+    import json
+    import sys
+
+    from app import service
+
+    lines = 0
 
 
-def cheap_when_asked_again(call: str, file: str, most: int) -> Callable[[Path], bool]:
-    """A check that 100 requests of 5 kinds run at most so many lines of a file: no clock is asked."""
-
-    def check(tree: Path) -> bool:
-        script = f"""
-        import asyncio, os, sys
-
-        from app import service
-
-        lines = 0
-
-        def count(frame, event, value):
-            global lines
-            lines += event == "line" and frame.f_code.co_filename.endswith({file!r})
-            return count
-
-        def ask(times):
-            for request in range(times):
-                request %= 5
-                {call}
-
-        ask(5)
-        sys.settrace(count)
-        ask(100)
-        sys.settrace(None)
-        print(lines)
-        """
-        return int(run(tree, script)) <= most
-
-    return check
+    def trace(frame, event, arg):
+        global lines
+        if "/app/" not in frame.f_code.co_filename:
+            return None
+        lines += event == "line"
+        return trace
 
 
-WEIGH = '''"""Answers requests."""
-
-
-def weigh(kind: int, depth: int) -> float:
-    """The weight of a kind of request: a long sum."""
-    total = 0.0
-    for i in range(depth):
-        total += ((kind + 1) * i % 97) / (i + 1)
-    return total
-
-
-def answer(request):
-    return weigh(request % 5, 300) + request
-'''
-
-FIBONACCI = '''"""Answers requests, by a recursion."""
-
-from functools import lru_cache
-
-
-@lru_cache(maxsize=256, typed=True)
-def ways(steps: int) -> int:
-    # In how many ways so many steps can be climbed, by one or two.
-    if steps < 2:
-        return 1
-    return ways(steps - 1) + ways(steps - 2)
-
-
-async def answer_soon(request):
-    return ways(16 + request % 5)
-
-
-def answer(request):
-    import asyncio
-
-    return asyncio.run(answer_soon(request))
-'''
-
-RULES = '''"""The rules of the house."""
-
-import math
-
-SCALE = 3.5
-NAMES = ("red", "green", "blue", "grey", "white")
-
-
-class Rules:
-    """Rules that need no state."""
-
-    @staticmethod
-    def score(name: str, rounds: int = 20) -> float:
-        total = 0.0
-        for i in range(1, rounds):
-            total += math.sin(i * len(name)) * SCALE  # a wave for each letter
-        return round(total, 6)
-'''
-
-BY_RULES = '''"""Answers requests by the rules."""
-
-from app.core.rules import NAMES, Rules
-
-
-def answer(request):
-    return Rules.score(NAMES[request % len(NAMES)])
-'''
-
-HELPER = '''"""Text work, which other modules share."""
-
-
-def folded(text: str) -> str:
-    return text.casefold().replace("ß", "ss")
-
-
-def distance(a: str, b: str) -> int:
-    """How many letters differ at least: the edit distance."""
-    a, b = folded(a), folded(b)
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        last, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
-    return row[-1]
-'''
-
-NEAREST = '''"""Answers requests with the nearest word."""
-
-from app.text.compare import distance
-
-WORDS = ("apple", "pear", "plum")
-
-
-def answer(request):
-    asked = ("applesauce", "peer", "plumber", "pearl", "apply")[request % 5]
-    return min(WORDS, key=lambda word: distance(asked, word)), asked
-'''
-
-TWO = '''"""Answers requests, by two long computations."""
-
-
-def left(kind: int) -> int:
-    total = kind
-    for i in range(LENGTH):
-        total = (total * 31 + i) % 1000003
-    return total
-
-
-def right(kind: int) -> int:
-    total = kind + 1
-    for i in range(LENGTH):
-        total = (total * 17 + i) % 1000003
-    return total
-
-
-def answer(request):
-    return left(request % 5) ^ right(request % 7), request
-'''
-
-
-def two(length: int) -> str:
-    return TWO.replace("LENGTH", f"{length:_}")
-
-
-INNOCENT = tuple({f"app/part{i}.py": f'"""Part {i}."""\n\nVALUE = {i}\n'} for i in range(15))
-
-# The slowness of these lies in a file that no patch may touch, so that no commit can be taken back.
-HIDDEN = MANIFEST.replace('protect = ["app/probe.py"]', 'protect = ["app/probe.py", "data/**"]')
-READING = """
-from pathlib import Path
-
-def rounds():
-    return int(Path("data/rounds.txt").read_text())
+    requests = [37 * i % {period} for i in range({count})]
+    sys.settrace(trace)
+    answers = [service.answer(request) for request in requests]
+    sys.settrace(None)
+    print(json.dumps([lines, answers]))
 """
 
 
-def slow_by_data(body: str) -> dict[str, str]:
-    return {
-        "app/sizes.py": READING,
-        "app/service.py": '"""Answers requests."""\n\nfrom app.sizes import rounds\n' + body,
-        "data/rounds.txt": "300\n",
-        "qigheal.toml": HIDDEN,
-    }
+@dataclass(frozen=True)
+class Quick:
+    """Whether a host answers requests as `expected` within `most` lines of its own code.
+
+    There are `count` of them, all different until `period` are through.
+    """
+
+    most: int
+    expected: Callable[[int], object]
+    period: int = 1000
+    count: int = 80
+
+    def __call__(self, tree: Path) -> bool:
+        lines, answers = json.loads(run(tree, LINES.format(period=self.period, count=self.count)))
+        requests = [37 * i % self.period for i in range(self.count)]
+        wanted = json.loads(json.dumps([self.expected(request) for request in requests]))
+        return bool(lines <= self.most and answers == wanted)
+
+
+# A formula in a module of its own
+
+TARIFF = """
+    \"\"\"What a parcel costs.\"\"\"
+
+
+    def surcharge(zone):
+        \"\"\"Of a zone, in cents.\"\"\"
+        total = 0
+        for step in range({steps}):
+            # Each step of the way adds a little.
+            total += (zone * step) % 7
+        return total % 500
+"""
+PARCELS = """
+    from app.tariff import surcharge
+
+
+    def answer(request):
+        return request + surcharge(request % 23)
+"""
+
+
+def parcel(request: int) -> int:
+    return request + sum(request % 23 * step % 7 for step in range(42)) % 500
+
+
+# An asynchronous handler
+
+SIGNED = """
+    import asyncio
+
+    from app import signing
+
+    LOOP = asyncio.new_event_loop()
+
+
+    async def handle(request):
+        await asyncio.sleep(0)
+        return signing.sign(f"tenant-{request % 17}") + str(request)
+
+
+    def answer(request):
+        return LOOP.run_until_complete(handle(request))
+"""
+SIGNING = """
+    from __future__ import annotations
+
+    import hashlib
+
+    ROUNDS = 4
+
+
+    def sign(tenant: str) -> str:
+        digest = tenant.encode()
+        for _ in range(ROUNDS):
+            digest = hashlib.sha256(digest).digest()
+        return digest.hex()[:12]
+"""
+
+
+def signed(request: int) -> str:
+    import hashlib
+
+    digest = f"tenant-{request % 17}".encode()
+    for _ in range(4):
+        digest = hashlib.sha256(digest).digest()
+    return digest.hex()[:12] + str(request)
+
+
+SIGNING_SLOW = """
+    from __future__ import annotations
+
+    import hashlib
+
+    ROUNDS = 4
+
+
+    def spread(digest: bytes) -> int:
+        total = 0
+        for position in range(2000):
+            total = (total * 31 + digest[position % len(digest)]) % 65521
+        return total
+
+
+    def sign(tenant: str) -> str:
+        digest = tenant.encode()
+        for _ in range(ROUNDS):
+            if spread(digest) < 0:
+                raise ValueError(tenant)
+            digest = hashlib.sha256(digest).digest()
+        return digest.hex()[:12]
+"""
+
+# A static method
+
+GRID = """
+    class Grid:
+        \"\"\"Cells and what it costs to cross them.\"\"\"
+
+        width = 12
+
+        def __init__(self, offset):
+            self.offset = offset
+
+        @staticmethod
+        def cost(start, end):
+            {body}
+
+        def path(self, request):
+            start = (request + self.offset) % 9
+            return self.cost(start, request % 4)
+
+
+    GRID = Grid(3)
+
+
+    def answer(request):
+        return [request, GRID.path(request)]
+"""
+GRID_QUICK = "return (start + 1) * (end + 2) * 8000 % 9973"
+GRID_SLOW = """best = 0
+            for _ in range(8000):
+                best = (best + (start + 1) * (end + 2)) % 9973
+            return best"""
+
+
+def crossed(request: int) -> list[int]:
+    return [request, ((request + 3) % 9 + 1) * (request % 4 + 2) * 8000 % 9973]
+
+
+# A nested package, the helper in another file
+
+ROUTES = """
+    from app.geo.routes import length
+
+
+    def answer(request):
+        return round(request + length("ABCDEFGHIJ"[request % 10], "KLM"[request % 3]), 6)
+"""
+LENGTH = """
+    \"\"\"Lengths of routes between named places.\"\"\"
+    import math
+
+    from . import places as _places
+
+    STEPS = {steps}
+
+
+    def length(start: str, end: str) -> float:
+        (a, b), (c, d) = _places.place(start), _places.place(end)
+        total = 0.0
+        for step in range(1, STEPS + 1):
+            total = max(total, math.hypot(a - c, b - d) * min(step, STEPS) / STEPS)
+        return total
+"""
+PLACES = """
+    NAMES = "ABCDEFGHIJKLM"
+    ROWS = (1.0, 2.5, 4.0, 8.5)
+
+
+    def place(name: str) -> tuple[float, float]:
+        number = NAMES.index(name)
+        return float(number), ROWS[number % len(ROWS)]
+"""
+
+
+def route(request: int) -> float:
+    import math
+
+    names, rows = "ABCDEFGHIJKLM", (1.0, 2.5, 4.0, 8.5)
+    a, b = (names.index(name) for name in ("ABCDEFGHIJ"[request % 10], "KLM"[request % 3]))
+    return round(request + math.hypot(a - b, rows[a % 4] - rows[b % 4]), 6)
+
+
+# Two functions, each half of it
+
+SHOP = """
+    from app.shop.stock import weight
+    from app.shop.tax import rate
+
+
+    def answer(request):
+        return weight(request % 11) * 1000 + rate("home" if request % 2 else "abroad", request % 6)
+"""
+STOCK = """
+    def weight(kind):
+        grams = 0
+        for layer in range({layers}):
+            grams += (kind * layer) % 5
+        return grams % 100
+"""
+TAX = """
+    def rate(country, group):
+        found = [0]
+        for year in range({years}):
+            found[0] += (len(country) * group + year) % 9
+        return found[0] % 36
+"""
+
+
+def shop(request: int) -> int:
+    grams = sum(request % 11 * layer % 5 for layer in range(20)) % 100
+    factor = len("home" if request % 2 else "abroad") * (request % 6)
+    return grams * 1000 + sum((factor + year) % 9 for year in range(18)) % 36
+
+
+# Recursion
+
+STAIRS = """
+    def ways(stairs):
+        {body}
+
+
+    def answer(request):
+        return ways(request % 22)
+"""
+STAIRS_QUICK = """before, here = 0, 1
+        for _ in range(stairs):
+            before, here = here, before + here
+        return here"""
+STAIRS_NAIVE = """if stairs < 2:
+            return 1
+        return ways(stairs - 1) + ways(stairs - 2)"""
+
+
+def ways(request: int) -> int:
+    before, here = 0, 1
+    for _ in range(request % 22):
+        before, here = here, before + here
+    return here
+
+
+# Many arguments
+
+CODES = """
+    import re
+
+    from app.codes import check
+
+    DIGITS = re.compile("[0-9]+")
+
+
+    def answer(request):
+        number = DIGITS.sub("", f"order {request}") + str(request % 160)
+        return list(check(number))
+"""
+CHECK = """
+    \"\"\"Check digits, by counting letters and turning a wheel.\"\"\"
+
+    WEIGHTS = (3, 1, 7, 9)
+
+
+    def check(code: str) -> tuple[int, str]:
+        seen: dict[str, int] = {{}}
+        for letter in code:
+            seen[letter] = seen.get(letter, 0) + 1
+        ordered = sorted(seen.items(), key=lambda item: (-item[1], item[0]))
+        wheel = [len(code)] * {turns}
+        for turn, _ in enumerate(wheel[1:], 1):
+            wheel[turn] = (wheel[turn - 1] + WEIGHTS[turn % len(WEIGHTS)]) % 10
+        return wheel[-1], "".join(letter for letter, _ in ordered)
+"""
+
+
+def checked(request: int) -> list[object]:
+    code = f"order {request % 160}"
+    ordered = sorted({letter: code.count(letter) for letter in code}.items(), key=lambda i: (-i[1], i[0]))
+    return [(len(code) + 1 + 7 + 9 + 3 * (1 + 3 + 7 + 9)) % 10, "".join(letter for letter, _ in ordered)]
+
+
+# A cache that is taken away
+
+WORDS = """
+    {imports}
+
+    LETTERS = frozenset("aeiou")
+
+
+    {decorator}
+    def score(word, bonus=2):
+        points = 0
+        for turn in range(1200):
+            for letter in word:
+                points += bonus if letter in LETTERS else 1
+            points %= 10_007
+        return points
+
+
+    def answer(request):
+        return {{"request": request, "score": score("tree leaf root bark twig".split()[request % 5], request % 4)}}
+"""
+
+
+def words(request: int) -> dict[str, int]:
+    word, bonus, points = ["tree", "leaf", "root", "bark", "twig"][request % 5], request % 4, 0
+    for _ in range(1200):
+        points = (points + sum(bonus if letter in "aeiou" else 1 for letter in word)) % 10_007
+    return {"request": request, "score": points}
+
+
+def innocent(number: int) -> Files:
+    return {f"app/notes{number % 4}.py": f'"""Notes, page {number}."""\n\nPAGE = {number}\n'}
+
+
+# Where nothing may be accepted: how long it takes stands in a file that no patch may touch.
+
+DATA_SLOW, DATA_QUICK = "12000\n", "40\n"
+
+TURNS = """
+    from pathlib import Path
+
+    TURNS = int(Path("data/turns.txt").read_text())
+"""
+"""How often the hot function goes round; it is given that, so that nothing but what the case is about
+speaks against a cache."""
+
+CLOCK = """
+    import time
+
+    from app.turns import TURNS
+
+    OPENED = time.time()
+
+
+    def price(kind, turns):
+        total = 0
+        for turn in range(turns):
+            total = (total + kind * turn) % 97
+        return total + int(time.time() - OPENED > 10_000)
+
+
+    def answer(request):
+        return price(request % 9, TURNS)
+"""
+ENVIRONMENT = """
+    import os
+
+    from app.turns import TURNS
+
+
+    def greeting(name: str, turns: int) -> str:
+        for turn in range(turns):
+            name = name[1:] + name[0]
+        return name if os.environ.get("GREETING") is None else os.environ["GREETING"]
+
+
+    def answer(request):
+        return greeting("abcdefgh"[request % 8 :] + "xyz", TURNS)
+"""
+MUTABLE = """
+    from app.turns import TURNS
+
+    SETTINGS = {"raised": 0}
+
+
+    def price(kind, turns):
+        total = 0
+        for turn in range(turns):
+            total = (total + kind * turn) % 97
+        return total + SETTINGS["raised"]
+
+
+    def raise_prices(by):
+        SETTINGS["raised"] += by
+
+
+    def answer(request):
+        if request == 1001:
+            raise_prices(5)
+        return price(request % 9, TURNS)
+"""
+PATCHED = """
+    from app import prices
+    from app.turns import TURNS
+
+
+    def holiday():
+        prices.RATE = 4
+
+
+    def answer(request):
+        if request == 1001:
+            holiday()
+        return prices.price(request % 9, TURNS)
+"""
+PRICES = """
+    RATE = 3
+
+
+    def price(kind: int, turns: int) -> int:
+        total = 0
+        for turn in range(turns):
+            total = (total + kind * turn) % 97
+        return total * RATE
+"""
+FILE = """
+    from pathlib import Path
+
+    from app.turns import TURNS
+
+
+    def price(kind, turns):
+        total = 0
+        for turn in range(turns):
+            total = (total + kind * turn) % 97
+        return total + Path("data/turns.txt").stat().st_nlink
+
+
+    def answer(request):
+        return price(request % 9, TURNS)
+"""
+NEVER_AGAIN = """
+    from itertools import count
+
+    from app.turns import TURNS
+
+    NUMBERS = count()
+
+
+    def stamp(request, number, turns):
+        total = 0
+        for turn in range(turns):
+            total = (total + request * turn) % 97
+        return total
+
+
+    def answer(request):
+        return stamp(request, next(NUMBERS), TURNS)
+"""
+SHARED_LIST = """
+    from app.turns import TURNS
+
+
+    def shelves(kind, turns):
+        found = [kind, kind + 1, kind + 2]
+        for turn in range(turns):
+            found[turn % 3] = (found[turn % 3] + turn) % 97
+        return found
+
+
+    def answer(request):
+        found = shelves(request % 9, TURNS)
+        if request == 1001:
+            found.append(request)
+        return sum(found)
+"""
+NOISY = """
+    import random
+    import time
+
+    DRAW = random.Random(11)
+
+
+    def answer(request):
+        time.sleep(DRAW.random() / 4000)
+        return request * 3
+"""
+
+
+def slow_data(name: str, why: str, service: str, **others: str) -> Case:
+    return Case(
+        name=f"latency-none-{name}",
+        strategy="",
+        why=why,
+        healthy={
+            "app/service.py": service,
+            "app/turns.py": TURNS,
+            **{f"app/{module}.py": text for module, text in others.items()},
+            "data/turns.txt": DATA_QUICK,
+        },
+        fault={"data/turns.txt": DATA_SLOW},
+    )
 
 
 CASES = (
     Case(
-        name="latency-longer-sum",
+        name="latency-formula",
         strategy="latency",
-        why="one annotated function of a module, asked for five results all the time",
-        healthy={"app/service.py": WEIGH},
-        fault={"app/service.py": WEIGH.replace("300)", "9_000)")},
-        healed=cheap_when_asked_again("service.answer(request)", "service.py", 3_000),
+        why="a pure function of a small number, called for each request",
+        healthy={"app/service.py": PARCELS, "app/tariff.py": TARIFF.format(steps=42)},
+        fault={"app/tariff.py": TARIFF.format(steps=42 + 14_000)},
+        healed=Quick(900_000, parcel),
     ),
     Case(
-        name="latency-cache-removed-async",
+        name="latency-async-handler",
         strategy="latency",
-        why="a recursion lost its cache; the handler is a coroutine",
-        healthy={"app/service.py": FIBONACCI},
-        fault={
-            "app/service.py": FIBONACCI.replace("@lru_cache(maxsize=256, typed=True)\n", "").replace(
-                "from functools import lru_cache\n\n\n", "\n"
-            )
-        },
-        healed=cheap_when_asked_again("service.answer(request)", "service.py", 3_000),
+        why="an asynchronous handler calls a pure function of a text",
+        healthy={"app/service.py": SIGNED, "app/signing.py": SIGNING},
+        fault={"app/signing.py": SIGNING_SLOW},
+        healed=Quick(500_000, signed),
     ),
     Case(
         name="latency-static-method",
         strategy="latency",
-        why="a static method in a nested module whose default grew; names and constants from the same file",
-        healthy={"app/core/__init__.py": "", "app/core/rules.py": RULES, "app/service.py": BY_RULES},
-        fault={"app/core/rules.py": RULES.replace("rounds: int = 20", "rounds: int = 6_000")},
-        healed=cheap_when_asked_again("service.answer(request)", "rules.py", 3_000),
+        why="a static method of two small numbers, called through an object",
+        healthy={"app/service.py": GRID.format(body=GRID_QUICK)},
+        fault={"app/service.py": GRID.format(body=GRID_SLOW)},
+        healed=Quick(900_000, crossed),
     ),
     Case(
-        name="latency-helper-in-another-file",
+        name="latency-nested-package",
         strategy="latency",
-        why="a table of its own in a function that another file imports, and a helper that it calls",
-        healthy={"app/text/__init__.py": "", "app/text/compare.py": HELPER, "app/service.py": NEAREST},
-        fault={
-            "app/service.py": NEAREST.replace(
-                'WORDS = ("apple", "pear", "plum")',
-                "WORDS = tuple(f'{a}{b}{a}' for a in ('apple', 'pear', 'plum', 'fig') for b in 'abcdefg')",
-            )
+        why="a function of a nested package whose helper stands in another file, with other commits on top",
+        healthy={
+            "app/service.py": ROUTES,
+            "app/geo/__init__.py": "",
+            "app/geo/routes.py": LENGTH.format(steps=1),
+            "app/geo/places.py": PLACES,
         },
-        healed=cheap_when_asked_again("service.answer(request)", "compare.py", 3_000),
+        fault={"app/geo/routes.py": LENGTH.format(steps=3000)},
+        after=(innocent(1), innocent(2)),
+        healed=Quick(250_000, route),
     ),
     Case(
-        name="latency-two-hot-functions",
+        name="latency-two-functions",
         strategy="latency",
-        why="two functions share the time, so that one cache alone heals half of it",
-        healthy={"app/service.py": two(300)},
-        fault={"app/service.py": two(12_000)},
-        healed=cheap_when_asked_again("service.answer(request)", "service.py", 40_000),
+        why="two functions in two files are each half of it: one alone does not heal",
+        healthy={
+            "app/service.py": SHOP,
+            "app/shop/__init__.py": "",
+            "app/shop/stock.py": STOCK.format(layers=20),
+            "app/shop/tax.py": TAX.format(years=18),
+        },
+        fault={
+            "app/shop/stock.py": STOCK.format(layers=20 + 9000),
+            "app/shop/tax.py": TAX.format(years=18 + 5400),
+        },
+        healed=Quick(900_000, shop),
         passes=2,
     ),
     Case(
-        name="latency-among-innocent-commits",
+        name="latency-recursion",
         strategy="latency",
-        why="the bad commit lies among fifteen others, and could be taken back as well",
-        healthy={"app/service.py": WEIGH},
-        before=INNOCENT[:9],
-        fault={"app/service.py": WEIGH.replace("300)", "8_000)")},
-        after=INNOCENT[9:],
-        healed=cheap_when_asked_again("service.answer(request)", "service.py", 3_000),
+        why="a loop became a recursion that computes everything again and again",
+        healthy={"app/service.py": STAIRS.format(body=STAIRS_QUICK)},
+        fault={"app/service.py": STAIRS.format(body=STAIRS_NAIVE)},
+        healed=Quick(20_000, ways),
     ),
     Case(
-        name="no-patch-hot-function-reads-the-clock",
-        strategy="",
-        why="what is hot asks what time it is",
-        healthy=slow_by_data(
-            """
-import time
-
-
-def work(kind: int, length: int) -> int:
-    total, now = kind, time.monotonic() > 0
-    for i in range(length):
-        total = (total * 31 + i + now) % 1000003
-    return total
-
-
-def answer(request):
-    return work(request % 5, rounds())
-"""
-        ),
-        fault={"data/rounds.txt": "9000\n"},
+        name="latency-many-arguments",
+        strategy="latency",
+        why="a hundred and sixty texts, so that a cache takes a while to fill",
+        healthy={"app/service.py": CODES, "app/codes.py": CHECK.format(turns=16)},
+        fault={"app/codes.py": CHECK.format(turns=16 + 4000)},
+        healed=Quick(600_000, checked, period=40, count=400),
     ),
     Case(
-        name="no-patch-hot-function-reads-a-variable",
-        strategy="",
-        why="what is hot reads a table that another function fills",
-        healthy=slow_by_data(
-            """
-RATES = {}
-
-
-def work(kind: int, length: int) -> int:
-    total = kind
-    for i in range(length):
-        total = (total * 31 + RATES.get(kind, i)) % 1000003
-    return total
-
-
-def answer(request):
-    RATES[request % 5] = request
-    return work(request % 5, rounds())
-"""
-        ),
-        fault={"data/rounds.txt": "6000\n"},
-    ),
-    Case(
-        name="no-patch-nothing-is-asked-twice",
-        strategy="",
-        why="a pure hot function that never sees the same argument again",
-        healthy=slow_by_data(
-            """
-asked = 0
-
-
-def work(number: int, length: int) -> int:
-    total = number
-    for i in range(length):
-        total = (total * 31 + i) % 1000003
-    return total
-
-
-def answer(request):
-    global asked
-    asked += 1
-    return work(request * 1_000_000 + asked, rounds()) * 0 + request
-"""
-        ),
-        fault={"data/rounds.txt": "8000\n"},
-    ),
-    Case(
-        name="no-patch-a-list-that-callers-change",
-        strategy="",
-        why="a pure hot function whose result is changed by its caller",
-        healthy=slow_by_data(
-            """
-def work(kind: int, length: int) -> list[int]:
-    found = [kind]
-    for i in range(length):
-        found[0] = (found[0] * 31 + i) % 1000003
-    return found
-
-
-def answer(request):
-    found = work(request % 5, rounds())
-    found.append(request)
-    return sum(found)
-"""
-        ),
-        fault={"data/rounds.txt": "8000\n"},
-    ),
-    Case(
-        name="no-patch-healthy-but-noisy",
-        strategy="",
-        why="answers take now 1 ms and now 8, as they always did",
+        name="latency-cache-removed",
+        strategy="latency",
+        why="somebody took a cache away, and nothing else changed",
         healthy={
-            "app/service.py": '''"""Answers requests, some of which are long."""
-
-
-def work(kind: int, length: int) -> int:
-    total = kind
-    for i in range(length):
-        total = (total * 31 + i) % 1000003
-    return total
-
-
-def answer(request):
-    return work(request % 5, 40 * (request % 17) ** 2 // 4)
-''',
-            "app/probe.py": PROBE.replace("draw.gauss(0, 0.008)", "draw.gauss(0, 0.03)"),
+            "app/service.py": WORDS.format(
+                imports="from functools import lru_cache", decorator="@lru_cache(maxsize=64)"
+            )
         },
-        after=INNOCENT[:3],
+        fault={"app/service.py": WORDS.format(imports="", decorator="")},
+        healed=Quick(500_000, words),
+    ),
+    Case(
+        name="latency-among-fifteen",
+        strategy="latency",
+        why="the fault is one of sixteen commits; the others are innocent",
+        healthy={"app/service.py": PARCELS, "app/tariff.py": TARIFF.format(steps=42)},
+        before=tuple(innocent(number) for number in range(8)),
+        fault={"app/tariff.py": TARIFF.format(steps=42 + 14_000)},
+        after=tuple(innocent(number) for number in range(8, 15)),
+        healed=Quick(900_000, parcel),
+    ),
+    slow_data("clock", "the hot function reads the clock, which shows after some hours only", CLOCK),
+    slow_data("environment", "the hot function reads the environment", ENVIRONMENT),
+    slow_data("mutable-global", "the hot function reads settings that a rare request changes", MUTABLE),
+    slow_data(
+        "replaced", "a rare request replaces a constant that the hot function reads", PATCHED, prices=PRICES
+    ),
+    slow_data("file", "the hot function reads a file", FILE),
+    slow_data("never-again", "the hot function is never given the same arguments twice", NEVER_AGAIN),
+    slow_data("shared-list", "the hot function returns a list that a caller changes", SHARED_LIST),
+    Case(
+        name="latency-none-noisy",
+        strategy="",
+        why="a healthy service whose times vary by nature",
+        healthy={"app/service.py": NOISY},
     ),
 )

@@ -19,11 +19,11 @@ EVERY = cases()
 SHORT = (
     "attention-one-lever",
     "basin-too-hot",
-    "latency-helper-in-another-file",
+    "latency-formula",
     "errors-retry-removed",
     "memory-cache-decorator",
     "revert-nested-constant",
-    "no-patch-hot-function-reads-the-clock",
+    "latency-none-clock",
     "memory-list-whose-contents-are-read",
 )
 

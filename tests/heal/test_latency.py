@@ -1,266 +1,422 @@
-"""The latency strategy: which functions it caches, how the files look afterwards, and what it leaves alone."""
+"""The latency strategy, on profiles and repositories that a test gives; and the edit that it makes."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import difflib
+import logging
+import random
 import textwrap
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qigheal.errors import ProbeError
-from qigheal.healing.inspection import MARK, looked_into
-from qigheal.healing.strategies.caching.latency import Latency, Profile, Profiled
+from qigheal.healing.strategies.caching.edits import decorated
+from qigheal.healing.strategies.caching.latency import MOST_PATCHES, Called, Latency, Profile
+from qigheal.healing.strategies.caching.purity import Host
 from qigheal.host import Manifest
 from qigheal.records import BandOf, Diagnosis, HealingPatch, Target
-from qigheal.repo import Repo
 from qigheal.settings import HealSettings
-from tests.heal.probed_host import git
 
+SETTINGS = HealSettings()
+ANSWERS = SETTINGS.warmup + 4 * SETTINGS.round_pairs
 MANIFEST = """
 [probe]
 command = ["python", "-m", "app.probe"]
-protect = ["app/kept.py"]
+protect = ["app/probe.py"]
 [patch]
-allow = ["app/**/*.py"]
+allow = ["app/*.py"]
 """
-FUTURE = '"""Words."""\n\nfrom __future__ import annotations\n\n\n'
-CACHED = "@lru_cache(maxsize=128, typed=True)"
-PURE = "def work(n: int) -> int:\n    return n + 1\n"
+MODEL = """\
+\"\"\"A model.\"\"\"
+# What it weighs.
 
 
-def diagnosis(latency: float = 20.0) -> Diagnosis:
-    band = BandOf(mean=5.0, sd=0.3, low=4.0, high=6.0)
-    return Diagnosis(
-        metrics=("latency",), findings=(), severity="warning",
-        target=Target(geometry="simplex", basin=(1.0, 0.0), drift_limit=1.0, bands={"latency": band}),
-        observed={"latency": latency}, code_hash="", healthy_code_hash="", since=None, snapshots=50,
-    )  # fmt: skip
+def weigh(n):
+    return n * 2
 
 
-def seen(line: int = 1, name: str = "work", **fields: Any) -> Profiled:
-    found: dict[str, Any] = {
-        "file": "app/main.py", "calls": 100, "plain": 100, "distinct": 5, "repeats": 95, "total_s": 0.9,
-        "own_s": 0.9, "repeat_s": 0.85, "arguments": ("int",), "results": ("int",),
-    }  # fmt: skip
-    return Profiled(line=line, name=name, **(found | fields))
+def price(n):
+    return n + 3
+
+
+def both(n):
+    return weigh(n) + 1
+
+
+def now(n):
+    return open("clock").read()
+"""
+LINES = {name: i for i, line in enumerate(MODEL.splitlines(), 1) for name in [line[4:].split("(")[0]]}
+
+
+class FakeRepo:
+    """One commit of a few files."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self.files = files
+
+    def export(self, commit: str, dest: Path) -> None:
+        for name, text in self.files.items():
+            (dest / name).parent.mkdir(parents=True, exist_ok=True)
+            (dest / name).write_text(text)
+
+    def edit(self, base: str, edits: dict[str, bytes]) -> dict[str, bytes]:
+        return edits
+
+    def diff(self, base: str, edits: dict[str, bytes]) -> str:
+        lines: list[str] = []
+        for path in sorted(edits):
+            before, after = self.files[path].splitlines(True), edits[path].decode().splitlines(True)
+            lines += difflib.unified_diff(before, after, f"a/{path}", f"b/{path}", n=0)
+        return "".join(lines)
 
 
 class FakeBench:
-    """A bench whose profile is given."""
+    """A bench whose probe has been profiled already."""
 
-    def __init__(self, repo: Repo, *functions: Profiled) -> None:
-        self.base = repo.head()
-        self.manifest = Manifest.at(repo, self.base)
-        self.functions = functions
+    base = "c0ffee"
 
-    def search_requests(self, n: int, start: int = 0) -> list[tuple[int, int]]:
-        return [(2 * i, i) for i in range(start, start + n)]
+    def __init__(self, profile: Profile | ProbeError) -> None:
+        self.manifest = Manifest.parse(MANIFEST)
+        self.profile = profile
+        self.asked = 0
 
-    def inspect(self, instrument: str, requests: Any, kind: Any, **_: Any) -> Profile:
+    def search_requests(self, count: int) -> list[tuple[int, int]]:
+        return [(i, 11) for i in range(count)]
+
+    def inspect(self, instrument: str, requests: Sequence[tuple[int, int]], kind: type[Profile]) -> Profile:
         assert (instrument, kind) == ("profile", Profile)
-        return Profile(cpu_s=1.0, functions=self.functions)
+        self.asked += len(requests)
+        if isinstance(self.profile, ProbeError):
+            raise self.profile
+        return self.profile
 
 
-Propose = Callable[..., list[HealingPatch]]
+def called(name: str, share: float, *, distinct: int = 20, each: int = 20, **changed: Any) -> Called:
+    """A function that takes `share` of one second over all answers, asked `each` times in each."""
+    calls = each * ANSWERS
+    fields: dict[str, Any] = {
+        "file": "app/model.py",
+        "line": LINES.get(name, 1),
+        "name": name,
+        "parameters": ("n",),
+        "kinds": (("int",),),
+        "hashable": True,
+        "calls": calls,
+        "repeats": changed.get("calls", calls) - distinct,
+        "curve": ((1, 1), (distinct, distinct), (calls, distinct)),
+        "depth": 1,
+        "seconds": share,
+        "own_s": share,
+        "repeated_s": share * (calls - distinct) / calls,
+        "returned": ("int",),
+        "entry_bytes": 60,
+    }
+    return Called(**(fields | changed))
 
 
-@pytest.fixture
-def propose(tmp_path: Path) -> Propose:
-    """Patches for a host of these files, by path, with this profile."""
+def diagnosis(observed: float = 20.0, high: float = 2.0) -> Diagnosis:
+    """Answers of `observed` ms where up to `high` are healthy: 20 against 2 have to lose 45 % to be half healed."""
+    band = BandOf(mean=high / 2, sd=high / 6, low=0.0, high=high)
+    target = Target(geometry="simplex", basin=(1.0, 0.0), drift_limit=1.0, bands={"latency": band})
+    return Diagnosis(
+        metrics=("latency",),
+        findings=(),
+        severity="warning",
+        target=target,
+        observed={"latency": observed},
+        code_hash="c0ffee",
+        healthy_code_hash="",
+        since=None,
+        snapshots=50,
+    )
 
-    def propose(files: dict[str, str], *functions: Profiled, latency: float = 20.0) -> list[HealingPatch]:
-        folder = tmp_path / "host"
-        for name, text in {"qigheal.toml": MANIFEST, "app/__init__.py": "", **files}.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(text.encode())
-        git(folder, "init", "-q", "-b", "main")
-        git(folder, "add", "-A")
-        git(folder, "commit", "-q", "--allow-empty", "-m", "Files")
-        repo = Repo(folder)
-        bench: Any = FakeBench(repo, *functions)
-        return list(Latency(HealSettings()).propose(diagnosis(latency), bench, repo))
 
-    return propose
+def proposed(
+    *functions: Called,
+    files: dict[str, str] | None = None,
+    unwell: Diagnosis | None = None,
+    rss_mb: float = 100.0,
+    settings: HealSettings = SETTINGS,
+) -> list[HealingPatch]:
+    bench: Any = FakeBench(Profile(seconds=1.0, rss_mb=rss_mb, functions=functions))
+    repo: Any = FakeRepo({"app/__init__.py": "", "app/model.py": MODEL} | (files or {}))
+    return list(Latency(settings).propose(unwell or diagnosis(), bench, repo))
 
 
 def changed(patch: HealingPatch) -> list[str]:
-    return [line for line in patch.diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    return [
+        line
+        for line in patch.diff.splitlines()
+        if line[:1] in ("+", "-") and line[:3] not in ("+++", "---") and len(line) > 1
+    ]
 
 
-def test_the_patch_is_two_lines_and_says_what_it_saves(propose: Propose) -> None:
-    [patch] = propose({"app/main.py": f"import math\n\n# kept\n\n\n{PURE}"}, seen(6))
-    assert changed(patch) == ["+from functools import lru_cache", f"+{CACHED}"]
-    assert (patch.tier, patch.heals, patch.same_output) == ("safe", ("latency",), True)
-    assert "95 of 100 results again, 85 % of the time" in patch.rationale
-
-
-@pytest.mark.parametrize(
-    ("head", "added"),
-    [
-        ("import functools\n\n\n", ["+@functools.lru_cache(maxsize=128, typed=True)"]),
-        ("import functools as ft\n\n\n", ["+@ft.lru_cache(maxsize=128, typed=True)"]),
-        ("from functools import lru_cache as kept\n\n\n", ["+@kept(maxsize=128, typed=True)"]),
-        ("from functools import partial\n\n\n", ["+from functools import lru_cache", f"+{CACHED}"]),
-        (FUTURE, ["+from functools import lru_cache", "+", "+", f"+{CACHED}"]),
-        ("", ["+from functools import lru_cache", "+", "+", f"+{CACHED}"]),
-    ],
-)  # fmt: skip
-def test_functools_is_named_as_the_file_does(propose: Propose, head: str, added: list[str]) -> None:
-    [patch] = propose({"app/main.py": head + PURE}, seen(head.count("\n") + 1))
-    assert changed(patch) == added
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        '"""Words."""\n\nfrom __future__ import annotations\n\n',
-        "# -*- coding: utf-8 -*-\n",
-        '"""Words\nin lines."""\n',
-    ],
-)
-def test_the_patched_file_runs_and_remembers(tmp_path: Path, propose: Propose, head: str) -> None:
-    text = f"{head}\nCALLS = 3\n\n\n{PURE}"
-    [patch] = propose({"app/main.py": text}, seen(text[: text.index("def ")].count("\n") + 1))
-    git(tmp_path / "host", "apply", _written(tmp_path, patch))
-    script = "from app.main import work; work(1); work(1); work(1.0); print(work.cache_info().hits, work(1))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path / "host", capture_output=True, text=True, check=True
+def test_a_hot_function_gets_a_cache() -> None:
+    [patch] = proposed(called("weigh", 0.9))
+    assert changed(patch) == [
+        "+from functools import lru_cache",
+        "+@lru_cache(maxsize=32, typed=True)",
+    ]
+    assert (patch.strategy, patch.tier, patch.heals, patch.base) == (
+        "latency",
+        "safe",
+        ("latency",),
+        "c0ffee",
     )
-    assert done.stdout == "1 2\n"
+    assert patch.same_output
+    assert patch.searched == ANSWERS
+    assert patch.parameters == {"app/model.py:weigh maxsize": 32.0}
+    assert "90 % of the time" in patch.rationale
+    assert "98 % of 860 calls" in patch.rationale
 
 
-def _written(folder: Path, patch: HealingPatch) -> str:
-    (folder / "patch.diff").write_text(patch.diff)
-    return str(folder / "patch.diff")
-
-
-def test_a_static_method_keeps_its_place_and_line_ends_stay(propose: Propose) -> None:
-    text = "import math\r\n\r\nclass A:\r\n    @staticmethod\r\n    def work(n: int) -> int:\r\n        return n\r\n"
-    [patch] = propose({"app/main.py": text}, seen(4))
-    assert "+    @lru_cache(maxsize=128, typed=True)\r" in patch.diff.split("\n")
-    assert not [line for line in patch.diff.split("\n") if line[:1] == "-" and line[:3] != "---"]
-
-
-def test_the_bound_follows_what_was_asked_for(propose: Propose) -> None:
-    [small] = propose({"app/main.py": PURE}, seen(distinct=5))
-    assert small.parameters == {"app.main.work": 128.0}
-    [large] = propose({}, seen(distinct=300))
-    assert large.parameters == {"app.main.work": 1024.0}
-    [most] = propose({}, seen(distinct=20_000))
-    assert most.parameters == {"app.main.work": 16_384.0}
+def test_the_same_evidence_gives_the_same_patches() -> None:
+    functions = (called("weigh", 0.5), called("price", 0.45), called("both", 0.3))
+    assert proposed(*functions) == proposed(*functions)
 
 
 @pytest.mark.parametrize(
-    ("why", "profile"),
+    ("function", "why"),
     [
-        ("some calls had arguments that are no plain values", seen(plain=99)),
-        ("nothing was asked twice", seen(repeats=0, repeat_s=0.0)),
-        ("it would save too little", seen(repeat_s=0.05)),
-        ("no function stands there", seen(line=7)),
-        ("the file is protected", seen(file="app/kept.py")),
-        ("the file is missing", seen(file="app/gone.py")),
+        (called("weigh", 0.1), "takes too little of the time"),
+        (called("weigh", 0.9, distinct=860), "is never asked the same again"),
+        (called("weigh", 0.9, distinct=700), "is hardly asked the same again"),
+        (called("weigh", 0.9, hashable=False), "was given what a cache cannot hold"),
+        (called("weigh", 0.9, kinds=(("list",),)), "was given a list"),
+        (called("weigh", 0.9, depth=400), "goes so deep that a cache would overflow the stack"),
+        (called("now", 0.9), "reads a file"),
+        (called("gone", 0.9, line=1000), "stands where no function begins"),
+        (called("weigh", 0.9, returned=("int", "list")), "was seen to return a list"),
+        (called("weigh", 0.9, file="app/probe.py"), "stands in a protected file"),
+        (called("weigh", 0.9, file="/usr/lib/python3/json.py"), "is not the host's"),
+        (called("weigh", 0.9, file="../../etc/x.py"), "is not the host's either"),
     ],
 )
-def test_what_cannot_help_is_not_proposed(propose: Propose, why: str, profile: Profiled) -> None:
-    assert propose({"app/main.py": PURE, "app/kept.py": PURE}, profile) == [], why
+def test_nothing_is_proposed_for_a_function_that(function: Called, why: str) -> None:
+    assert proposed(called("price", 0.01), function) == [], why
+
+
+def test_nothing_is_proposed_where_latency_is_healthy() -> None:
+    assert proposed(called("weigh", 0.9), unwell=diagnosis(observed=1.9)) == []
+    bench: Any = FakeBench(ProbeError("not to be asked"))
+    assert list(Latency(SETTINGS).propose(diagnosis(observed=1.9), bench, bench)) == []
+    assert not bench.asked
+
+
+def test_a_probe_that_cannot_be_profiled_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    bench: Any = FakeBench(ProbeError("started by a shell"))
+    with caplog.at_level(logging.INFO, "qigheal"):
+        assert list(Latency(SETTINGS).propose(diagnosis(), bench, bench)) == []
+    assert "started by a shell" in caplog.text
+
+
+def test_why_a_function_is_not_cached_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "qigheal"):
+        assert proposed(called("now", 0.9)) == []
+        assert proposed(called("weigh", 0.9), files={"app/other.py": "exec('')\n"}) == []
+    assert "now is not cached: app/model.py:18: open is not known to be pure" in caplog.text
+    assert "nothing can be proven of this host: app/other.py:1: exec" in caplog.text
 
 
 @pytest.mark.parametrize(
-    "text",
+    "others",
     [
-        "import time\ndef work(n: int):\n    return n + time.time()\n",
-        "def work(n: int):\n    return [n]\n",
-        "async def work(n: int):\n    return n\n",
-        "if True:\n    def work(n: int):\n        return n\n",
-        "def work(n: int):\n    return n\ndef work(n: int):\n    return n\n",
-        "lru_cache = print\ndef work(n: int):\n    return n\n",
-        "def broken(:\n",
+        {"functools.py": ""},
+        {"app/functools/__init__.py": ""},
+        {"app/other.py": "import functools\nfunctools.lru_cache = None\n"},
     ],
 )
-def test_what_is_not_proved_is_not_proposed(propose: Propose, text: str) -> None:
-    line = next((i for i, row in enumerate(text.splitlines(), 1) if "def work" in row), 1)
-    assert propose({"app/main.py": text}, seen(line)) == []
+def test_nothing_is_proposed_where_another_functools_may_be_imported(others: dict[str, str]) -> None:
+    assert proposed(called("weigh", 0.9))
+    assert proposed(called("weigh", 0.9), files=others) == []
 
 
-def test_two_that_are_not_enough_alone_are_cached_together(propose: Propose) -> None:
-    text = "def work(n: int):\n    return n\n\n\ndef other(n: int):\n    return n\n"
-    found = propose(
-        {"app/main.py": text, "app/more.py": text},
-        seen(1, repeat_s=0.33), seen(5, "other", repeat_s=0.32, file="app/more.py"),
-    )  # fmt: skip
-    assert found[0].files == ("app/main.py", "app/more.py")
-    assert sorted(len(patch.files) for patch in found) == [1, 1, 2]
+def test_the_one_that_saves_most_comes_first() -> None:
+    patches = proposed(called("price", 0.5), called("weigh", 0.9))
+    assert [next(iter(patch.parameters)) for patch in patches[:2]] == [
+        "app/model.py:weigh maxsize",
+        "app/model.py:price maxsize",
+    ]
 
 
-def test_one_that_calls_the_other_counts_once(propose: Propose) -> None:
-    text = "def work(n: int):\n    return other(n)\n\n\ndef other(n: int):\n    return n\n"
-    found = propose({"app/main.py": text}, seen(1, repeat_s=0.16), seen(5, "other", repeat_s=0.15))
-    assert found == []
+def test_two_functions_are_cached_together_where_one_is_not_enough() -> None:
+    first, *others = proposed(called("weigh", 0.48), called("price", 0.44))
+    assert changed(first) == [
+        "+from functools import lru_cache",
+        "+@lru_cache(maxsize=32, typed=True)",
+        "+@lru_cache(maxsize=32, typed=True)",
+    ]
+    assert len(first.parameters) == 2
+    assert all(len(patch.parameters) == 1 for patch in others)
+    [pair] = proposed(called("weigh", 0.3), called("price", 0.3))
+    assert len(pair.parameters) == 2
 
 
-def test_a_service_within_its_band_is_left_alone(propose: Propose) -> None:
-    assert propose({"app/main.py": PURE}, seen(), latency=5.9) == []
+def test_a_function_is_not_paired_with_one_that_it_calls() -> None:
+    patches = proposed(called("weigh", 0.5), called("both", 0.55))
+    assert all(len(patch.parameters) == 1 for patch in patches)
+    assert len(patches) == 2
 
 
-def test_no_profile_no_patch(tmp_path: Path, propose: Propose, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise ProbeError("expected a probe that is started as python -m MODULE")
-
-    monkeypatch.setattr(FakeBench, "inspect", fail)
-    assert propose({"app/main.py": PURE}, seen()) == []
+def test_there_are_few_patches() -> None:
+    model = "".join(f"def f{k}(n):\n    return n + {k}\n" for k in range(9))
+    functions = [called(f"f{k}", 0.5, line=2 * k + 1) for k in range(9)]
+    assert len(proposed(*functions, files={"app/model.py": model})) == MOST_PATCHES
 
 
-# The instrument
+@given(distinct=st.integers(1, 20_000), rss_mb=st.floats(8.0, 4000.0), entry=st.integers(0, 100_000))
+def test_a_cache_holds_what_was_seen_and_stays_within_memory(
+    distinct: int, rss_mb: float, entry: int
+) -> None:
+    function = called("weigh", 1.0, distinct=distinct, each=10_000, entry_bytes=entry)
+    for patch in proposed(function, rss_mb=rss_mb):
+        [size] = map(int, patch.parameters.values())
+        assert size & (size - 1) == 0
+        assert 16 <= size <= 65_536
+        small = size == 16
+        assert small or size * entry <= SETTINGS.memory_margin * rss_mb * 2**20
+        enough = 1.25 * distinct <= size
+        full = 2 * size * (entry + 320) > SETTINGS.memory_margin / 2 * rss_mb * 2**20 or size == 65_536
+        assert enough or full
 
 
-def profiled(folder: Path, program: str) -> Profile:
-    (folder / "program.py").write_text(textwrap.dedent(program))
-    command = looked_into(["python", "program.py"], "profile", {})
-    done = subprocess.run(
-        [sys.executable, *command[1:]], cwd=folder, capture_output=True, check=True, timeout=60
+def filling(domain: int, settings: HealSettings = SETTINGS) -> Called:
+    """A function that is asked 20 times an answer, each time with one of `domain` arguments by lot."""
+    draw = random.Random(3)
+    answers = settings.warmup + 4 * settings.round_pairs
+    seen: set[int] = set()
+    curve = []
+    for number in range(1, 20 * answers + 1):
+        seen.add(draw.randrange(domain))
+        if number & (number - 1) == 0 or number == 20 * answers:
+            curve.append((number, len(seen)))
+    repeats = 20 * answers - len(seen)
+    repeated_s = 0.9 * repeats / (20 * answers)
+    return called(
+        "weigh", 0.9, distinct=len(seen), repeated_s=repeated_s, curve=tuple(curve), calls=20 * answers
     )
-    [line] = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
-    return msgspec.json.decode(line.removeprefix(MARK), type=Profile)
 
 
-def test_the_profile_counts_calls_and_repeats(tmp_path: Path) -> None:
-    program = """
-    def work(n, by=1):
-        return sum(range(n * by))
-
-    def other(values):
-        return values
-
-    for i in range(60):
-        work(100 + i % 3)
-    work(100, by=2)
-    work(100.5 * 0 == 0)
-    other([1])
-    other((1, ("a", None)))
-    """
-    functions = {function.name: function for function in profiled(tmp_path, program).functions}
-    work = functions["work"]
-    assert (work.file, work.line, work.calls, work.plain) == ("program.py", 2, 62, 62)
-    assert (work.distinct, work.repeats) == (5, 57)  # True is not 1
-    assert work.arguments == ("bool", "int")
-    assert 0 < work.repeat_s < work.total_s
-    assert (functions["other"].calls, functions["other"].plain) == (2, 1)
+def test_a_cache_that_fills_slowly_asks_for_a_longer_round() -> None:
+    lengths = []
+    for domain in (20, 100, 300, 5000):
+        patches = proposed(filling(domain))
+        lengths.append([patch.batches_needed for patch in patches])
+    assert lengths[0] == [10]
+    assert lengths[1] in ([10], [20])
+    assert lengths[2] == [40]
+    assert lengths[3] == []  # no round is long enough to show it
 
 
-def test_of_a_recursion_the_outermost_call_alone_takes_time(tmp_path: Path) -> None:
-    program = """
-    def down(n):
-        return down(n - 1) if n else 0
+def test_longer_rounds_show_more_repeats() -> None:
+    long = HealSettings(round_pairs=100, max_pairs=1000)
+    assert proposed(filling(1500)) == []
+    assert proposed(filling(1500, long), settings=long)
 
-    for _ in range(3):
-        down(50)
-    """
-    profile = profiled(tmp_path, program)
-    [down] = profile.functions
-    assert (down.calls, down.distinct, down.repeats) == (153, 51, 102)
-    assert down.total_s <= profile.cpu_s
+
+# The edit
+
+FUNCTION = "def target(n):\n    return n\n"
+CACHED = "@lru_cache(maxsize=64, typed=True)\n" + FUNCTION
+IMPORT = "from functools import lru_cache\n"
+EDITS = {
+    "nothing before it": (FUNCTION, f"{IMPORT}\n\n{CACHED}"),
+    "a docstring": (f'"""Doc."""\n\n\n{FUNCTION}', f'"""Doc."""\n\n\n{IMPORT}\n\n{CACHED}'),
+    "a docstring and a future": (
+        f'"""Doc."""\nfrom __future__ import annotations\n\nX = 1\n\n\n{FUNCTION}',
+        f'"""Doc."""\nfrom __future__ import annotations\n\n{IMPORT}\nX = 1\n\n\n{CACHED}',
+    ),
+    "imports of the library": (
+        f"import math\nfrom re import sub\n\nfrom app import x\n\n\n{FUNCTION}",
+        f"import math\n{IMPORT}from re import sub\n\nfrom app import x\n\n\n{CACHED}",
+    ),
+    "imports of the host": (
+        f"# first\nfrom app import x\n\n\n{FUNCTION}",
+        f"# first\n{IMPORT}from app import x\n\n\n{CACHED}",
+    ),
+    "functools": (
+        f"import functools\n\n\n{FUNCTION}",
+        f"import functools\n\n\n@functools.lru_cache(maxsize=64, typed=True)\n{FUNCTION}",
+    ),
+    "functools under another name": (
+        f"import functools as ft\n\n\n{FUNCTION}",
+        f"import functools as ft\n\n\n@ft.lru_cache(maxsize=64, typed=True)\n{FUNCTION}",
+    ),
+    "lru_cache": (f"{IMPORT}\n\n{FUNCTION}", f"{IMPORT}\n\n{CACHED}"),
+    "lru_cache under another name": (
+        f"from functools import lru_cache as kept\n\n\n{FUNCTION}",
+        f"from functools import lru_cache as kept\n\n\n@kept(maxsize=64, typed=True)\n{FUNCTION}",
+    ),
+    "others of functools": (
+        f"from functools import cache, wraps  # both\n\n\n{FUNCTION}",
+        f"from functools import cache, lru_cache, wraps  # both\n\n\n{CACHED}",
+    ),
+    "functools after it": (
+        f"{FUNCTION}\n\nimport functools\n",
+        f"{IMPORT}\n\n{CACHED}\n\nimport functools\n",
+    ),
+    "functools shadowed": (
+        f"import functools\nfunctools = None\n\n\n{FUNCTION}",
+        f"import functools\n{IMPORT}functools = None\n\n\n{CACHED}",
+    ),
+    "comments": (
+        f"import math\n\n\n# About it.\n{FUNCTION}    # the end\n",
+        f"import math\n{IMPORT}\n\n# About it.\n{CACHED}    # the end\n",
+    ),
+    "a class": (
+        "import math\n\n\nclass A:\n    @staticmethod\n    def target(n):\n        return n\n",
+        f"import math\n{IMPORT}\n\nclass A:\n    @staticmethod\n    @lru_cache(maxsize=64, typed=True)\n"
+        "    def target(n):\n        return n\n",
+    ),
+    "other line ends": (
+        f"import math\n\n\n{FUNCTION}".replace("\n", "\r\n"),
+        f"import math\n{IMPORT}\n\n{CACHED}".replace("\n", "\r\n"),
+    ),
+}
+
+
+def edited(text: str) -> str | None:
+    host = Host({"app/model.py": text.encode()})
+    module = host.modules["app/model.py"]
+    line = next(i for i, row in enumerate(text.splitlines(), 1) if "def target" in row or "@static" in row)
+    found = decorated(text.encode(), module, {host.at("app/model.py", line): 64})
+    return None if found is None else found.decode()
+
+
+@pytest.mark.parametrize(("before", "after"), EDITS.values(), ids=EDITS.keys())
+def test_a_line_for_the_decorator_and_one_for_the_import(before: str, after: str) -> None:
+    assert edited(before) == after
+
+
+@pytest.mark.parametrize(
+    "head", ["lru_cache = 3\n", "def lru_cache(f):\n    return f\n", "class lru_cache:\n    pass\n"]
+)
+def test_no_edit_where_the_name_is_taken(head: str) -> None:
+    assert edited(f"{head}\n\n{FUNCTION}") is None
+
+
+def test_an_edited_file_runs_and_caches() -> None:
+    after = edited(
+        textwrap.dedent('''
+        """Doc."""
+        from __future__ import annotations
+        CALLS = 0
+        class A:
+            @staticmethod
+            def target(n):
+                return n
+    ''').lstrip()
+    )
+    assert after is not None
+    scope: dict[str, Any] = {}
+    exec(after, scope)  # noqa: S102  the text is this test's own
+    assert [scope["A"].target(3), scope["A"]().target(3)] == [3, 3]
+    assert isinstance(scope["A"].target, type(lru_cache(len)))
+    assert scope["A"].target.cache_info()[:3] == (1, 1, 64)

@@ -1,7 +1,6 @@
 """Caches hot functions that are proved pure.
 
 latency    the strategy
-purity     the proof: bodies walks a function, hashable its arguments, kinds says what can be changed
-sources    the host's files, and where a name in them leads
-allowed    what a pure function may call
+purity     the proof that a function gives the same behind a cache
+edits      the lines that cache
 """

@@ -1,28 +1,27 @@
-"""Heals slow requests: caches a hot function that is proved pure.
+"""Heals slow answers: a hot function that is asked the same again and again is given a cache.
 
-The host's own profile says which functions would save time if they remembered; `purity` says which may. A
-cache has a bound, so that it is no leak, and tells 1 from 1.0 at the top level of its arguments. That a
-function is slow is no fault of it, and a cache no repair of what made it so: the patch gives the service
-its time back, and a person may look for the cause.
+Where the time goes says a profile of the probe. That is evidence only: whether a function may be cached is
+proven from the text of the repository, and whether it helps is measured by others.
 """
 
 from __future__ import annotations
 
-import ast
 import logging
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from qigheal.errors import ProbeError, RepoError
-from qigheal.healing.strategies.caching.purity import Unproven, prove
-from qigheal.healing.strategies.caching.sources import Module, Sources
+from qigheal.errors import ProbeError
+from qigheal.healing.strategies.caching.edits import decorated
+from qigheal.healing.strategies.caching.purity import Host, Proof, Unprovable, prove
 from qigheal.host.refusals import refused_path
 from qigheal.records import Diagnosis, HealingPatch, Tier
-from qigheal.settings import HealSettings
+from qigheal.settings import ROUNDS_NEEDED, HealSettings
 
 if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
@@ -30,60 +29,85 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qigheal")
 
-LOOKED_AT = 24
-"""Answers under the profiler."""
-
-LEAST_SIZE, MOST_SIZE = 128, 16_384
-"""Bounds of a cache, in entries: of small values, the larger takes a few megabytes."""
-
 MOST_PATCHES = 4
-CREDIT = 0.5
-"""A profile slows calls of small functions down, so that half of the time that has to go is enough to try."""
+MOST_PROVEN = 20
+"""Hot functions that are looked at."""
 
-NUMBERS = frozenset(("int", "float", "bool", "complex"))
+TOLERANCE = 0.8
+"""Of the time that has to be saved, what a profile must promise: its own shares are off by as much."""
+
+COMFORTABLE = 1.6
+"""Of it, what one function must promise before it is tried ahead of two."""
+
+PROMISED = 1.1
+"""Of it, what a round of a trial must promise, or a longer one is asked for: a cache fills while it is asked."""
+
+LENGTHS = (1, 2, 4)
+"""Lengths of a trial's longest round that are considered, in ordinary rounds."""
+
+DEEPEST = 100
+"""Calls of itself that a function may be in: each is two with a cache, and a stack has an end."""
+
+ENTRY_BYTES = 320
+"""An entry of an `lru_cache` beside what it holds: link, key, tuple and its place in the table."""
+
+SIZES = (16, 65_536)
+"""The smallest and the largest cache that is proposed."""
 
 
-class Profiled(msgspec.Struct, frozen=True):
-    """What the instrument `profile` saw of one function."""
+RETURNED = frozenset(("int", "bool", "float", "complex", "str", "bytes", "NoneType", "tuple", "frozenset"))
+"""Types of results that a proof may be believed about: were another seen, it would be wrong."""
+
+
+class Called(msgspec.Struct, frozen=True, kw_only=True):
+    """A function as the instrument `profile` saw it; times in seconds."""
 
     file: str
     line: int
     name: str
+    parameters: tuple[str, ...]
+    kinds: tuple[tuple[str, ...], ...]  # of each parameter
+    hashable: bool
     calls: int
-    plain: int  # calls with plain values for arguments
-    distinct: int  # different ones of these
-    repeats: int
-    total_s: float
+    repeats: int  # calls with arguments that came before
+    curve: tuple[tuple[int, int], ...]  # calls, and how many of them were no repeats
+    depth: int  # of calls of itself
+    seconds: float
     own_s: float
-    repeat_s: float  # in calls that had been made before
-    arguments: tuple[str, ...]
-    results: tuple[str, ...]
-
-
-class Profile(msgspec.Struct, frozen=True):
-    """What the instrument `profile` saw."""
-
-    cpu_s: float
-    functions: tuple[Profiled, ...]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A function that may be cached, and what that would save."""
-
-    module: Module
-    node: ast.FunctionDef
-    seen: Profiled
-    saves: float  # part of the time
+    repeated_s: float  # of the repeats alone
+    returned: tuple[str, ...]
+    entry_bytes: int  # of arguments and result
 
     @property
-    def size(self) -> int:
-        """Entries of its cache: twice what was needed in the profile, as a power of two."""
-        return min(max(LEAST_SIZE, 1 << (2 * self.seen.distinct - 1).bit_length()), MOST_SIZE)
+    def distinct(self) -> int:
+        return self.calls - self.repeats
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What the instrument `profile` says of a probe."""
+
+    seconds: float  # imports left out
+    rss_mb: float
+    functions: tuple[Called, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A function that may be cached.
+
+    `saved` is the part of an answer's time that a trial will see saved, whose longest round has `batches`
+    answers.
+    """
+
+    called: Called
+    proof: Proof
+    maxsize: int
+    saved: float
+    batches: int
 
 
 class Latency:
-    """Proposes a bounded cache on functions that are hot, asked the same again, and proved pure."""
+    """Proposes caches for functions that are proven pure, hot, and often given the same arguments."""
 
     name = "latency"
     tier: Tier = "safe"
@@ -93,164 +117,187 @@ class Latency:
         self._settings = settings
 
     def propose(self, diagnosis: Diagnosis, bench: Bench, repo: Repo) -> Iterator[HealingPatch]:
-        """Patches that save most first: of one function each, and where none is enough, of two.
-
-        Costs one start of the probe, with `LOOKED_AT` answers.
-        """
-        needed = _needed(diagnosis)
-        if needed <= 0.0:
+        """At most `MOST_PATCHES` patches, what saves most first. Costs one probe."""
+        wanted = _wanted(diagnosis)
+        if wanted is None:
             return
+        requests = bench.search_requests(self._answers)
         try:
-            profile = bench.inspect("profile", bench.search_requests(LOOKED_AT), Profile)
-        except ProbeError as error:
-            log.info("latency: no profile: %s", error)
+            profile = bench.inspect("profile", requests, Profile)
+        except ProbeError as failure:
+            log.info("latency: the probe cannot be profiled: %s", failure)
             return
-        program = _program(bench, repo)
-        candidates = sorted(_candidates(profile, program, bench), key=lambda found: -found.saves)
-        sets: list[tuple[Candidate, ...]] = [(one,) for one in candidates if one.saves >= CREDIT * needed]
-        if not any(chosen[0].saves >= needed for chosen in sets):
-            pairs = [two for two in combinations(candidates[:3], 2) if _add_up(*two) >= CREDIT * needed]
-            sets = [*sorted(pairs, key=lambda two: -_add_up(*two)), *sets]
-        for chosen in sets[:MOST_PATCHES]:
-            yield self._patch(chosen, bench, repo)
+        hot = [called for called in profile.functions if self._promises(called, profile, wanted)]
+        if not hot:
+            log.info("latency: no function that repeats its arguments makes up for the excess")
+            return
+        sources = _sources(bench, repo)
+        try:
+            host = Host(sources)
+        except Unprovable as reason:
+            log.info("latency: nothing can be proven of this host: %s", reason)
+            return
+        if host.hides("functools") or "lru_cache" in host.replaced:
+            log.info("latency: a file of the host may be imported in place of functools")
+            return
+        candidates = []
+        for called in hot[:MOST_PROVEN]:
+            refused = refused_path(bench.manifest, called.file)
+            if refused is not None:
+                log.info("latency: %s: %s", called.file, refused)
+                continue
+            if not set(called.returned) <= RETURNED:
+                log.info("latency: %s is not cached: it was seen to return %s", called.name, called.returned)
+                continue
+            try:
+                proof = prove(host, called.file, called.line, _kinds(called))
+            except Unprovable as reason:
+                log.info("latency: %s is not cached: %s", called.name, reason)
+                continue
+            maxsize = self._size(called, profile)
+            saved, batches = self._promise(called, profile, maxsize, wanted)
+            candidates.append(Candidate(called, proof, maxsize, saved, batches))
+        for chosen in _choices(candidates, wanted)[:MOST_PATCHES]:
+            diff = self._diff(bench, repo, sources, chosen)
+            if diff is None:
+                continue
+            yield HealingPatch(
+                strategy=self.name,
+                tier=self.tier,
+                base=bench.base,
+                diff=diff,
+                rationale=_rationale(chosen, profile),
+                heals=self.metrics,
+                batches_needed=max(candidate.batches for candidate in chosen),
+                same_output=True,
+                parameters={f"{c.proof.function.shown} maxsize": float(c.maxsize) for c in chosen},
+                searched=len(requests),
+            )
 
-    def _patch(self, chosen: Sequence[Candidate], bench: Bench, repo: Repo) -> HealingPatch:
-        edits: dict[str, bytes] = {}
-        for module in dict.fromkeys(one.module.path for one in chosen):
-            inside = [one for one in chosen if one.module.path == module]
-            edits[module] = cached(repo.read(bench.base, module).decode(), inside).encode()
-        told = "; ".join(
-            f"{one.node.name} ({one.module.path}:{one.node.lineno}) computed {one.seen.repeats} of "
-            f"{one.seen.calls} results again, {100 * one.saves:.0f} % of the time"
-            for one in chosen
-        )
-        return HealingPatch(
-            strategy=self.name,
-            tier=self.tier,
-            base=bench.base,
-            diff=repo.diff(bench.base, repo.edit(bench.base, edits)),
-            rationale=f"Caches what is proved to depend on its arguments alone: {told}.",
-            heals=("latency",),
-            same_output=True,
-            batches_needed=self._settings.round_pairs,
-            parameters={f"{one.module.name}.{one.node.name}": float(one.size) for one in chosen},
-            searched=LOOKED_AT,
-        )
+    @property
+    def _answers(self) -> int:
+        """Answers that are profiled: as many as the longest round of a trial would have."""
+        return self._settings.warmup + LENGTHS[-1] * self._settings.round_pairs
+
+    def _promises(self, called: Called, profile: Profile, wanted: float) -> bool:
+        """Whether caching a function could be worth a proof: alone, or with another."""
+        usable = called.hashable and called.repeats > 0 and 0 < called.depth <= DEEPEST
+        return usable and self._promise(called, profile, SIZES[1], wanted)[0] >= TOLERANCE * wanted / 2
+
+    def _promise(self, called: Called, profile: Profile, maxsize: int, wanted: float) -> tuple[float, int]:
+        """What a trial will see saved, and the length of its longest round: the shortest that is enough."""
+        usual = self._settings.round_pairs
+        each = self._saved(called, profile, maxsize, usual)
+        found: list[tuple[float, int]] = []
+        for length in (usual * factor for factor in LENGTHS):
+            pairs = max(self._settings.pairs_needed(length), ROUNDS_NEEDED * usual)
+            longest = self._saved(called, profile, maxsize, length)
+            found.append(((length * longest + (pairs - length) * each) / pairs, length))
+            if found[-1][0] >= PROMISED * wanted:
+                return found[-1]
+        return max(found, key=lambda promise: (promise[0], -promise[1]))
+
+    def _saved(self, called: Called, profile: Profile, maxsize: int, length: int) -> float:
+        """The part of an answer's time that a cache saves in a round of so many answers, its warm-up over."""
+        if profile.seconds <= 0.0 or called.repeats <= 0:
+            return 0.0
+        each = called.calls / self._answers
+        begin, end = each * self._settings.warmup, each * (self._settings.warmup + length)
+        new = _distinct(called, end) - _distinct(called, begin)
+        rate = max(0.0, 1.0 - new / max(end - begin, 1e-9))
+        kept = min(1.0, maxsize / max(1, called.distinct))
+        share = min(1.0, called.repeated_s / profile.seconds)
+        return min(called.seconds / profile.seconds, share * rate * kept / (called.repeats / called.calls))
+
+    def _size(self, called: Called, profile: Profile) -> int:
+        """Entries: a power of two with room for a quarter more than was seen, within half of what memory may grow."""
+        least, most = SIZES
+        if profile.rss_mb > 0.0:
+            budget = self._settings.memory_margin / 2 * profile.rss_mb * 2**20
+            most = min(most, int(budget / (ENTRY_BYTES + max(0, called.entry_bytes))))
+        size = least
+        while size < 1.25 * called.distinct and 2 * size <= most:
+            size *= 2
+        return size
+
+    def _diff(
+        self, bench: Bench, repo: Repo, sources: Mapping[str, bytes], chosen: Sequence[Candidate]
+    ) -> str | None:
+        edits = {}
+        for path in {candidate.called.file for candidate in chosen}:
+            inside = [candidate for candidate in chosen if candidate.called.file == path]
+            sizes = {candidate.proof.function: candidate.maxsize for candidate in inside}
+            edited = decorated(sources[path], inside[0].proof.function.module, sizes)
+            if edited is None:
+                log.info("latency: %s has no name left for lru_cache", path)
+                return None
+            edits[path] = edited
+        if len(edits) > bench.manifest.patch.max_files:
+            return None
+        return repo.diff(bench.base, repo.edit(bench.base, edits))
 
 
-def cached(text: str, chosen: Sequence[Candidate]) -> str:
-    """The text of one file with a cache on each chosen function. Every other character stays."""
-    module = chosen[0].module
-    lines = text.splitlines(keepends=True)
-    end = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
-    name, missing = _cache_name(module)
-    for one in sorted(chosen, key=lambda found: -found.node.lineno):
-        indent = " " * one.node.col_offset
-        lines.insert(one.node.lineno - 1, f"{indent}@{name}(maxsize={one.size}, typed=True){end}")
-    if missing:
-        line, free = _import_place(module)
-        lines.insert(line, f"from functools import lru_cache{end}{free * end}")
-    return "".join(lines)
+def _wanted(diagnosis: Diagnosis) -> float | None:
+    """The part of an answer's time that has to go for the excess to halve; None when there is none."""
+    band, observed = diagnosis.target.bands.get("latency"), diagnosis.observed.get("latency", 0.0)
+    if band is None or observed <= band.high:
+        log.info("latency: answers are within their band, or no band of them was learned")
+        return None
+    return (observed - band.high) / (2 * observed)
 
 
-def _cache_name(module: Module) -> tuple[str, bool]:
-    """What `lru_cache` is called in a file, and whether it must be imported. Raises Unproven where its name
-    is taken."""
-    for node in module.tree.body:
-        if isinstance(node, ast.Import):
-            known = [a.asname or a.name for a in node.names if a.name == "functools"]
-            if known and module.binding(known[0]) is node:
-                return f"{known[0]}.lru_cache", False
-        if isinstance(node, ast.ImportFrom) and node.module == "functools" and not node.level:
-            known = [a.asname or a.name for a in node.names if a.name == "lru_cache"]
-            if known and module.binding(known[0]) is node:
-                return known[0], False
-    if "lru_cache" in module.bindings:
-        raise Unproven(f"{module.path} uses the name lru_cache for something else")
-    return "lru_cache", True
+def _sources(bench: Bench, repo: Repo) -> dict[str, bytes]:
+    """The base's Python files."""
+    with tempfile.TemporaryDirectory(prefix="qigheal-sources-") as name:
+        folder = Path(name, "tree")
+        repo.export(bench.base, folder)
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in sorted(folder.rglob("*.py"))
+            if path.is_file()
+        }
 
 
-def _import_place(module: Module) -> tuple[int, int]:
-    """After which line an import goes, and how many free lines after it: behind the plain imports, else before
-    the others, else behind what a file begins with."""
-    imports = [
-        node
-        for node in module.tree.body
-        if isinstance(node, ast.Import | ast.ImportFrom) and getattr(node, "module", "") != "__future__"
+def _kinds(called: Called) -> dict[str, tuple[str, ...]]:
+    return dict(zip(called.parameters, called.kinds, strict=False))
+
+
+def _distinct(called: Called, at: float) -> float:
+    """How many different arguments had come after so many calls, between the points that are known."""
+    before = (0, 0)
+    for calls, distinct in called.curve:
+        if calls >= at:
+            span = max(calls - before[0], 1)
+            return before[1] + (distinct - before[1]) * (at - before[0]) / span
+        before = (calls, distinct)
+    return float(before[1])
+
+
+def _choices(candidates: Sequence[Candidate], wanted: float) -> list[tuple[Candidate, ...]]:
+    """One function or two, the likeliest first: the fewest that comfortably save what has to be saved."""
+    singles = [(one,) for one in candidates if one.saved >= TOLERANCE * wanted]
+    pairs = [
+        (one, other)
+        for one, other in combinations(candidates, 2)
+        if one.proof.function not in other.proof.reached
+        and other.proof.function not in one.proof.reached
+        and one.saved + other.saved >= TOLERANCE * wanted
     ]
-    plain = [node for node in imports if isinstance(node, ast.Import)]
-    if plain:
-        return plain[-1].end_lineno or plain[-1].lineno, 0
-    if imports:
-        return imports[0].lineno - 1, 0
-    for node in module.tree.body:
-        opening = isinstance(node, ast.ImportFrom) or (
-            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        )
-        if not opening:
-            lines = [node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))]
-            return min(lines) - 1, 2 if isinstance(node, ast.FunctionDef | ast.ClassDef) else 1
-    return 0, 1
+
+    def worth(chosen: tuple[Candidate, ...]) -> tuple[bool, int, float]:
+        saved = sum(one.saved for one in chosen)
+        enough = saved >= COMFORTABLE * wanted
+        return enough, -len(chosen) if enough else 0, saved
+
+    return sorted([*singles, *pairs], key=worth, reverse=True)
 
 
-def _needed(diagnosis: Diagnosis) -> float:
-    """The part of an answer's time that has to go so that half of the excess does."""
-    band, now = diagnosis.target.bands.get("latency"), diagnosis.observed.get("latency", 0.0)
-    if band is None or now <= band.high:
-        return 0.0
-    return (now - band.high) / 2 / now
-
-
-def _program(bench: Bench, repo: Repo) -> Sources:
-    def read(path: str) -> str:
-        try:
-            return repo.read(bench.base, path).decode()
-        except RepoError as error:
-            raise ValueError(str(error)) from error
-
-    return Sources.of(repo.entries(bench.base), read)
-
-
-def _candidates(profile: Profile, program: Sources, bench: Bench) -> Iterator[Candidate]:
-    for seen in profile.functions:
-        saves = seen.repeat_s / profile.cpu_s if profile.cpu_s > 0 else 0.0
-        if seen.plain < seen.calls or not seen.repeats or saves < 0.01:
-            continue
-        module = program.at(seen.file)
-        if module is None or refused_path(bench.manifest, seen.file) is not None:
-            continue
-        found = _definition(module, seen)
-        try:
-            if found is None:
-                raise Unproven("no plain function of a module or class stands there")
-            prove(program, module, found, numeric=NUMBERS.issuperset(seen.arguments))
-            _cache_name(module)
-        except Unproven as why:
-            log.info("latency: %s (%s:%d) is not cached: %s", seen.name, seen.file, seen.line, why)
-            continue
-        yield Candidate(module, found, seen, min(saves, 1.0))
-
-
-def _definition(module: Module, seen: Profiled) -> ast.FunctionDef | None:
-    """The function that the profile names: of the module, or a static method; each defined once."""
-    for node in module.tree.body:
-        if isinstance(node, ast.FunctionDef) and _stands_at(node, seen) and not node.decorator_list:
-            return node if module.binding(node.name) is node else None
-        if isinstance(node, ast.ClassDef):
-            inside = [n for n in node.body if isinstance(n, ast.FunctionDef) and _stands_at(n, seen)]
-            if inside and [ast.unparse(d) for d in inside[0].decorator_list] == ["staticmethod"]:
-                return inside[0]
-    return None
-
-
-def _stands_at(node: ast.FunctionDef, seen: Profiled) -> bool:
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    return node.name == seen.name and seen.line in (first, node.lineno)
-
-
-def _add_up(first: Candidate, second: Candidate) -> float:
-    """What two save together: one that may call the other counts once."""
-    names = [{n.id for n in ast.walk(c.node) if isinstance(n, ast.Name)} for c in (first, second)]
-    attributes = [{n.attr for n in ast.walk(c.node) if isinstance(n, ast.Attribute)} for c in (first, second)]
-    nested = second.node.name in names[0] | attributes[0] or first.node.name in names[1] | attributes[1]
-    return max(first.saves, second.saves) if nested else first.saves + second.saves
+def _rationale(chosen: Sequence[Candidate], profile: Profile) -> str:
+    parts = [
+        f"{one.proof.function.shown} in a cache of {one.maxsize} entries (it takes "
+        f"{100 * min(1.0, one.called.seconds / max(profile.seconds, 1e-9)):.0f} % of the time; "
+        f"{100 * one.called.repeats / one.called.calls:.0f} % of {one.called.calls} calls repeat one of "
+        f"{one.called.distinct} arguments)"
+        for one in chosen
+    ]
+    return f"Keeps the results of {' and of '.join(parts)}. They are proven to depend on the arguments alone."

@@ -1,0 +1,341 @@
+"""The host's Python files as a prover needs them: what a module's names are bound to, and by whom else.
+
+Only text is read; nothing of the host is imported. Where two files could be meant, none is.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Final
+
+from qigheal.healing.strategies.caching.purity.values import Unprovable
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+SCOPES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+
+UNREADABLE: Final = frozenset(("exec", "eval", "globals", "vars", "reload", "__import__", "__builtins__"))
+"""Names with which a program may bind names that no reader sees."""
+
+UNREADABLE_PARTS: Final = frozenset(("__dict__", "__globals__", "f_globals", "f_locals", "__code__"))
+SETTING: Final = frozenset(("setattr", "delattr", "__setattr__", "__delattr__"))
+PATCHING: Final = frozenset(("patch", "mock", "mocker"))
+"""Calls that bind an attribute named by a string: the language's and pytest's, and those of unittest.mock."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of the host: `owner` is the class that it is a static method of, "" for none."""
+
+    module: Module
+    node: ast.FunctionDef
+    owner: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def shown(self) -> str:
+        dotted = f"{self.owner}.{self.name}" if self.owner else self.name
+        return f"{self.module.path}:{dotted}"
+
+    def __hash__(self) -> int:
+        return id(self.node)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Function) and other.node is self.node
+
+
+@dataclass(frozen=True)
+class Library:
+    """Something outside the host, by its full name: "math.sqrt"."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A module's name that is bound once, to an expression."""
+
+    module: Module
+    value: ast.expr
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class of the host, bound once."""
+
+    module: Module
+    node: ast.ClassDef
+
+
+@dataclass(eq=False)
+class Module:
+    """One file. `bound` has the statements at its top in which a name is bound, one for each time."""
+
+    path: str
+    tree: ast.Module
+    bound: dict[str, list[ast.AST]] = field(default_factory=dict)
+    starred: bool = False
+
+    @classmethod
+    def parse(cls, path: str, source: bytes) -> Module:
+        """Raises Unprovable for a file that cannot be read as Python."""
+        try:
+            module = cls(path, ast.parse(source))
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise Unprovable(f"{path} cannot be read as Python: {error}") from error
+        for statement in module.tree.body:
+            inner = () if isinstance(statement, SCOPES) else _own(statement)
+            for node in (statement, *inner):
+                for name in _bindings(node):
+                    module.bound.setdefault(name, []).append(statement)
+                module.starred |= isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names)
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Global):
+                for name in node.names:
+                    module.bound.setdefault(name, []).append(node)
+        return module
+
+    @cached_property
+    def every_name(self) -> frozenset[str]:
+        """Every identifier that is bound in any scope of the file."""
+        inner = {name for node in ast.walk(self.tree) for name in _bindings(node)}
+        arguments = {node.arg for node in ast.walk(self.tree) if isinstance(node, ast.arg)}
+        return frozenset(inner | arguments)
+
+    def only(self, name: str) -> ast.AST:
+        """The one statement in which `name` is bound. Raises Unprovable when there is another."""
+        found = self.bound.get(name, [])
+        if len(found) != 1:
+            raise Unprovable(f"{self.path}: {name} is bound {len(found)} times")
+        return found[0]
+
+
+Named = Function | Library | Constant | Class | Module
+
+
+def _own(scope: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a scope, those of inner functions and classes left out."""
+    for node in ast.iter_child_nodes(scope):
+        yield node
+        if not isinstance(node, SCOPES):
+            yield from _own(node)
+
+
+def _bindings(node: ast.AST) -> list[str]:
+    """The names that a node itself binds in its scope."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return [node.name]
+        case ast.Import():
+            return [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+        case ast.ImportFrom():
+            return [alias.asname or alias.name for alias in node.names]
+        case ast.Name(ctx=ast.Store() | ast.Del()):
+            return [node.id]
+        case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar():
+            return [node.name] if node.name else []
+        case ast.MatchMapping():
+            return [node.rest] if node.rest else []
+    return []
+
+
+def locals_of(node: ast.FunctionDef) -> frozenset[str]:
+    """Every name that is local to a function, its parameters included."""
+    arguments = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
+    bound = {name for statement in node.body for inner in _with_own(statement) for name in _bindings(inner)}
+    return frozenset(arguments | bound)
+
+
+def _with_own(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    if isinstance(node, (*SCOPES, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+        # The targets of a comprehension are its own, but := in it binds outside.
+        yield from (inner.target for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr))
+        return
+    for inner in ast.iter_child_nodes(node):
+        yield from _with_own(inner)
+
+
+class Host:
+    """All Python files of a commit."""
+
+    def __init__(self, sources: Mapping[str, bytes]) -> None:
+        """Raises Unprovable where nothing can be said of any name: code that is made at run time."""
+        self.modules = {path: Module.parse(path, source) for path, source in sorted(sources.items())}
+        self.replaced: set[str] = set()
+        for module in self.modules.values():
+            for node in ast.walk(module.tree):
+                self._look(module, node)
+
+    def _look(self, module: Module, node: ast.AST) -> None:
+        match node:
+            case ast.Name(id=name) if name in UNREADABLE:
+                raise Unprovable(f"{module.path}:{node.lineno}: {name} may bind names that cannot be seen")
+            case ast.Attribute(attr=name) if name in UNREADABLE_PARTS or name == "reload":
+                raise Unprovable(f"{module.path}:{node.lineno}: {name} may bind names that cannot be seen")
+            case ast.Attribute(value=ast.Name(id="sys"), attr="modules"):
+                raise Unprovable(f"{module.path}:{node.lineno}: sys.modules may be written to")
+            case ast.ImportFrom(module="sys", names=names) if any(a.name == "modules" for a in names):
+                raise Unprovable(f"{module.path}:{node.lineno}: sys.modules may be written to")
+            case ast.Attribute(ctx=ast.Store() | ast.Del(), value=base, attr=name):
+                if not (isinstance(base, ast.Name) and base.id == "self"):
+                    self.replaced.add(name)
+            case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called)) if called in SETTING:
+                self._replacing(module, node)
+            case ast.Call(func=ast.Name(id="patch") | ast.Attribute(attr="patch" | "object" | "multiple")):
+                if {name.id for name in ast.walk(node.func) if isinstance(name, ast.Name)} & PATCHING:
+                    self._replacing(module, node)
+
+    def _replacing(self, module: Module, node: ast.Call) -> None:
+        texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        self.replaced |= {text.rpartition(".")[2] for text in texts}
+        self.replaced |= {keyword.arg for keyword in node.keywords if keyword.arg}
+        of_self = node.args and isinstance(node.args[0], ast.Name) and node.args[0].id == "self"
+        if not texts and node.args and not of_self:
+            raise Unprovable(f"{module.path}:{node.lineno}: an attribute is bound whose name cannot be seen")
+
+    def hides(self, library: str) -> bool:
+        """Whether a file of the host may be imported in place of a module of the standard library."""
+        names = (f"{library}.py", "__init__.py")
+        return library in self.replaced or any(
+            parts[-1] == names[0] or parts[-2:] == (library, names[1])
+            for parts in (PurePosixPath(path).parts for path in self.modules)
+        )
+
+    def at(self, path: str, line: int) -> Function:
+        """The function of a file that begins at `line`, decorators included. Raises Unprovable.
+
+        It is a module's, or a static method of a plain class of a module.
+        """
+        module = self.modules.get(path)
+        if module is None:
+            raise Unprovable(f"{path} is no Python file of the commit")
+        for node in module.tree.body:
+            if isinstance(node, ast.FunctionDef) and _first_line(node) == line:
+                return self._function(module, node.name)
+            if isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef) and _first_line(inner) == line:
+                        return self.static_method(Class(module, node), inner.name)
+        raise Unprovable(f"{path}:{line}: neither a function of the module nor a static method begins here")
+
+    def name(self, module: Module, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> Named:
+        """What a module's name stands for. Raises Unprovable when that is not certain."""
+        if (module.path, name) in seen or len(seen) > 30:
+            raise Unprovable(f"{module.path}: {name} is imported in a circle")
+        seen |= {(module.path, name)}
+        if module.starred:
+            raise Unprovable(f"{module.path}: import * may bind {name}")
+        if name in self.replaced:
+            raise Unprovable(f"{module.path}: an attribute {name} is written to somewhere in the host")
+        match node := module.only(name):
+            case ast.FunctionDef():
+                return self._function(module, name)
+            case ast.ClassDef():
+                return Class(module, node)
+            case (
+                ast.Assign(targets=[ast.Name()], value=value)
+                | ast.AnnAssign(target=ast.Name(), value=ast.expr() as value)
+            ):
+                return Constant(module, value)
+            case ast.Import():
+                [alias] = [a for a in node.names if (a.asname or a.name.partition(".")[0]) == name]
+                dotted = alias.name if alias.asname else name
+                return self._imported(module, dotted) or Library(dotted)
+            case ast.ImportFrom():
+                [alias] = [a for a in node.names if (a.asname or a.name) == name]
+                return self._from(module, node, alias.name, seen)
+        raise Unprovable(f"{module.path}: {name} is bound in a way that is not followed")
+
+    def attribute(self, base: Named, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> Named:
+        """What `base.name` stands for. Raises Unprovable."""
+        if name in self.replaced:
+            raise Unprovable(f"an attribute {name} is written to somewhere in the host")
+        if name.startswith("__"):
+            raise Unprovable(f"an attribute {name} means something else within a class")
+        match base:
+            case Library():
+                return Library(f"{base.name}.{name}")
+            case Class():
+                return self.static_method(base, name)
+            case Module():
+                if name in base.bound or base.starred:
+                    return self.name(base, name, seen)
+                if PurePosixPath(base.path).name == "__init__.py":
+                    inner = self._file(str(PurePosixPath(base.path).parent / name))
+                    if inner is not None:
+                        return inner
+        raise Unprovable(f"an attribute {name} is not followed")
+
+    def static_method(self, of: Class, name: str) -> Function:
+        """Raises Unprovable when a class has no such static method, or may bring another one."""
+        node = of.node
+        plain = not (node.decorator_list or node.keywords) and all(
+            isinstance(base, ast.Name) and base.id == "object" for base in node.bases
+        )
+        if of.module.only(node.name) is not node or not plain or name in self.replaced:
+            raise Unprovable(f"{of.module.path}: class {node.name} is not a plain one, bound once")
+        found = [inner for inner in _own(node) if name in _bindings(inner)]
+        match found:
+            case [ast.FunctionDef() as method] if any(method is inner for inner in node.body):
+                if any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in method.decorator_list):
+                    return Function(of.module, method, node.name)
+        raise Unprovable(f"{of.module.path}: {node.name}.{name} is no static method, or bound more than once")
+
+    def _function(self, module: Module, name: str) -> Function:
+        node = module.only(name)
+        if module.starred or name in self.replaced or not isinstance(node, ast.FunctionDef):
+            raise Unprovable(f"{module.path}: {name} may be bound to something else")
+        return Function(module, node)
+
+    def _from(
+        self, module: Module, node: ast.ImportFrom, name: str, seen: frozenset[tuple[str, str]]
+    ) -> Named:
+        if not node.level:
+            dotted = node.module or ""
+            source = self._imported(module, dotted)
+            return Library(f"{dotted}.{name}") if source is None else self.attribute(source, name, seen)
+        folder = PurePosixPath(module.path).parent
+        for _ in range(node.level - 1):
+            folder = folder.parent
+        place = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
+        source = self._file(str(place))
+        if source is not None:
+            return self.attribute(source, name, seen)
+        if node.module is None and (inner := self._file(str(place / name))) is not None:
+            return inner  # a package without __init__.py
+        raise Unprovable(f"{module.path}:{node.lineno}: what is imported is not in the commit")
+
+    def _imported(self, module: Module, dotted: str) -> Module | None:
+        """The host's module that `module` imports by an absolute name, None when it is not the host's.
+
+        Raises Unprovable when that is not certain: of two, of one that is not below a folder that both
+        are in, of one that is called like a module of the standard library.
+        """
+        tail = dotted.replace(".", "/")
+        ends = (f"{tail}.py", f"{tail}/__init__.py")
+        found = [path for path in self.modules if any(f"/{path}".endswith(f"/{end}") for end in ends)]
+        if not found:
+            return None
+        root = next(found[0].removesuffix(end) for end in ends if f"/{found[0]}".endswith(f"/{end}"))
+        shadowed = dotted.partition(".")[0] in sys.stdlib_module_names
+        if len(found) > 1 or shadowed or not module.path.startswith(root):
+            raise Unprovable(f"{module.path}: {dotted} may be {' or '.join(found[:3])}, or another module")
+        return self.modules[found[0]]
+
+    def _file(self, place: str) -> Module | None:
+        found = [p for p in (f"{place}.py", f"{place}/__init__.py") if p in self.modules]
+        if len(found) > 1:
+            raise Unprovable(f"{place} is a file and a folder")
+        return self.modules[found[0]] if found else None
+
+
+def _first_line(node: FunctionNode) -> int:
+    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])

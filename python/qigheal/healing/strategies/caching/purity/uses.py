@@ -1,0 +1,90 @@
+"""How a function is used: one that is only ever called can be wrapped without anybody noticing.
+
+What is compared, pickled, listed in a table, passed on or asked for its attributes is a function, and the
+wrapper of a cache is something else.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from qigheal.healing.strategies.caching.purity.sources import Function, Host, Module
+from qigheal.healing.strategies.caching.purity.values import Unprovable
+
+UNHASHABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
+MAKERS = frozenset(("list", "dict", "set", "sorted", "bytearray", "iter", "map", "filter", "zip"))
+
+
+def check_uses(host: Host, function: Function) -> None:
+    """Raises Unprovable when the function may be used in another way than by calling it with plain values."""
+    name = function.name
+    if name.startswith("__"):
+        raise Unprovable(f"{function.shown}: the interpreter itself may call it")
+    for module in host.modules.values():
+        names = _imports(module, name) | {name}
+        for node, parent in _pairs(module.tree):
+            at = f"{module.path}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Constant) and node.value == name and isinstance(parent, ast.Call):
+                raise Unprovable(f"{at}: {name} may be asked for by name")
+            if not _names(node, name, names):
+                continue
+            if isinstance(parent, ast.Call) and parent.func is node:
+                _check_call(at, parent)
+            elif not _elsewhere(function, module, node):
+                raise Unprovable(f"{at}: {name} is used in another way than by calling it")
+        _check_identities(module, names)
+
+
+def _imports(module: Module, name: str) -> set[str]:
+    """What a module calls it where it imports something of the function's name."""
+    return {
+        alias.asname or name
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name == name
+    }
+
+
+def _pairs(tree: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
+    for parent in ast.walk(tree):
+        for node in ast.iter_child_nodes(parent):
+            yield node, parent
+
+
+def _names(node: ast.AST, name: str, names: set[str]) -> bool:
+    if isinstance(node, ast.Name):
+        return isinstance(node.ctx, ast.Load) and node.id in names
+    return isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and node.attr == name
+
+
+def _elsewhere(function: Function, module: Module, node: ast.AST) -> bool:
+    """Whether a name that looks like the function's is certainly something else."""
+    if isinstance(node, ast.Name):
+        own = module is function.module or module.starred
+        return not own and node.id not in _imports(module, function.name)
+    # An attribute of self is an object's own, unless the function is a class's.
+    base = node.value if isinstance(node, ast.Attribute) else None
+    return isinstance(base, ast.Name) and base.id == "self" and not function.owner
+
+
+def _check_call(at: str, call: ast.Call) -> None:
+    for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
+        made = argument.func if isinstance(argument, ast.Call) else None
+        if isinstance(argument, UNHASHABLE) or (isinstance(made, ast.Name) and made.id in MAKERS):
+            raise Unprovable(f"{at}: an argument that a cache cannot hold")
+
+
+def _check_identities(module: Module, names: set[str]) -> None:
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.Compare) or not any(isinstance(o, (ast.Is, ast.IsNot)) for o in node.ops):
+            continue
+        for side in (node.left, *node.comparators):
+            called = side.func if isinstance(side, ast.Call) else None
+            if (isinstance(called, ast.Name) and called.id in names) or (
+                isinstance(called, ast.Attribute) and called.attr in names
+            ):
+                others = [s for s in (node.left, *node.comparators) if s is not side]
+                if not all(isinstance(s, ast.Constant) and s.value is None for s in others):
+                    raise Unprovable(f"{module.path}:{node.lineno}: the identity of a result is tested")
