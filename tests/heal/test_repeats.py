@@ -76,7 +76,7 @@ class Place:
         definitions = Definitions(self.folder)
         names = ("pkg.store:fetch", "pkg.store:load", "pkg.store:Client.read")
         source = Source(path, (self.folder / path).read_bytes())
-        sites = call_sites(source, callees(names, definitions), definitions, TRANSIENT)
+        sites = call_sites(source, callees(names, definitions), definitions, TRANSIENT, range(1, 100))
         chosen = [site for site in sites if not site.refused]
         made = rewritten(source, chosen, Repeat(errors, attempts, 0.25), form, timeouts or {})
         (self.folder / path).write_bytes(made)

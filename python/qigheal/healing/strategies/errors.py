@@ -244,7 +244,7 @@ def _sites(seen: Seen, bench: Bench) -> list[Site]:
         except (cst.ParserSyntaxError, OSError, ValueError, RecursionError) as failure:
             log.info("errors: %s cannot be read: %s", path, failure)
             continue
-        calls = call_sites(source, declared, definitions, transient)
+        calls = call_sites(source, declared, definitions, transient, {place.line for place in here})
         for place in here:
             for call in calls:
                 if call.callee.name != place.function or not call.first_line <= place.line <= call.last_line:
