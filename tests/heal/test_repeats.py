@@ -139,6 +139,23 @@ def test_the_diff_is_the_helper_and_the_call(place: Place) -> None:
     assert after[after.index("LIMIT = 3  # rows") - 2 : after.index("LIMIT = 3  # rows")] == ["", ""]
 
 
+@pytest.mark.parametrize(
+    ("start", "after"),
+    [
+        ("", "import time\n\n"),
+        ("import os\n", "import os\nimport time\n\n"),
+        ("import os\n\nimport pkg\n", "import os\nimport time\n\nimport pkg\n"),
+        ("from re import sub\n\n", "import time\nfrom re import sub\n\n"),
+        ('"""Text."""\n', '"""Text."""\nimport time\n\n'),
+        ("from __future__ import annotations\n", "from __future__ import annotations\n\nimport time\n\n"),
+    ],
+)
+def test_an_import_goes_where_it_belongs(place: Place, start: str, after: str) -> None:
+    rest = "from pkg import store\n"
+    text = place.repeated(f"{start}{rest}\ndef answer(key):\n    return store.fetch(key)\n")
+    assert text.startswith(f"{after}{rest}\n\ndef _repeated(")
+
+
 @pytest.mark.parametrize("failed", [0, 1, 2])
 def test_it_is_called_until_it_returns(place: Place, waits: list[float], failed: int) -> None:
     place.repeated(SERVICE)
