@@ -2,6 +2,7 @@
 
 values      what an expression may be worth
 sources     the files of the host, and what names stand for in them
+replacing   what these files may write to from outside
 library     what is known of builtins and of the standard library
 containers  lists, dicts and sets that are made within a call
 looking     the function and all that it calls, looked through until nothing new is found
