@@ -16,21 +16,8 @@ UNREADABLE: Final = frozenset(("exec", "eval", "globals", "vars", "reload", "__i
 """Names with which a program may bind names that no reader sees."""
 
 UNREADABLE_PARTS: Final = frozenset(
-    [
-        "__dict__",
-        "__globals__",
-        "__code__",
-        "__defaults__",
-        "__kwdefaults__",
-        "f_globals",
-        "f_locals",
-        "exec_module",
-        "load_module",
-        "get_objects",
-        "get_referrers",
-        "get_referents",
-    ]
-)
+    ("__dict__", "__globals__", "__code__", "__defaults__", "__kwdefaults__", "f_globals", "f_locals")
+) | {"exec_module", "load_module", "get_objects", "get_referrers", "get_referents"}
 """Attributes through which a module or a function is changed behind a reader's back."""
 
 SETTING: Final = frozenset(("setattr", "delattr", "__setattr__", "__delattr__"))

@@ -14,6 +14,11 @@ from qigheal.healing.strategies.caching.purity.values import Unprovable
 
 UNHASHABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
 MAKERS = frozenset(("list", "dict", "set", "sorted", "bytearray", "iter", "map", "filter", "zip"))
+PLAIN = frozenset(("int", "float", "bool", "str", "bytes", "len", "ord", "repr"))
+ARRAYS = frozenset(
+    ("numpy", "pandas", "polars", "scipy", "xarray", "torch", "tensorflow", "jax", "cupy", "sympy", "mlx")
+)
+"""Libraries whose values have no hash, or are equal element by element."""
 
 
 def check_uses(host: Host, function: Function) -> None:
@@ -31,6 +36,7 @@ def check_uses(host: Host, function: Function) -> None:
                 continue
             if isinstance(parent, ast.Call) and parent.func is node:
                 _check_call(at, parent)
+                _check_arrays(at, function, module, parent)
             elif not _elsewhere(function, module, node):
                 raise Unprovable(f"{at}: {name} is used in another way than by calling it")
         _check_identities(module, names)
@@ -74,6 +80,41 @@ def _check_call(at: str, call: ast.Call) -> None:
         made = argument.func if isinstance(argument, ast.Call) else None
         if isinstance(argument, UNHASHABLE) or (isinstance(made, ast.Name) and made.id in MAKERS):
             raise Unprovable(f"{at}: an argument that a cache cannot hold")
+
+
+def _check_arrays(at: str, function: Function, module: Module, call: ast.Call) -> None:
+    """Where arrays are at hand, what a parameter without annotation is given must be seen to be none."""
+    arguments = function.node.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    if all(argument.annotation is not None for argument in every) or not _has_arrays(module):
+        return
+    for given in (*call.args, *(keyword.value for keyword in call.keywords)):
+        if not _is_plain(module, given):
+            raise Unprovable(f"{at}: an argument that may be an array, which a cache cannot hold")
+
+
+def _has_arrays(module: Module) -> bool:
+    for node in ast.walk(module.tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if any(name.partition(".")[0] in ARRAYS for name in names):
+            return True
+    return False
+
+
+def _is_plain(module: Module, node: ast.expr) -> bool:
+    match node:
+        case ast.Constant() | ast.JoinedStr():
+            return True
+        case ast.UnaryOp(operand=inner):
+            return _is_plain(module, inner)
+        case ast.BinOp(left=left, right=right):
+            return _is_plain(module, left) and _is_plain(module, right)
+        case ast.Tuple(elts=elements):
+            return all(_is_plain(module, element) for element in elements)
+        case ast.Call(func=ast.Name(id=name)):
+            return name in PLAIN and name not in module.every_name
+    return False
 
 
 def _check_identities(module: Module, names: set[str]) -> None:
