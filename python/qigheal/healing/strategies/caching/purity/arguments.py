@@ -108,20 +108,20 @@ def _rebound(host: Host, function: Function, name: str) -> bool:
 
 
 def _is_typing(host: Host, function: Function, node: ast.expr) -> bool:
-    """Whether a name is the builtin tuple, or one that is imported from typing."""
+    """Whether a name is the builtin tuple, or what is called the same in typing."""
     if isinstance(node, ast.Name) and node.id not in function.module.bound:
         return not _rebound(host, function, node.id)
     try:
         match node:
             case ast.Name(id=name):
-                found = host.name(function.module, name)
+                attribute, found = name, host.name(function.module, name)
             case ast.Attribute(value=ast.Name(id=name), attr=attribute):
                 found = host.attribute(host.name(function.module, name), attribute)
             case _:
                 return False
     except Unprovable:
         return False
-    return isinstance(found, Library) and found.name.startswith("typing.")
+    return isinstance(found, Library) and found.name == f"typing.{attribute}"
 
 
 def _numbers(value: Value) -> set[str]:
