@@ -361,3 +361,19 @@ def test_plain_arguments_beside_arrays() -> None:
     assert proof(LINEAR, app__other=use)
     use = use.replace("int(x) + 1", "x")
     assert proof(LINEAR.replace("n)", "n: int)", 1), app__other=use)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return target((n, [1]))",
+        "return target(n or [])",
+        "return target([1] if n else 1)",
+        "given = [n]\n    return target(given)",
+        "given = dict(a=n)\n    return target(n=given)",
+        "return target(given)",
+    ],
+)
+def test_a_list_may_be_given(body: str) -> None:
+    with pytest.raises(Unprovable, match="cannot hold"):
+        proof(LINEAR, app__other=f"from app.model import target\ndef f(n, given: list[int]):\n    {body}\n")

@@ -27,7 +27,7 @@ def check_uses(host: Host, function: Function) -> None:
     if name.startswith("__"):
         raise Unprovable(f"{function.shown}: the interpreter itself may call it")
     for module in host.modules.values():
-        names = _imports(module, name) | {name}
+        names, listed = _imports(module, name) | {name}, _listed(module)
         for node, parent in _pairs(module.tree):
             at = f"{module.path}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Constant) and node.value == name and isinstance(parent, ast.Call):
@@ -35,7 +35,8 @@ def check_uses(host: Host, function: Function) -> None:
             if not _names(node, name, names):
                 continue
             if isinstance(parent, ast.Call) and parent.func is node:
-                _check_call(at, parent)
+                if any(_is_unhashable(given, listed) for given in _given(parent)):
+                    raise Unprovable(f"{at}: an argument that a cache cannot hold")
                 _check_arrays(at, function, module, parent)
             elif not _elsewhere(function, module, node):
                 raise Unprovable(f"{at}: {name} is used in another way than by calling it")
@@ -75,11 +76,39 @@ def _elsewhere(function: Function, module: Module, node: ast.AST) -> bool:
     return isinstance(base, ast.Name) and base.id == "self" and not function.owner
 
 
-def _check_call(at: str, call: ast.Call) -> None:
-    for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
-        made = argument.func if isinstance(argument, ast.Call) else None
-        if isinstance(argument, UNHASHABLE) or (isinstance(made, ast.Name) and made.id in MAKERS):
-            raise Unprovable(f"{at}: an argument that a cache cannot hold")
+def _given(call: ast.Call) -> list[ast.expr]:
+    return [*call.args, *(keyword.value for keyword in call.keywords)]
+
+
+def _is_unhashable(node: ast.expr, listed: set[str]) -> bool:
+    match node:
+        case ast.Name(id=name):
+            return name in listed
+        case ast.Call(func=ast.Name(id=name)):
+            return name in MAKERS
+        case ast.Tuple(elts=parts) | ast.BoolOp(values=parts):
+            return any(_is_unhashable(part, listed) for part in parts)
+        case ast.IfExp(body=one, orelse=other):
+            return _is_unhashable(one, listed) or _is_unhashable(other, listed)
+        case ast.NamedExpr(value=inner):
+            return _is_unhashable(inner, listed)
+    return isinstance(node, UNHASHABLE)
+
+
+def _listed(module: Module) -> set[str]:
+    """Names that a file binds to a list, a dict or a set, in whatever scope."""
+    found = set()
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Assign(targets=targets, value=value) if _is_unhashable(value, set()):
+                found |= {target.id for target in targets if isinstance(target, ast.Name)}
+            case (
+                ast.AnnAssign(target=ast.Name(id=name), annotation=kind) | ast.arg(arg=name, annotation=kind)
+            ):
+                outer = kind.value if isinstance(kind, ast.Subscript) else kind
+                if isinstance(outer, ast.Name) and outer.id.lower() in MAKERS:
+                    found.add(name)
+    return found
 
 
 def _check_arrays(at: str, function: Function, module: Module, call: ast.Call) -> None:
@@ -88,7 +117,7 @@ def _check_arrays(at: str, function: Function, module: Module, call: ast.Call) -
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     if all(argument.annotation is not None for argument in every) or not _has_arrays(module):
         return
-    for given in (*call.args, *(keyword.value for keyword in call.keywords)):
+    for given in _given(call):
         if not _is_plain(module, given):
             raise Unprovable(f"{at}: an argument that may be an array, which a cache cannot hold")
 
