@@ -143,9 +143,11 @@ def proposed(
     files: dict[str, str] | None = None,
     unwell: Diagnosis | None = None,
     rss_mb: float = 100.0,
+    limit: int = 1000,
     settings: HealSettings = SETTINGS,
 ) -> list[HealingPatch]:
-    bench: Any = FakeBench(Profile(seconds=1.0, rss_mb=rss_mb, functions=functions))
+    profile = Profile(seconds=1.0, rss_mb=rss_mb, recursion_limit=limit, functions=functions)
+    bench: Any = FakeBench(profile)
     repo: Any = FakeRepo({"app/__init__.py": "", "app/model.py": MODEL} | (files or {}))
     return list(Latency(settings).propose(unwell or diagnosis(), bench, repo))
 
@@ -175,6 +177,21 @@ def test_a_hot_function_gets_a_cache() -> None:
     assert patch.parameters == {"app/model.py:weigh maxsize": 32.0}
     assert "90 % of the time" in patch.rationale
     assert "98 % of 860 calls" in patch.rationale
+
+
+def test_a_recursion_stays_far_below_the_limit() -> None:
+    assert proposed(called("weigh", 0.9, depth=50), limit=300)
+    assert not proposed(called("weigh", 0.9, depth=51), limit=300)
+    assert not proposed(called("weigh", 0.9, depth=101), limit=100_000)
+    assert proposed(called("weigh", 0.9, depth=1), limit=5)
+
+
+@pytest.mark.parametrize("file", ["serve", "serve.pyw"])
+def test_scripts_of_the_host_are_read_too(file: str) -> None:
+    change = "import app.model as main\nmain.weigh = len\n"
+    assert proposed(called("weigh", 0.9), files={file: "import app.model\n"})
+    assert not proposed(called("weigh", 0.9), files={file: "#!/usr/bin/env python3\n" + change})
+    assert proposed(called("weigh", 0.9), files={"notes": change, "notes.txt": "#!python\n" + change})
 
 
 def test_the_same_evidence_gives_the_same_patches() -> None:

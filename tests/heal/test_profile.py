@@ -211,4 +211,5 @@ def test_a_probe_is_profiled_in_its_sandbox(host: Host) -> None:
     [level] = [called for called in profile.functions if called.name == "level"]
     assert (level.file, level.line, level.calls, level.distinct) == ("app/model.py", 1, 28, 3)
     assert profile.rss_mb > 1.0
+    assert profile.recursion_limit == 1000
     assert 0.0 < level.seconds < profile.seconds

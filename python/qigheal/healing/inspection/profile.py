@@ -233,6 +233,7 @@ class Profile:
         return {
             "seconds": max(seconds, 0.0),
             "rss_mb": _resident_mb(),
+            "recursion_limit": sys.getrecursionlimit(),
             "functions": [record.told() for record in records[:MOST]],
         }
 

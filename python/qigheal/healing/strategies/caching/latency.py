@@ -46,7 +46,13 @@ LENGTHS = (1, 2, 4)
 """Lengths of a trial's longest round that are considered, in ordinary rounds."""
 
 DEEPEST = 100
-"""Calls of itself that a function may be in: each is two with a cache, and a stack has an end."""
+"""Calls of itself that a function may be in, whatever the limit: wrappers also fill a stack that has another."""
+
+SPARE = 6
+"""Times its depth that the limit of recursion must be.
+
+Each call is two with a cache, and other arguments may go three times as deep as those that were seen.
+"""
 
 ENTRY_BYTES = 320
 """An entry of an `lru_cache` beside what it holds: link, key, tuple and its place in the table."""
@@ -88,6 +94,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float  # imports left out
     rss_mb: float
+    recursion_limit: int
     functions: tuple[Called, ...]
 
 
@@ -183,7 +190,8 @@ class Latency:
 
     def _promises(self, called: Called, profile: Profile, wanted: float) -> bool:
         """Whether caching a function could be worth a proof: alone, or with another."""
-        usable = called.hashable and called.repeats > 0 and 0 < called.depth <= DEEPEST
+        shallow = called.depth == 1 or 1 < called.depth <= min(DEEPEST, profile.recursion_limit // SPARE)
+        usable = called.hashable and called.repeats > 0 and shallow
         return usable and self._promise(called, profile, SIZES[1], wanted)[0] >= TOLERANCE * wanted / 2
 
     def _promise(self, called: Called, profile: Profile, maxsize: int, wanted: float) -> tuple[float, int]:
@@ -249,15 +257,23 @@ def _wanted(diagnosis: Diagnosis) -> float | None:
 
 
 def _sources(bench: Bench, repo: Repo) -> dict[str, bytes]:
-    """The base's Python files."""
+    """The base's Python files, and its scripts without an ending that say so in their first line."""
     with tempfile.TemporaryDirectory(prefix="qigheal-sources-") as name:
         folder = Path(name, "tree")
         repo.export(bench.base, folder)
         return {
             path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(folder.rglob("*.py"))
-            if path.is_file()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and _is_python(path)
         }
+
+
+def _is_python(path: Path) -> bool:
+    if path.suffix or path.is_symlink():
+        return path.suffix in (".py", ".pyw")
+    with path.open("rb") as file:
+        first = file.readline(200)
+    return first.startswith(b"#!") and b"python" in first
 
 
 def _kinds(called: Called) -> dict[str, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 values      what an expression may be worth
 sources     the files of the host, and what names stand for in them
+replacing   what these files may write to from outside
 library     what is known of builtins and of the standard library
 containers  lists, dicts and sets that are made within a call
 looking     the function and all that it calls, looked through until nothing new is found
@@ -51,11 +52,11 @@ def prove(host: Host, path: str, line: int, seen: Mapping[str, Sequence[str]]) -
     function = host.at(path, line)
     check_uses(host, function)
     look = Look(host)
-    result = look.through(function, arguments(function, seen))
+    result = look.through(function, arguments(host, function, seen))
     if result in (NOTHING, of("none")):
         raise Unprovable(f"{function.shown}: it returns nothing")
     if not is_immutable(result):
         raise Unprovable(f"{function.shown}: what it returns may be changed by who gets it")
     if tells_zeros_apart(result):
-        raise Unprovable(f"{function.shown}: what it returns may tell 0.0 from -0.0")
+        raise Unprovable(f"{function.shown}: what it returns may tell 0.0 from -0.0, or 1 from True")
     return Proof(function, frozenset(look.reached))

@@ -10,23 +10,26 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from qigheal.healing.strategies.caching.purity.sources import Function
+from qigheal.healing.strategies.caching.purity.sources import Function, Host, Library
 from qigheal.healing.strategies.caching.purity.values import NOTHING, NUMBERS, Unprovable, Value, holding, of
 
 NAMES: Final = {
-    "int": "int",
-    "bool": "bool",
-    "float": "float",
-    "str": "str",
-    "bytes": "bytes",
-    "None": "none",
+    "int": of("int", "bool"),
+    "bool": of("bool"),
+    "float": of("float", "int", "bool"),
+    "str": of("str"),
+    "bytes": of("bytes"),
+    "None": of("none"),
 }
-KINDS: Final = {**NAMES, "NoneType": "none"}
+"""What annotations allow: an int where a float is wanted as well."""
+
+KINDS: Final = {**{name: name for name in ("int", "bool", "float", "str", "bytes")}, "NoneType": "none"}
 UNIONS: Final = ("Optional", "Union")
 TUPLES: Final = ("tuple", "Tuple")
+WHOLE: Final = frozenset(("int", "bool"))
 
 
-def arguments(function: Function, seen: Mapping[str, Sequence[str]]) -> dict[str, Value]:
+def arguments(host: Host, function: Function, seen: Mapping[str, Sequence[str]]) -> dict[str, Value]:
     """What each parameter may be. `seen` has the kinds of value that came, by name, as the profile tells them.
 
     Raises Unprovable for a parameter that may be something that a cache cannot hold, or takes for
@@ -39,11 +42,13 @@ def arguments(function: Function, seen: Mapping[str, Sequence[str]]) -> dict[str
         value = NOTHING
         for kind in kinds:
             value |= _of_kind(kind, argument.arg)
+        mixed = value.held is not None and len(_numbers(value.held)) > 1
         if argument.annotation is not None:
-            value |= _annotated(function, argument.annotation)
+            value |= _annotated(host, function, argument.annotation)
         if value == NOTHING:
             raise Unprovable(f"{function.shown}: it was not seen what {argument.arg} is")
-        if value.held is not None and len(_numbers(value.held)) > 1:
+        numbers = _numbers(value.held) if value.held is not None else set()
+        if mixed or (len(numbers) > 1 and not numbers <= WHOLE):
             raise Unprovable(f"{function.shown}: {argument.arg} is a tuple of mixed numbers")
         found[argument.arg] = _zero(value)
     if not found:
@@ -64,21 +69,23 @@ def _of_kind(kind: str, name: str) -> Value:
     raise Unprovable(f"{name} was given a {kind[:40]!r}, which is no plain value")
 
 
-def _annotated(function: Function, node: ast.expr) -> Value:
+def _annotated(host: Host, function: Function, node: ast.expr) -> Value:
     """What an annotation allows. Raises Unprovable for one that is not a plain value's."""
     match node:
         case ast.Constant(value=None):
             return of("none")
         case ast.Constant(value=str() as text):
             try:
-                return _annotated(function, ast.parse(text, mode="eval").body)
+                return _annotated(host, function, ast.parse(text, mode="eval").body)
             except SyntaxError as error:
                 raise Unprovable(f"{function.shown}: an annotation that cannot be read") from error
-        case ast.Name(id=name) if name in NAMES and name not in function.module.bound:
-            return of(NAMES[name])
+        case ast.Name(id=name) if name in NAMES and not _rebound(host, function, name):
+            return NAMES[name]
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _annotated(function, left) | _annotated(function, right)
-        case ast.Subscript(value=ast.Name(id=outer) | ast.Attribute(attr=outer), slice=inner):
+            return _annotated(host, function, left) | _annotated(host, function, right)
+        case ast.Subscript(value=ast.Name(id=outer) | ast.Attribute(attr=outer) as base, slice=inner) if (
+            _is_typing(host, function, base)
+        ):
             parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
             if outer == "Optional":
                 parts = [*parts, ast.Constant(None)]
@@ -86,7 +93,7 @@ def _annotated(function: Function, node: ast.expr) -> Value:
             for part in parts:
                 if outer in TUPLES and isinstance(part, ast.Constant) and part.value is ...:
                     continue
-                held |= _annotated(function, part)
+                held |= _annotated(host, function, part)
             if outer in TUPLES:
                 return holding("tuple", held)
             if outer in UNIONS:
@@ -94,11 +101,37 @@ def _annotated(function: Function, node: ast.expr) -> Value:
     raise Unprovable(f"{function.shown}: an annotation that is not a plain value's: {ast.unparse(node)[:60]}")
 
 
+def _rebound(host: Host, function: Function, name: str) -> bool:
+    """Whether a builtin's name may stand for something else where the function is defined."""
+    inside = function.module.every_name if function.owner else function.module.bound
+    return name in inside or name in host.replaced
+
+
+def _is_typing(host: Host, function: Function, node: ast.expr) -> bool:
+    """Whether a name is the builtin tuple, or what is called the same in typing."""
+    if isinstance(node, ast.Name) and node.id not in function.module.bound:
+        return not _rebound(host, function, node.id)
+    try:
+        match node:
+            case ast.Name(id=name):
+                attribute, found = name, host.name(function.module, name)
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute):
+                found = host.attribute(host.name(function.module, name), attribute)
+            case _:
+                return False
+    except Unprovable:
+        return False
+    return isinstance(found, Library) and found.name == f"typing.{attribute}"
+
+
 def _numbers(value: Value) -> set[str]:
     inner = _numbers(value.held) if value.held is not None else set()
     return inner | (value.atoms & set(NUMBERS))
 
 
-def _zero(value: Value) -> Value:
-    held = None if value.held is None else _zero(value.held)
-    return Value(value.atoms, held, value.sites, bool(value.atoms & {"float", "complex"}))
+def _zero(value: Value, inside: bool = False) -> Value:
+    """Within a tuple, an int of 1 or 0 may be a bool in another call: it is told apart by its text alone."""
+    held = None if value.held is None else _zero(value.held, inside=True)
+    atoms = value.atoms | ({"bool"} if inside and "int" in value.atoms else frozenset())
+    zero = bool(atoms & {"float", "complex"}) or (inside and bool(atoms & WHOLE))
+    return Value(atoms, held, value.sites, zero)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from qigheal.healing.strategies.caching.purity import library
 from qigheal.healing.strategies.caching.purity.sources import Class, Constant, Function, Library, Named
+from qigheal.healing.strategies.caching.purity.texts import check_method, check_specification
 from qigheal.healing.strategies.caching.purity.values import NOTHING, NUMBERS, Unprovable, Value, holding, of
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def applied(look: Look, frame: Frame, callback: ast.expr, given: Sequence[Value]
     match meant(look, frame, callback):
         case Function() as function:
             return look.enter(function, frame.at(callback), [(value, False) for value in given], {})
-        case Library(name=name):
+        case Library(name=name) if name not in ("builtins.format", "builtins.isinstance"):
             return _known(look, frame, callback, name.removeprefix("builtins."), given)
     raise Unprovable(f"{frame.at(callback)}: it is not followed what is passed here")
 
@@ -96,10 +97,10 @@ def _library(look: Look, frame: Frame, node: ast.Call, full: str) -> Value:
     starred = any(isinstance(argument, ast.Starred) for argument in node.args)
     if name in ("map", "filter") and len(node.args) > 1 and not starred:
         return _mapped(look, frame, node, name)
+    if name == "format":
+        return _text(look, frame, node)
     if name == "isinstance" and len(node.args) == 2 and not starred:
-        look.value(frame, node.args[0])
-        _check_types(look, frame, node.args[1])
-        return of("bool")
+        return _is_of_type(look, frame, node.args[0], node.args[1])
     given = _given(look, frame, node)
     named = _keywords(look, frame, [keyword for keyword in node.keywords if keyword.arg != "key"])
     for keyword in node.keywords:
@@ -118,6 +119,13 @@ def _library(look: Look, frame: Frame, node: ast.Call, full: str) -> Value:
             raise Unprovable(f"{frame.at(node)}: * in a call of {full} is not followed")
         return shaped(look, node, given, named)
     return _known(look, frame, node, name, [*given, *named.values()])
+
+
+def _text(look: Look, frame: Frame, node: ast.Call) -> Value:
+    """`format(value, specification)`"""
+    for specification in (*node.args[1:], *(keyword.value for keyword in node.keywords)):
+        check_specification(frame, specification)
+    return _known(look, frame, node, "format", _given(look, frame, node))
 
 
 def _by_key(look: Look, frame: Frame, name: str, key: ast.expr, given: Sequence[Value]) -> None:
@@ -145,6 +153,8 @@ def _known(look: Look, frame: Frame, node: ast.expr, name: str, given: Sequence[
         raise Unprovable(f"{frame.at(node)}: {name} is not known to be pure")
     if name in library.PLAIN_ONLY and not all(map(look.heap.is_plain, given)):
         raise Unprovable(f"{frame.at(node)}: {name} of something whose text may hold an address")
+    if name == "math.prod" and any(not _is_number(part) for part in (_all(look, given[:1]), *given[1:])):
+        raise Unprovable(f"{frame.at(node)}: a product of more than numbers")
     zero = any(map(look.heap.zero, given))
     if zero and name not in library.ZERO_BLIND and name not in library.ZERO_KEEPING:
         raise Unprovable(f"{frame.at(node)}: {name} may tell 0.0 from -0.0")
@@ -185,11 +195,15 @@ def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-def _check_types(look: Look, frame: Frame, node: ast.expr) -> None:
+def _is_of_type(look: Look, frame: Frame, asked: ast.expr, node: ast.expr) -> Value:
+    value = look.value(frame, asked)
+    if value.zero and "bool" in value.atoms:
+        raise Unprovable(f"{frame.at(node)}: isinstance may tell 1 from True within a tuple")
     for kind in node.elts if isinstance(node, ast.Tuple) else [node]:
         found = meant(look, frame, kind)
         if not isinstance(found, Library) or found.name.removeprefix("builtins.") not in library.TYPES:
             raise Unprovable(f"{frame.at(node)}: isinstance of something else than builtin types")
+    return of("bool")
 
 
 Shaped = Callable[["Look", ast.expr, Sequence[Value], Mapping[str, Value]], Value]
@@ -200,6 +214,10 @@ def _all(look: Look, given: Sequence[Value]) -> Value:
     for value in given:
         found |= look.heap.elements(value)
     return found
+
+
+def _is_number(value: Value) -> bool:
+    return value.atoms <= frozenset(NUMBERS) and not value.sites
 
 
 def _numeric(value: Value) -> Value:
@@ -286,6 +304,7 @@ def _method(look: Look, frame: Frame, node: ast.Call, func: ast.Attribute) -> Va
         for keyword in node.keywords:
             if keyword.arg == "key" and not _is_none(keyword.value):
                 applied(look, frame, keyword.value, [look.heap.elements(base)])
+    check_method(frame, node, func.value, name)
     given = _given(look, frame, node)
     named = _keywords(look, frame, [k for k in node.keywords if (name, k.arg) != ("sort", "key")])
     starred = any(isinstance(argument, ast.Starred) for argument in node.args)

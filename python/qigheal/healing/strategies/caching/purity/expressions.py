@@ -11,6 +11,7 @@ from qigheal.healing.strategies.caching.purity.calls import called, meant
 from qigheal.healing.strategies.caching.purity.operators import binary, unary
 from qigheal.healing.strategies.caching.purity.sources import Constant, Library
 from qigheal.healing.strategies.caching.purity.statements import assign
+from qigheal.healing.strategies.caching.purity.texts import check_specification
 from qigheal.healing.strategies.caching.purity.values import NOTHING, Unprovable, Value, holding, of
 
 if TYPE_CHECKING:
@@ -74,16 +75,18 @@ def _choice(look: Look, frame: Frame, node: ast.BoolOp) -> Value:
 
 
 def _compared(look: Look, frame: Frame, node: ast.Compare) -> Value:
-    _any(look, frame, [node.left, *node.comparators])
-    if any(isinstance(o, (ast.Is, ast.IsNot)) for o in node.ops) and not _is_singleton(node):
+    compared = _any(look, frame, [node.left, *node.comparators])
+    identity = any(isinstance(o, (ast.Is, ast.IsNot)) for o in node.ops)
+    if identity and not _is_singleton(node, {"bool"} <= compared.atoms and compared.zero):
         raise Unprovable(f"{frame.at(node)}: an identity is tested")
     return of("bool")
 
 
-def _is_singleton(node: ast.Compare) -> bool:
-    """Whether an identity test is one with None, True or False."""
+def _is_singleton(node: ast.Compare, confused: bool) -> bool:
+    """Whether an identity test is one with None, or with True or False if a cache tells these from 1 and 0."""
     return len(node.ops) == 1 and any(
-        isinstance(side, ast.Constant) and (side.value is None or isinstance(side.value, bool))
+        isinstance(side, ast.Constant)
+        and (side.value is None or (isinstance(side.value, bool) and not confused))
         for side in (node.left, node.comparators[0])
     )
 
@@ -102,7 +105,10 @@ def _formatted(look: Look, frame: Frame, node: ast.FormattedValue) -> Value:
     shown = value(look, frame, node.value)
     if not look.heap.is_plain(shown) or look.heap.zero(shown):
         raise Unprovable(f"{frame.at(node)}: the text of it may tell more than a cache does")
-    return of("str") if node.format_spec is None else value(look, frame, node.format_spec)
+    if node.format_spec is not None:
+        check_specification(frame, node.format_spec)
+        value(look, frame, node.format_spec)
+    return of("str")
 
 
 def _tuple(look: Look, frame: Frame, node: ast.Tuple) -> Value:

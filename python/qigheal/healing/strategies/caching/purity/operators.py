@@ -20,7 +20,7 @@ def unary(operation: ast.unaryop, value: Value) -> Value:
     if isinstance(operation, ast.Not):
         return of("bool")
     atoms = {{"bool": "int"}.get(atom, atom) for atom in value.atoms & frozenset(NUMBERS)}
-    return of(*atoms, zero=value.zero)
+    return of(*atoms, zero=value.zero and not _is_whole(value))
 
 
 def binary(
@@ -77,6 +77,8 @@ def _zero(at: str, node: ast.BinOp | ast.AugAssign, left: Value, right: Value) -
     if not (left.zero or right.zero):
         return False
     operation = node.op
+    if all(_is_whole(side) for side in (left, right) if side.zero):
+        return isinstance(operation, (ast.BitOr, ast.BitAnd, ast.BitXor))  # all else makes ints of bools
     if isinstance(operation, (ast.Div, ast.FloorDiv, ast.Mod)):
         raise Unprovable(f"{at}: a division may tell 0.0 from -0.0")
     sides = (node.left, node.right) if isinstance(node, ast.BinOp) else (node.target, node.value)
@@ -94,6 +96,11 @@ def _zero(at: str, node: ast.BinOp | ast.AugAssign, left: Value, right: Value) -
         exponent = sides[1].value if isinstance(sides[1], ast.Constant) else None
         return not (isinstance(exponent, int) and exponent > 0 and exponent % 2 == 0)
     return True
+
+
+def _is_whole(value: Value) -> bool:
+    """Whether a number that it is differs by being 1 or True alone."""
+    return not value.atoms & {"float", "complex"}
 
 
 def _is_no_zero(node: ast.expr) -> bool:

@@ -13,18 +13,11 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Final
 
+from qigheal.healing.strategies.caching.purity.replacing import replaced_in
 from qigheal.healing.strategies.caching.purity.values import Unprovable
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 SCOPES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-
-UNREADABLE: Final = frozenset(("exec", "eval", "globals", "vars", "reload", "__import__", "__builtins__"))
-"""Names with which a program may bind names that no reader sees."""
-
-UNREADABLE_PARTS: Final = frozenset(("__dict__", "__globals__", "f_globals", "f_locals", "__code__"))
-SETTING: Final = frozenset(("setattr", "delattr", "__setattr__", "__delattr__"))
-PATCHING: Final = frozenset(("patch", "mock", "mocker"))
-"""Calls that bind an attribute named by a string: the language's and pytest's, and those of unittest.mock."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ class Module:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise Unprovable(f"{path} cannot be read as Python: {error}") from error
         for statement in module.tree.body:
-            inner = () if isinstance(statement, SCOPES) else _own(statement)
+            inner = _head(statement) if isinstance(statement, SCOPES) else _own(statement)
             for node in (statement, *inner):
                 for name in _bindings(node):
                     module.bound.setdefault(name, []).append(statement)
@@ -121,11 +114,19 @@ Named = Function | Library | Constant | Class | Module
 
 
 def _own(scope: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a scope, those of inner functions and classes left out."""
+    """The nodes of a scope, those of inner functions and classes left out, but not of their heads."""
     for node in ast.iter_child_nodes(scope):
         yield node
-        if not isinstance(node, SCOPES):
-            yield from _own(node)
+        yield from _head(node) if isinstance(node, SCOPES) else _own(node)
+
+
+def _head(scope: ast.AST) -> Iterator[ast.AST]:
+    """What of a function or class is evaluated where it stands: defaults, decorators, annotations, bases."""
+    for name, part in ast.iter_fields(scope):
+        if name != "body":
+            for inner in part if isinstance(part, list) else [part]:
+                if isinstance(inner, ast.AST):
+                    yield from ast.walk(inner)
 
 
 def _bindings(node: ast.AST) -> list[str]:
@@ -171,35 +172,7 @@ class Host:
         self.modules = {path: Module.parse(path, source) for path, source in sorted(sources.items())}
         self.replaced: set[str] = set()
         for module in self.modules.values():
-            for node in ast.walk(module.tree):
-                self._look(module, node)
-
-    def _look(self, module: Module, node: ast.AST) -> None:
-        match node:
-            case ast.Name(id=name) if name in UNREADABLE:
-                raise Unprovable(f"{module.path}:{node.lineno}: {name} may bind names that cannot be seen")
-            case ast.Attribute(attr=name) if name in UNREADABLE_PARTS or name == "reload":
-                raise Unprovable(f"{module.path}:{node.lineno}: {name} may bind names that cannot be seen")
-            case ast.Attribute(value=ast.Name(id="sys"), attr="modules"):
-                raise Unprovable(f"{module.path}:{node.lineno}: sys.modules may be written to")
-            case ast.ImportFrom(module="sys", names=names) if any(a.name == "modules" for a in names):
-                raise Unprovable(f"{module.path}:{node.lineno}: sys.modules may be written to")
-            case ast.Attribute(ctx=ast.Store() | ast.Del(), value=base, attr=name):
-                if not (isinstance(base, ast.Name) and base.id == "self"):
-                    self.replaced.add(name)
-            case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called)) if called in SETTING:
-                self._replacing(module, node)
-            case ast.Call(func=ast.Name(id="patch") | ast.Attribute(attr="patch" | "object" | "multiple")):
-                if {name.id for name in ast.walk(node.func) if isinstance(name, ast.Name)} & PATCHING:
-                    self._replacing(module, node)
-
-    def _replacing(self, module: Module, node: ast.Call) -> None:
-        texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-        self.replaced |= {text.rpartition(".")[2] for text in texts}
-        self.replaced |= {keyword.arg for keyword in node.keywords if keyword.arg}
-        of_self = node.args and isinstance(node.args[0], ast.Name) and node.args[0].id == "self"
-        if not texts and node.args and not of_self:
-            raise Unprovable(f"{module.path}:{node.lineno}: an attribute is bound whose name cannot be seen")
+            self.replaced |= replaced_in(module.path, module.tree)
 
     def hides(self, library: str) -> bool:
         """Whether a file of the host may be imported in place of a module of the standard library."""
@@ -248,7 +221,7 @@ class Host:
             case ast.Import():
                 [alias] = [a for a in node.names if (a.asname or a.name.partition(".")[0]) == name]
                 dotted = alias.name if alias.asname else name
-                return self._imported(module, dotted) or Library(dotted)
+                return self._imported(module, dotted) or self._library(dotted)
             case ast.ImportFrom():
                 [alias] = [a for a in node.names if (a.asname or a.name) == name]
                 return self._from(module, node, alias.name, seen)
@@ -301,7 +274,7 @@ class Host:
         if not node.level:
             dotted = node.module or ""
             source = self._imported(module, dotted)
-            return Library(f"{dotted}.{name}") if source is None else self.attribute(source, name, seen)
+            return self._library(f"{dotted}.{name}") if source is None else self.attribute(source, name, seen)
         folder = PurePosixPath(module.path).parent
         for _ in range(node.level - 1):
             folder = folder.parent
@@ -312,6 +285,11 @@ class Host:
         if node.module is None and (inner := self._file(str(place / name))) is not None:
             return inner  # a package without __init__.py
         raise Unprovable(f"{module.path}:{node.lineno}: what is imported is not in the commit")
+
+    def _library(self, dotted: str) -> Library:
+        if self.replaced.intersection(dotted.split(".")):
+            raise Unprovable(f"an attribute of {dotted} is written to somewhere in the host")
+        return Library(dotted)
 
     def _imported(self, module: Module, dotted: str) -> Module | None:
         """The host's module that `module` imports by an absolute name, None when it is not the host's.

@@ -97,6 +97,9 @@ def _try(look: Look, frame: Frame, function: Function, node: ast.Try) -> None:
         if handler.name is not None:
             look.bind(frame, handler.name, of("exception"))
         run(look, frame, function, handler.body)
+    for inner in (inner for last in node.finalbody for inner in ast.walk(last)):
+        if isinstance(inner, (ast.Return, ast.Break, ast.Continue)):
+            raise Unprovable(f"{frame.at(inner)}: it leaves what the depth of the stack decides behind")
     run(look, frame, function, [*node.orelse, *node.finalbody])
 
 

@@ -14,6 +14,11 @@ from qigheal.healing.strategies.caching.purity.values import Unprovable
 
 UNHASHABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
 MAKERS = frozenset(("list", "dict", "set", "sorted", "bytearray", "iter", "map", "filter", "zip"))
+PLAIN = frozenset(("int", "float", "bool", "str", "bytes", "len", "ord", "repr"))
+ARRAYS = frozenset(
+    ("numpy", "pandas", "polars", "scipy", "xarray", "torch", "tensorflow", "jax", "cupy", "sympy", "mlx")
+)
+"""Libraries whose values have no hash, or are equal element by element."""
 
 
 def check_uses(host: Host, function: Function) -> None:
@@ -22,7 +27,7 @@ def check_uses(host: Host, function: Function) -> None:
     if name.startswith("__"):
         raise Unprovable(f"{function.shown}: the interpreter itself may call it")
     for module in host.modules.values():
-        names = _imports(module, name) | {name}
+        names, listed = _imports(module, name) | {name}, _listed(module)
         for node, parent in _pairs(module.tree):
             at = f"{module.path}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Constant) and node.value == name and isinstance(parent, ast.Call):
@@ -30,7 +35,9 @@ def check_uses(host: Host, function: Function) -> None:
             if not _names(node, name, names):
                 continue
             if isinstance(parent, ast.Call) and parent.func is node:
-                _check_call(at, parent)
+                if any(_is_unhashable(given, listed) for given in _given(parent)):
+                    raise Unprovable(f"{at}: an argument that a cache cannot hold")
+                _check_arrays(at, function, module, parent)
             elif not _elsewhere(function, module, node):
                 raise Unprovable(f"{at}: {name} is used in another way than by calling it")
         _check_identities(module, names)
@@ -69,11 +76,74 @@ def _elsewhere(function: Function, module: Module, node: ast.AST) -> bool:
     return isinstance(base, ast.Name) and base.id == "self" and not function.owner
 
 
-def _check_call(at: str, call: ast.Call) -> None:
-    for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
-        made = argument.func if isinstance(argument, ast.Call) else None
-        if isinstance(argument, UNHASHABLE) or (isinstance(made, ast.Name) and made.id in MAKERS):
-            raise Unprovable(f"{at}: an argument that a cache cannot hold")
+def _given(call: ast.Call) -> list[ast.expr]:
+    return [*call.args, *(keyword.value for keyword in call.keywords)]
+
+
+def _is_unhashable(node: ast.expr, listed: set[str]) -> bool:
+    match node:
+        case ast.Name(id=name):
+            return name in listed
+        case ast.Call(func=ast.Name(id=name)):
+            return name in MAKERS
+        case ast.Tuple(elts=parts) | ast.BoolOp(values=parts):
+            return any(_is_unhashable(part, listed) for part in parts)
+        case ast.IfExp(body=one, orelse=other):
+            return _is_unhashable(one, listed) or _is_unhashable(other, listed)
+        case ast.NamedExpr(value=inner):
+            return _is_unhashable(inner, listed)
+    return isinstance(node, UNHASHABLE)
+
+
+def _listed(module: Module) -> set[str]:
+    """Names that a file binds to a list, a dict or a set, in whatever scope."""
+    found = set()
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Assign(targets=targets, value=value) if _is_unhashable(value, set()):
+                found |= {target.id for target in targets if isinstance(target, ast.Name)}
+            case (
+                ast.AnnAssign(target=ast.Name(id=name), annotation=kind) | ast.arg(arg=name, annotation=kind)
+            ):
+                outer = kind.value if isinstance(kind, ast.Subscript) else kind
+                if isinstance(outer, ast.Name) and outer.id.lower() in MAKERS:
+                    found.add(name)
+    return found
+
+
+def _check_arrays(at: str, function: Function, module: Module, call: ast.Call) -> None:
+    """Where arrays are at hand, what a parameter without annotation is given must be seen to be none."""
+    arguments = function.node.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    if all(argument.annotation is not None for argument in every) or not _has_arrays(module):
+        return
+    for given in _given(call):
+        if not _is_plain(module, given):
+            raise Unprovable(f"{at}: an argument that may be an array, which a cache cannot hold")
+
+
+def _has_arrays(module: Module) -> bool:
+    for node in ast.walk(module.tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if any(name.partition(".")[0] in ARRAYS for name in names):
+            return True
+    return False
+
+
+def _is_plain(module: Module, node: ast.expr) -> bool:
+    match node:
+        case ast.Constant() | ast.JoinedStr():
+            return True
+        case ast.UnaryOp(operand=inner):
+            return _is_plain(module, inner)
+        case ast.BinOp(left=left, right=right):
+            return _is_plain(module, left) and _is_plain(module, right)
+        case ast.Tuple(elts=elements):
+            return all(_is_plain(module, element) for element in elements)
+        case ast.Call(func=ast.Name(id=name)):
+            return name in PLAIN and name not in module.every_name
+    return False
 
 
 def _check_identities(module: Module, names: set[str]) -> None:

@@ -34,7 +34,8 @@ class Site:
 class Value:
     """atoms: names of types. held: what tuples, frozensets and iterators hold. sites: mutable containers.
 
-    zero: it may be 0.0 in one of two calls that a cache takes for the same, and -0.0 in the other.
+    zero: it may be 0.0 in one of two calls that a cache takes for the same, and -0.0 in the other; of what
+    was within a tuple that was given, it may be 1 in the one and True in the other.
     """
 
     atoms: frozenset[str] = frozenset()
