@@ -31,7 +31,7 @@ from qigheal.records import HealResult
 from qigheal.settings import HealSettings
 from tests.faults.corpus import Case, git, make
 
-MODULES = ("attention", "basin", "latency", "errors", "memory", "revert")
+MODULES = ("attention", "basin", "latency", "latency_none", "errors", "memory", "revert")
 
 HEALED_SHARE, MEDIAN_S = 0.85, 90.0
 

@@ -214,19 +214,19 @@ HANGING = '''
     asked = collections.Counter()
 
 
-    def fetch(key, timeout=0.1):
+    def fetch(key, timeout=0.05):
         """The row of a key; waits for it `timeout` seconds at most."""
         asked[key] += 1
         if key < 0:
             raise ValueError(f"{key} is no key")
-        if key % 50 == 3 and asked[key] % 2 == 1:
+        if key % 10 == 3 and asked[key] % 2 == 1:
             time.sleep(timeout)
             raise TimeoutError(f"no answer within {timeout} s")
         time.sleep(0.0003)
         return key * 7 % 1000
 '''
 
-STEADY = HANGING.replace("key % 50 == 3 and asked[key] % 2 == 1", "False")
+STEADY = HANGING.replace("key % 10 == 3 and asked[key] % 2 == 1", "False")
 
 BACKOFF = '''
     """Calls again what fails, later and later: the part of the library of this name that is used here."""

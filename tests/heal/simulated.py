@@ -69,6 +69,8 @@ class World:
     shared: float = 0.9  # part of the variance of Φ and κ that comes from the request
     wall_noise: float = 0.05
     waits: float = 0.02  # part of the answers that wait, two to five times as long
+    rare: float = 0.0  # part of the answers that take `rare_ms` longer
+    rare_ms: float = 0.0
     process_noise: float = 0.007
     phi_process: float = (
         0.0  # standard deviation of the level of Φ that a process has for as long as it lives
@@ -104,6 +106,7 @@ class SimulatedProbe:
         wait = draw.uniform(2, 5) if draw.random() < world.waits else 1.0
         wall = world.wall_ms * self.speed * self.bench.machine() * wait
         wall *= math.exp(world.wall_noise * draw.normal())
+        wall += world.rare_ms if world.rare and draw.random() < world.rare else 0.0
         return Answer(
             batch=batch,
             phi=float(np.clip(self.phi + world.phi_sd * z[0], 0, 1)),

@@ -81,7 +81,7 @@ def found(folder: Path, text: str, path: str = "digits/service.py") -> list[Call
     (folder / path).write_text(textwrap.dedent(text))
     definitions = Definitions(folder)
     source = Source(path, (folder / path).read_bytes())
-    return call_sites(source, callees(DECLARED, definitions), definitions, TRANSIENT)
+    return call_sites(source, callees(DECLARED, definitions), definitions, TRANSIENT, range(1, 100))
 
 
 def in_function(statement: str, start: str = "def") -> str:

@@ -172,10 +172,10 @@ def test_the_first_wait_is_no_longer_than_twice_a_healthy_call(hosts: Hosts) -> 
 
 
 def test_rare_errors_ask_for_more_answers(hosts: Hosts) -> None:
-    [patch] = hosts.proposed(host_files(fails=ONCE.replace("% 10", "% 100")))
-    # About 1 answer of 10 fails; a trial should see ten that do, in twice as many pairs.
-    assert 30 <= patch.batches_needed <= 100
-    assert patch.searched >= 200
+    [patch] = hosts.proposed(host_files(fails=ONCE.replace("% 10", "% 50")))
+    # About 1 answer of 6 fails; a trial should see ten that do, in twice as many pairs.
+    assert 20 <= patch.batches_needed <= 60
+    assert patch.searched >= 120
 
 
 def test_twice_the_same_patch(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ NOTHING: dict[str, tuple[dict[str, str], str]] = {
     "permanent": (host_files(fails="if key % 10 == 3: raise ValueError(key)"), ""),
     "never succeeds": (host_files(fails="if key % 10 == 3: raise ConnectionError"), "does not help"),
     "all fail": (host_files(fails="raise ConnectionError"), ""),
-    "none fails": (host_files(fails="pass"), ""),
+    "none fails": (host_files(fails="pass"), "within their band"),
     "in a comprehension": (
         host_files(
             "from app import store\n\n\ndef answer(key):\n    return [store.fetch(k) for k in (key,)]\n"
@@ -284,7 +284,7 @@ NOTHING: dict[str, tuple[dict[str, str], str]] = {
     ),
     "protected": (
         {**host_files(), "qigheal.toml": MANIFEST.replace('"app/store.py"]', '"app/s*.py"]')},
-        "app/service.py:5 calls app.store:fetch: protected",
+        "a call in 'app/service.py' cannot be changed: protected",
     ),
     "nothing declared": (
         {**host_files(), "qigheal.toml": MANIFEST.partition("[sites]")[0]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from typing import Any
@@ -31,6 +32,10 @@ BOTH = ("phi", "kappa")
 
 def guard(verdict: Verdict, metric: str) -> Guard:
     return next(found for found in verdict.guards if found.metric == metric)
+
+
+def replace_world(world: World, rare: float, rare_ms: float) -> World:
+    return dataclasses.replace(world, rare=rare, rare_ms=rare_ms)
 
 
 def with_after(trial: Trial, **changed: Any) -> Trial:
@@ -271,6 +276,35 @@ def test_a_slowdown_of_the_detectable_size_shows_in_most_such_trials() -> None:
         trial = judged(CALM, slower, 100 + seed, settings=few)[1]
         seen += judge.gather(trial, few).guards["latency"].estimate.low(level) > 0.0
     assert 26 <= seen <= 40  # 32 expected
+
+
+@pytest.mark.parametrize(
+    ("rare", "rare_ms"), [(1 / 16, 1000.0), (1 / 20, 1000.0), (1 / 25, 5000.0), (1 / 12, 50.0)]
+)
+def test_rare_answers_that_take_very_long_keep_a_cure_from_being_accepted(
+    rare: float, rare_ms: float
+) -> None:
+    found = [judged(HOT, replace_world(CALM, rare, rare_ms), seed, heals=BOTH)[0] for seed in range(3)]
+    assert not any(verdict.accepted for verdict in found)
+    assert all("mean answer" in verdict.reason for verdict in found)
+
+
+def test_answers_that_wait_by_chance_on_both_sides_are_no_tail() -> None:
+    waiting: dict[str, Any] = QUIET | {"waits": 0.03}
+    assert all(
+        judged(World(**FAULT, **waiting), World(**waiting), seed, heals=BOTH)[0].accepted for seed in range(6)
+    )
+
+
+@pytest.mark.parametrize(("leak_mb", "rss_mb"), [(0.1, 130.0), (0.1, 2000.0), (1.9, 2000.0)])
+def test_a_leak_that_is_small_beside_the_process_keeps_a_cure_from_being_accepted(
+    leak_mb: float, rss_mb: float
+) -> None:
+    steady = {**QUIET, "rss_mb": rss_mb}
+    for seed in range(3):
+        verdict, _ = judged(World(**FAULT, **steady), World(leak_mb=leak_mb, **steady), seed, heals=BOTH)
+        assert not verdict.accepted
+    assert judged(World(**FAULT, **steady), World(**steady), 1, heals=BOTH)[0].accepted
 
 
 # Vetoes

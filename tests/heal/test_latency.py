@@ -221,7 +221,7 @@ def test_why_a_function_is_not_cached_is_said(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.INFO, "qigheal"):
         assert proposed(called("now", 0.9)) == []
         assert proposed(called("weigh", 0.9), files={"app/other.py": "exec('')\n"}) == []
-    assert "now is not cached: app/model.py:18: open is not known to be pure" in caplog.text
+    assert "'now' is not cached: app/model.py:18: open is not known to be pure" in caplog.text
     assert "nothing can be proven of this host: app/other.py:1: exec" in caplog.text
 
 

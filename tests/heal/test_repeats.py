@@ -76,7 +76,7 @@ class Place:
         definitions = Definitions(self.folder)
         names = ("pkg.store:fetch", "pkg.store:load", "pkg.store:Client.read")
         source = Source(path, (self.folder / path).read_bytes())
-        sites = call_sites(source, callees(names, definitions), definitions, TRANSIENT)
+        sites = call_sites(source, callees(names, definitions), definitions, TRANSIENT, range(1, 100))
         chosen = [site for site in sites if not site.refused]
         made = rewritten(source, chosen, Repeat(errors, attempts, 0.25), form, timeouts or {})
         (self.folder / path).write_bytes(made)
@@ -137,6 +137,23 @@ def test_the_diff_is_the_helper_and_the_call(place: Place) -> None:
     assert len(after) - len(before) == 12  # an import, eight lines of the helper, and space around it
     assert after.index("import time") == after.index("import re") + 1
     assert after[after.index("LIMIT = 3  # rows") - 2 : after.index("LIMIT = 3  # rows")] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("start", "after"),
+    [
+        ("", "import time\n\n"),
+        ("import os\n", "import os\nimport time\n\n"),
+        ("import os\n\nimport pkg\n", "import os\nimport time\n\nimport pkg\n"),
+        ("from re import sub\n\n", "import time\nfrom re import sub\n\n"),
+        ('"""Text."""\n', '"""Text."""\nimport time\n\n'),
+        ("from __future__ import annotations\n", "from __future__ import annotations\n\nimport time\n\n"),
+    ],
+)
+def test_an_import_goes_where_it_belongs(place: Place, start: str, after: str) -> None:
+    rest = "from pkg import store\n"
+    text = place.repeated(f"{start}{rest}\ndef answer(key):\n    return store.fetch(key)\n")
+    assert text.startswith(f"{after}{rest}\n\ndef _repeated(")
 
 
 @pytest.mark.parametrize("failed", [0, 1, 2])

@@ -173,6 +173,7 @@ def _decide(
 def _objections(trial: Trial, evidence: Evidence, level: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What forbids the patch for good, and what more pairs may still clear up."""
     vetoes, doubts = standing(trial)
+    doubts += evidence.doubts
     before, after = evidence.found.before, evidence.found.after
     for metric in trial.patch.heals:
         if metric in after and after[metric] > before[metric] / 2:

@@ -16,6 +16,7 @@ from qigcore.errors import TooLittleData
 from qigcore.fitness import SERVICE, Excesses, Limits, Side, excesses, spread
 from qigcore.noninferiority import Estimate, SignedRank, block_mean
 from qigcore.rows import FloatArray
+from qigheal.healing.judge.tails import growing, slow_tail
 from qigheal.records import Answer, Pair, Trial
 from qigheal.settings import HealSettings
 
@@ -56,6 +57,7 @@ class Evidence:
     chance: dict[str, float]  # the excess by which identical sides differ, by term of the score
     guards: dict[str, Question]
     seen: dict[str, Question]
+    doubts: tuple[str, ...] = ()  # what no guard sees
 
 
 def gather(trial: Trial, settings: HealSettings) -> Evidence:
@@ -136,7 +138,23 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
         chance=spread(*sides(control), limits, len(pairs)),
         guards=guards,
         seen=seen,
+        doubts=_doubts(trial, pairs, rounds, _price_ratio(trial, bands, latency_ms)),
     )
+
+
+def _price_ratio(trial: Trial, bands: dict[str, tuple[float, float]], latency_ms: float) -> float:
+    """How many times as long an answer may take where latency is the price; 1 where it is not."""
+    paid = trial.patch.price == "latency" and "latency" in bands
+    return bands["latency"][1] / latency_ms if paid else 1.0
+
+
+def _doubts(trial: Trial, pairs: Sequence[Pair], rounds: _Rounds, ratio: float) -> tuple[str, ...]:
+    walls = np.array([[_wall(pair.before), _wall(pair.after)] for pair in pairs])
+    found = (
+        slow_tail(walls[:, 0], walls[:, 1], ratio, RESOLUTION_MS),
+        "" if trial.patch.price == "memory" else growing(rounds.growth_before, rounds.growth_after),
+    )
+    return tuple(doubt for doubt in found if doubt)
 
 
 def _settled(trial: Trial, wait: int) -> tuple[list[Pair], list[Pair]]:

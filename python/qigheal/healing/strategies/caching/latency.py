@@ -144,15 +144,17 @@ class Latency:
         for called in hot[:MOST_PROVEN]:
             refused = refused_path(bench.manifest, called.file)
             if refused is not None:
-                log.info("latency: %s: %s", called.file, refused)
+                log.info("latency: %.200r: %s", called.file, refused)
                 continue
             if not set(called.returned) <= RETURNED:
-                log.info("latency: %s is not cached: it was seen to return %s", called.name, called.returned)
+                log.info(
+                    "latency: %.80r is not cached: it was seen to return %s", called.name, called.returned
+                )
                 continue
             try:
                 proof = prove(host, called.file, called.line, _kinds(called))
             except Unprovable as reason:
-                log.info("latency: %s is not cached: %s", called.name, reason)
+                log.info("latency: %.80r is not cached: %s", called.name, reason)
                 continue
             maxsize = self._size(called, profile)
             saved, batches = self._promise(called, profile, maxsize, wanted)

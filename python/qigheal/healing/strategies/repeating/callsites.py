@@ -123,23 +123,26 @@ def callees(names: Collection[str], definitions: Definitions) -> dict[str, Calle
 
 
 def call_sites(
-    source: Source, declared: Mapping[str, Callee], definitions: Definitions, transient: Collection[str]
+    source: Source,
+    declared: Mapping[str, Callee],
+    definitions: Definitions,
+    transient: Collection[str],
+    lines: Collection[int],
 ) -> list[CallSite]:
-    """The calls of declared functions in a file, in their order. Raises MissingExtra without LibCST."""
+    """The calls of declared functions on these lines of a file, in their order. Raises MissingExtra."""
     cst, _ = libcst()
     found = []
-    for node in source.positions:
-        if (
-            isinstance(node, cst.Call)
-            and (callee := declared.get(_key(source, node, definitions))) is not None
-        ):
-            span = source.positions[node]
+    for node, at in source.positions.items():
+        if not isinstance(node, cst.Call) or not any(at.start.line <= n <= at.end.line for n in lines):
+            continue
+        callee = declared.get(_key(source, node, definitions))
+        if callee is not None:
             found.append(
                 CallSite(
                     callee=callee,
                     node=node,
-                    first_line=span.start.line,
-                    last_line=span.end.line,
+                    first_line=at.start.line,
+                    last_line=at.end.line,
                     awaited=isinstance(source.parents.get(node), cst.Await),
                     refused=_refused(source, node, callee, definitions, transient),
                 )

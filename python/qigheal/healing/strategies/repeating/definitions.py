@@ -49,6 +49,8 @@ class Definitions:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._trees: dict[str, ast.Module | None] = {}
+        self._globals: dict[str, frozenset[str]] = {}
+        self._every_class: list[ast.ClassDef] | None = None
 
     def files(self) -> list[str]:
         """Paths of the Python files, in the order of their names."""
@@ -105,11 +107,8 @@ class Definitions:
 
     def overridden(self, path: str, name: str, method: str) -> bool:
         """Whether another class of the host may bring a method of its own in place of this class's."""
-        heirs, classes = {name}, []
-        for other in self.files():
-            tree = self.tree(other)
-            if tree is not None:
-                classes += [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        classes = self._classes()
+        heirs = {name}
         grown = True
         while grown:
             found = {c.name for c in classes if any(_last(base) in heirs for base in c.bases)}
@@ -117,6 +116,19 @@ class Definitions:
             heirs |= found
         below = [c for c in classes if any(_last(base) in heirs for base in c.bases)]
         return any(_bindings(heir.body, method) for heir in below)
+
+    def _classes(self) -> list[ast.ClassDef]:
+        if self._every_class is None:
+            trees = filter(None, map(self.tree, self.files()))
+            self._every_class = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+        return self._every_class
+
+    def _set_in_functions(self, path: str, tree: ast.Module) -> frozenset[str]:
+        """The names at a module's top that its functions may set."""
+        if path not in self._globals:
+            found = (node.names for node in ast.walk(tree) if isinstance(node, ast.Global))
+            self._globals[path] = frozenset(name for names in found for name in names)
+        return self._globals[path]
 
     def _defined(self, path: str, qualname: str, node: ast.AST | str | None) -> Definition | None:
         if not isinstance(node, Function):
@@ -144,9 +156,7 @@ class Definitions:
     def _bound(self, path: str, name: str) -> ast.AST | str | None:
         """What a name means at a module's top: a definition, a dotted name elsewhere, or nothing certain."""
         tree = self.tree(path)
-        if tree is None or any(
-            isinstance(node, ast.Global) and name in node.names for node in ast.walk(tree)
-        ):
+        if tree is None or name in self._set_in_functions(path, tree):
             return None
         found = _single(tree.body, name)
         if isinstance(found, (Function, ast.ClassDef)):

@@ -9,6 +9,7 @@ are, and whether it helps, is decided elsewhere.
 from __future__ import annotations
 
 import builtins
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -267,27 +268,33 @@ def _apart(statement: Any) -> Any:
 def _with_imports(body: list[Any], imports: Sequence[str]) -> list[Any]:
     """The statements with `imports` among the first ones, each where its name belongs."""
     cst, _ = libcst()
+    space = cst.EmptyLine(indent=False)
     for text in imports:
-        added = cst.parse_statement(text)
-        places = [i for i, s in enumerate(body) if _imports(s) and isinstance(s, cst.SimpleStatementLine)]
+        key = _order(text)
         first = 1 if body and _is_text(body[0]) else 0
-        run = [i for i in places if all(_imports(s) for s in body[first:i])]
-        code = {i: cst.Module([]).code_for_node(body[i].with_changes(leading_lines=[])) for i in run}
-        future = [i for i in run if code[i].startswith("from __future__")]
-        rest = [i for i in run if i not in future]
-        # Plain imports stand before others; among their like they are sorted.
-        like = [i for i in rest if code[i].split()[0] == text.split()[0]]
-        before = [i for i in like if code[i].split()[1] < text.split()[1]]
+        lines = [i for i, s in enumerate(body) if isinstance(s, cst.SimpleStatementLine) and _imports(s)]
+        run = [i for i in lines if all(map(_imports, body[first:i]))]
+        keys = {i: _order(cst.Module([]).code_for_node(body[i].with_changes(leading_lines=[]))) for i in run}
+        before = [i for i in run if keys[i] < key]
+        place = before[-1] + 1 if before else run[0] if run else first
         if before:
-            body.insert(before[-1] + 1, added)
-        elif like or (rest and text.startswith("import")):
-            place = (like or rest)[0]
-            lines = list(body[place].leading_lines)
-            own = next((i for i, line in enumerate(lines) if line.comment is not None), len(lines))
-            body.insert(place, added.with_changes(leading_lines=lines[:own]))
-            body[place + 1] = body[place + 1].with_changes(leading_lines=lines[own:])
+            lead = [space] * (keys[before[-1]][0] != key[0])
+        elif run:
+            # Empty lines stay in front of the imports, a comment with its own.
+            old = list(body[place].leading_lines)
+            own = next((i for i, line in enumerate(old) if line.comment is not None), len(old))
+            lead, body[place] = old[:own], body[place].with_changes(leading_lines=old[own:])
         else:
-            place = (rest or future or [first - 1])[-1] + 1
-            blank = place > 0 and not rest
-            body.insert(place, added.with_changes(leading_lines=[cst.EmptyLine(indent=False)] * blank))
+            lead = [space] * (place > 0)
+        if place in keys and keys[place][0] != key[0] and not body[place].leading_lines:
+            body[place] = body[place].with_changes(leading_lines=[space])
+        body.insert(place, cst.parse_statement(text).with_changes(leading_lines=lead))
     return body
+
+
+def _order(statement: str) -> tuple[int, bool, str]:
+    """Where an import belongs: the language's own first, then others; plain ones first; by name."""
+    start, name, *_ = statement.split()
+    top = name.partition(".")[0]
+    group = 0 if top == "__future__" else 1 if top in sys.stdlib_module_names else 2
+    return group, start == "from", name

@@ -61,7 +61,7 @@ def _of_kind(kind: str, name: str) -> Value:
             held = of(*(KINDS[leaf] for leaf in names))
             # How deep it is nested was not told.
             return holding("tuple", held | holding("tuple", held))
-    raise Unprovable(f"{name} was given a {kind[:40]}, which is no plain value")
+    raise Unprovable(f"{name} was given a {kind[:40]!r}, which is no plain value")
 
 
 def _annotated(function: Function, node: ast.expr) -> Value:
