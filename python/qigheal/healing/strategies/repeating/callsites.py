@@ -68,7 +68,8 @@ class Source:
     @cached_property
     def tree(self) -> ast.Module:
         """The same file as `ast` sees it."""
-        return ast.parse(self.module.bytes)
+        content: bytes = self.module.bytes
+        return ast.parse(content)
 
     def called(self, call: Any) -> ast.Call | None:
         """The same call as `ast` sees it."""
@@ -79,7 +80,10 @@ class Source:
             return len(lines[line - 1].encode()[:offset].decode())
 
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.Call) and (node.lineno, node.end_lineno) == (span.start.line, span.end.line):
+            if isinstance(node, ast.Call) and (node.lineno, node.end_lineno) == (
+                span.start.line,
+                span.end.line,
+            ):
                 ends = column(node.lineno, node.col_offset), column(span.end.line, node.end_col_offset or 0)
                 if ends == (span.start.column, span.end.column):
                     return node

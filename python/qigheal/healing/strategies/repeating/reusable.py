@@ -61,7 +61,9 @@ TYPES = _words("""
 ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 
-def reusable(path: str, tree: ast.Module, call: ast.Call, callee: Definition | None, definitions: Definitions) -> bool:
+def reusable(
+    path: str, tree: ast.Module, call: ast.Call, callee: Definition | None, definitions: Definitions
+) -> bool:
     """Whether each argument of a call in the file `path` can be given twice."""
     here = _File(path, tree, definitions)
     return all(
@@ -179,17 +181,21 @@ class _File:
         text = ast.unparse(node)
         function = next(self._functions(node), None)
         return function is not None and any(
-            isinstance(inner, type(node)) and ast.unparse(inner) == text and _no_iterator(inner, self._parents)
+            isinstance(inner, type(node))
+            and ast.unparse(inner) == text
+            and _no_iterator(inner, self._parents)
             for inner in own(function)
         )
 
     def _stored(self, node: ast.Attribute, depth: int) -> bool:
         """Whether all that the program puts into an attribute of `self` is no iterator."""
         function = next(self._functions(node), None)
-        first = next(_arguments(function), None) if function is not None else None
+        if function is None or not isinstance(self._parents.get(function), ast.ClassDef):
+            return False
+        first = next(_arguments(function), None)
         if first is None or ast.unparse(node.value) != first.arg:
             return False
-        if not isinstance(self._parents.get(function), ast.ClassDef) or self._set_elsewhere(node.attr):
+        if self._set_elsewhere(node.attr):
             return False
         stores = [self._parents.get(found) for found in _stores(self._tree, node.attr)]
         return bool(stores) and all(
@@ -276,7 +282,9 @@ def _passes_by(
     if isinstance(above, ast.Compare):
         places = zip(above.ops, above.comparators, strict=True)
         return not any(side is node and isinstance(op, (ast.In, ast.NotIn)) for op, side in places)
-    if isinstance(above, (ast.Return, ast.Expr, ast.FormattedValue, ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Subscript)):
+    if isinstance(
+        above, (ast.Return, ast.Expr, ast.FormattedValue, ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Subscript)
+    ):
         return True
     if isinstance(above, (ast.If, ast.While, ast.IfExp)):
         return True
@@ -311,8 +319,13 @@ def _no_iterator(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
     if isinstance(above, ast.Subscript):
         return above.value is node
     if isinstance(above, ast.Compare):
-        known = any(isinstance(side, ast.Constant) and side.value is not None for side in (above.left, *above.comparators))
-        return all(isinstance(op, ORDERED) or (known and isinstance(op, (ast.Eq, ast.NotEq))) for op in above.ops)
+        known = any(
+            isinstance(side, ast.Constant) and side.value is not None
+            for side in (above.left, *above.comparators)
+        )
+        return all(
+            isinstance(op, ORDERED) or (known and isinstance(op, (ast.Eq, ast.NotEq))) for op in above.ops
+        )
     if isinstance(above, ast.Attribute):
         return above.attr in TEXT_METHODS
     called = above.func if isinstance(above, ast.Call) else None
