@@ -111,8 +111,8 @@ def in_function(statement: str, start: str = "def") -> str:
             "class Own:\n    def read(self, k):\n        return k\n    def all(me, k):\n        return me.read(k)",
             "digits.service:Own.read",
         ),
-        ("import requests as r\ndef f(k):\n    return r.get(k)", "requests:get"),
-        ("import aiohttp\nasync def f(k):\n    return await aiohttp.request(k)", "aiohttp:request"),
+        ("import requests as r\ndef f(k: str):\n    return r.get(k)", "requests:get"),
+        ("import aiohttp\nasync def f(k: str):\n    return await aiohttp.request(k)", "aiohttp:request"),
     ],
 )  # fmt: skip
 def test_calls_of_declared_functions(folder: Path, text: str, name: str) -> None:

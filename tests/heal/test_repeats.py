@@ -228,7 +228,7 @@ def test_what_it_is_called_with_is_worked_out_once(place: Place, waits: list[flo
 
         done = []
 
-        def note(what):
+        def note(what) -> "int | str":
             done.append(what)
             return what
 

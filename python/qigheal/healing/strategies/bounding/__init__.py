@@ -5,5 +5,6 @@ bounds                                  which bound a container may get, and why
 containers  remembering  caches         how the host uses a container, a dict that remembers, a cache of results
 program  escaping                       the host's files as a whole: who names what, and where results go
 repeatable  settled  known              proves that a value can be computed again
+reflection  plain                       what reaches names unseen; what is plain data and holds nothing
 edits                                   the lines that bound
 """

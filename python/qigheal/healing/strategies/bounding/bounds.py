@@ -23,7 +23,10 @@ from qigheal.healing.strategies.bounding.remembering import remembered
 from qigheal.healing.strategies.bounding.repeatable import Kind, Prover, Unproven
 from qigheal.records import Tier
 
-UNREAD = "Nothing in the repository reads it."
+UNREAD = (
+    "No file of the repository names it but to fill it, none was found that goes through the names of such an "
+    "object or module, and what it takes up is plain data. Whether anything outside reads it a person has to tell."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def bounded(prover: Prover, kind: str, file: str, qualname: str, content: bytes,
         return _cache(prover, file, qualname, content, most)
     place = locate(prover.program, file, qualname)
     if kind == "list":
-        only_appended(place)
+        only_appended(prover, place)
         return Bound(_as_deque(prover, place, content, most), "review", UNREAD)
     if kind == "dict":
         return _dict(prover, place, content, most)
@@ -68,7 +71,7 @@ def _dict(prover: Prover, place: Place, content: bytes, most: int) -> Bound:
     if place.source.bound.get("list"):
         raise Unproven(place.made, "list is something else in this file")
     try:
-        store = only_stored(place)
+        store = only_stored(prover, place)
     except Unproven:
         store = remembered(prover, place)
         _may_be_dropped(store.function, store.kind)

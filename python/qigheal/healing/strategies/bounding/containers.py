@@ -10,14 +10,13 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from qigheal.healing.strategies.bounding.plain import Plain
 from qigheal.healing.strategies.bounding.program import Function, Program, Source
-from qigheal.healing.strategies.bounding.repeatable import Kind, Unproven
+from qigheal.healing.strategies.bounding.reflection import reads
+from qigheal.healing.strategies.bounding.repeatable import Kind, Prover, Unproven
 
 ADDS = frozenset(("append", "extend"))
 FORGETS = frozenset(("pop", "clear"))
-DYNAMIC = frozenset(("globals", "vars", "locals", "eval", "exec", "asdict", "astuple"))
-"""What reads names without naming them; a file that calls it may read anything of its own."""
-
 PLAIN_BASES = frozenset(("object", "ABC", "Protocol", "Generic"))
 
 
@@ -63,11 +62,10 @@ def locate(program: Program, file: str, qualname: str) -> Place:
         raise Unproven(source.tree, f"{name} is also reached by its name as text")
     if other := program.unreadable(name):
         raise Unproven(source.tree, f"{other} may use {name} and cannot be read")
-    for node in source.nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in DYNAMIC:
-            raise Unproven(node, f"{node.func.id} may reach {name}")
-        if isinstance(node, ast.Attribute) and node.attr == "__dict__":
-            raise Unproven(node, f"__dict__ may reach {name}")
+    if other := program.mentioned(name):
+        raise Unproven(source.tree, f"{other} may name {name}")
+    if why := reads(program, source, name, holder):
+        raise Unproven(None, why)
     found = tuple(_named(program, source, name, holder))
     made = {node: statement for node in found if (statement := _makes(source, node, holder)) is not None}
     if len(made) != 1:
@@ -100,6 +98,7 @@ def _spoken(program: Program, name: str, holder: ast.ClassDef | None) -> Iterato
         if isinstance(source.parents.get(node), ast.Expr):
             continue  # a docstring of one word
         yield node
+    yield from program.templated(name)
 
 
 def _named(
@@ -205,8 +204,10 @@ def is_empty(value: ast.AST, source: Source) -> bool:
     )
 
 
-def only_appended(place: Place) -> None:
-    """That nothing reads the list. Raises Unproven."""
+def only_appended(prover: Prover, place: Place) -> None:
+    """That nothing reads the list, and that it keeps nothing alive but plain data. Raises Unproven."""
+    plain = Plain(prover, place.source)
+    said = _holds_plain(plain, place)
     if not place.uses:
         raise Unproven(place.made, f"nothing that can be seen appends to {place.name}")
     for use in place.uses:
@@ -222,16 +223,41 @@ def only_appended(place: Place) -> None:
         added = isinstance(parent, ast.AugAssign) and parent.target is use and isinstance(parent.op, ast.Add)
         if not appended and not added:
             raise Unproven(use, f"{place.name} is read")
+        if isinstance(parent, ast.AugAssign):
+            shown = plain.parts(parent.value)
+        elif isinstance(parent, ast.Attribute) and isinstance(call, ast.Call):
+            told = plain.parts if parent.attr == "extend" else plain.shown
+            shown = all(map(told, call.args))
+        if not said and not shown:
+            raise Unproven(
+                use, f"what {place.name} takes up is not shown to be plain data, and may have to stay"
+            )
 
 
-def only_stored(place: Place) -> Store:
-    """The one statement that fills a dict which nothing reads. Raises Unproven."""
+def _holds_plain(plain: Plain, place: Place) -> bool:
+    """Whether the container is annotated as one of plain data."""
+    annotation = place.made.annotation if isinstance(place.made, ast.AnnAssign) else None
+    return isinstance(annotation, ast.Subscript) and plain.annotated(annotation)
+
+
+def only_stored(prover: Prover, place: Place) -> Store:
+    """The one statement that fills a dict of plain data which nothing reads. Raises Unproven."""
+    plain = Plain(prover, place.source)
+    said = _holds_plain(plain, place)
     stores = []
     for function, uses in by_function(place).items():
         for use in uses:
             parent = place.source.parents.get(use)
             statement = place.source.parents.get(parent) if isinstance(parent, ast.Subscript) else None
-            if isinstance(statement, ast.Assign) and parent in statement.targets:
+            if (
+                isinstance(parent, ast.Subscript)
+                and isinstance(statement, ast.Assign)
+                and parent in statement.targets
+            ):
+                if not said and not (plain.shown(parent.slice) and plain.shown(statement.value)):
+                    raise Unproven(
+                        use, f"what {place.name} takes up is not shown to be plain data, and may have to stay"
+                    )
                 stores.append(Store(function, statement, ast.unparse(use)))
             elif not forgets(place, use):
                 raise Unproven(use, f"{place.name} is read")

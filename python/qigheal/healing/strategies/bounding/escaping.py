@@ -123,8 +123,10 @@ class Reach:
         if not isinstance(target, ast.Name) or function is None:
             raise Unproven(target, f"{source.path} keeps what it gets here")
         for node in ast.walk(function):
+            if isinstance(node, (ast.Global, ast.Nonlocal)) and target.id in node.names:
+                raise Unproven(node, f"{source.path} keeps what it gets in {target.id}")
             if isinstance(node, ast.Name) and node.id == target.id:
-                if isinstance(source.parents.get(node), (ast.AugAssign, ast.Global, ast.Nonlocal)):
+                if isinstance(source.parents.get(node), ast.AugAssign):
                     raise Unproven(node, f"{source.path} changes what it gets here")
                 if isinstance(node.ctx, ast.Load):
                     if depth == 0:

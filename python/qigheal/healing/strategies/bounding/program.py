@@ -21,6 +21,15 @@ OTHER_CODE = (".pyi", ".pyx", ".pxd", ".ipynb", ".pth")
 LONGEST = 2_000_000
 """Bytes of a file that is still read."""
 
+REFLECTS = re.compile(
+    r"(set|get|del|has)attr|__(set|del|get)attr(ibute)?__|globals|locals|vars|eval|exec|getmembers\w*|asdict|astuple"
+    r"|deepcopy|copy|dump|dumps|Pickler|open|encode"
+)
+"""Functions by which names may be reached that are not written; which of them do is told elsewhere."""
+
+PASSED = frozenset(("setattr", "delattr", "getattr", "globals", "vars", "eval", "exec"))
+"""Those that are as dangerous when they are passed on."""
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = Function | ast.Lambda | ast.ClassDef | ast.Module
 
@@ -52,6 +61,18 @@ class Source:
             elif self.scope(node) is self.tree:
                 for name in _binds(node):
                     found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def imports(self) -> dict[str, set[str]]:
+        """What each name may be imported as anywhere in the file, functions included: dotted names."""
+        found: dict[str, set[str]] = {}
+        for node in self.nodes:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                above = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+                for alias in node.names:
+                    name = alias.asname or alias.name.partition(".")[0]
+                    found.setdefault(name, set()).add(above + alias.name)
         return found
 
     def scope(self, node: ast.AST) -> Scope:
@@ -109,12 +130,52 @@ class Program:
     def __init__(self, folder: Path) -> None:
         self.sources: dict[str, Source] = {}
         self.unread: dict[str, str] = {}  # texts of code that could not be parsed
+        self._others: dict[str, Path] = {}  # templates, settings and whatever else is no Python
         for place, folders, names in os.walk(folder):
-            folders.sort()
+            folders[:] = sorted(set(folders) - {".git"})
             for name in sorted(names):
                 file = Path(place, name)
                 if name.endswith((".py", *OTHER_CODE)):
                     self._add(file, file.relative_to(folder).as_posix())
+                elif file.is_file() and not file.is_symlink():
+                    self._others[file.relative_to(folder).as_posix()] = file
+
+    @cached_property
+    def stores(self) -> dict[str, list[tuple[Source, ast.Attribute]]]:
+        """Where an attribute is set or deleted, by its name."""
+        found: dict[str, list[tuple[Source, ast.Attribute]]] = {}
+        for source in self.sources.values():
+            for node in source.nodes:
+                if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+                    found.setdefault(node.attr, []).append((source, node))
+        return found
+
+    @cached_property
+    def reflective(self) -> list[tuple[Source, ast.AST]]:
+        """What may reach names that are not written: calls of such functions, and an object's own names."""
+        found: list[tuple[Source, ast.AST]] = []
+        for source in self.sources.values():
+            for node in source.nodes:
+                if isinstance(node, ast.Attribute) and node.attr in ("__dict__", "__globals__"):
+                    found.append((source, node))
+                elif isinstance(node, ast.Name) and node.id in PASSED:
+                    above = source.parents.get(node)
+                    if not (isinstance(above, ast.Call) and above.func is node):
+                        found.append((source, node))
+                elif isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
+                    called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+                    names = [called, *(one.rpartition(".")[2] for one in source.imports.get(called, ()))]
+                    if any(map(REFLECTS.fullmatch, names)):
+                        found.append((source, node))
+        return found
+
+    def mentioned(self, name: str) -> str:
+        """A file that is no Python and names an attribute so, as a template does, or an empty string."""
+        word = re.compile(rf"[.:]{re.escape(name)}\b".encode())
+        for path, file in self._others.items():
+            if file.stat().st_size <= LONGEST and word.search(file.read_bytes()):
+                return path
+        return ""
 
     def _add(self, file: Path, path: str) -> None:
         text = file.read_bytes()[:LONGEST].decode("utf-8-sig", "replace")
@@ -199,6 +260,16 @@ class Program:
                     and reached.fullmatch(node.value.strip())
                 ):
                     yield source, node
+
+    def templated(self, name: str) -> Iterator[ast.AST]:
+        """Texts in the code, docstrings aside, that name an attribute as a template or a format does."""
+        word = re.compile(rf"[.]{re.escape(name)}\b")
+        for source in self.sources.values():
+            for node in source.nodes:
+                text = node.value if isinstance(node, ast.Constant) else None
+                told = isinstance(source.parents.get(node), ast.Expr)
+                if isinstance(text, str) and word.search(text) and not told:
+                    yield node
 
     def unreadable(self, name: str) -> str:
         """A file that could not be parsed and has the name in its text, or an empty string."""

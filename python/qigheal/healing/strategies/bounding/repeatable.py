@@ -9,7 +9,8 @@ price of a lost entry. What is not proven here is not wrong, only unknown.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -33,6 +34,7 @@ from qigheal.healing.strategies.bounding.known import (
     TEXT_METHODS,
 )
 from qigheal.healing.strategies.bounding.program import Function, Program, Source
+from qigheal.healing.strategies.bounding.reflection import sets
 from qigheal.healing.strategies.bounding.settled import constant, own_method, settled
 
 Kind = Literal["data", "given", "flat", "stream", "object"]
@@ -85,6 +87,9 @@ class Prover:
         self.known[node] = "data"  # for calls of itself; the rest of it decides
         try:
             body = Body(self, source, node)
+            for default in (*node.args.defaults, *node.args.kw_defaults):
+                if default is not None and Body(self, source, node, ()).kind(default) != "data":
+                    raise Unproven(default, "a default is one object for all calls, and may change")
             body.run(node.body)
         except (Unproven, RecursionError):
             del self.known[node]
@@ -235,7 +240,11 @@ class Body(ast.NodeVisitor):
         self._kinds([part for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)])
         return "data"
 
-    visit_JoinedStr = visit_FormattedValue = visit_Compare = visit_UnaryOp = _plain
+    visit_JoinedStr = visit_FormattedValue = visit_Compare = _plain
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> Kind:
+        found = self.kind(node.operand)
+        return "data" if found == "given" or isinstance(node.op, ast.Not) else found
 
     def visit_Subscript(self, node: ast.Subscript) -> Kind:
         self.kind(node.slice)
@@ -252,17 +261,34 @@ class Body(ast.NodeVisitor):
     visit_BoolOp = visit_IfExp = visit_Slice = visit_Starred = _either
 
     def visit_Lambda(self, node: ast.Lambda) -> Kind:
-        for argument in node.args.args:
-            self.kinds.setdefault(argument.arg, "given")
-        self.kind(node.body)
+        given = node.args
+        for default in (*given.defaults, *given.kw_defaults):
+            if default is not None and self.kind(default) != "data":
+                raise Unproven(default, "a default is one object for all calls, and may change")
+        every = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+        with self._inner(argument.arg for argument in every if argument is not None) as names:
+            self.kinds.update(dict.fromkeys(names, "given"))
+            self.kind(node.body)
         return "object"
 
+    @contextmanager
+    def _inner(self, names: Iterable[str]) -> Iterator[frozenset[str]]:
+        """The names of a comprehension or a lambda, which mean something else around it."""
+        own = frozenset(names)
+        before = {name: self.kinds[name] for name in own if name in self.kinds}
+        yield own
+        for name in own:
+            self.kinds.pop(name, None)
+        self.kinds.update(before)
+
     def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> Kind:
-        for turn in node.generators:
-            self._bind(turn.target, element(self.kind(turn.iter)))
-            self._kinds(turn.ifs)
-        parts = (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,)
-        found = held(self._kinds(parts), made=True)
+        targets = [inner for turn in node.generators for inner in ast.walk(turn.target)]
+        with self._inner(inner.id for inner in targets if isinstance(inner, ast.Name)):
+            for turn in node.generators:
+                self._bind(turn.target, element(self.kind(turn.iter)))
+                self._kinds(turn.ifs)
+            parts = (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,)
+            found = held(self._kinds(parts), made=True)
         return "stream" if found == "flat" and isinstance(node, ast.GeneratorExp) else found
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
@@ -336,11 +362,25 @@ class Body(ast.NodeVisitor):
             asked = decorator.func if isinstance(decorator, ast.Call) else decorator
             if self.prover.program.origin(source, asked) not in CACHES:
                 raise Unproven(node, f"{called.name} is decorated by something unknown")
+        self._stays(source, called.name, node)
         found = self.prover.function(source, called)
         return worst((found, *given)) if found == "given" else found
 
+    def _stays(self, source: Source, name: str, call: ast.Call) -> None:
+        """That nobody puts another function in the place of the one called. Raises Unproven."""
+        spelled = call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+        for where, known in ((source, name), (self.source, spelled)):
+            holder = where.scope(where.only(known) or where.tree)
+            why = sets(
+                self.prover.program, where, known, holder if isinstance(holder, ast.ClassDef) else None
+            )
+            if why:
+                raise Unproven(call, why)
+
     def _library(self, node: ast.Call, dotted: str) -> Kind:
-        module = dotted.rpartition(".")[0]
+        module, _, name = dotted.rpartition(".")
+        if name in self.prover.program.stores:
+            raise Unproven(node, f"something is put in the place of {name}")
         unseeded = dotted == "random.Random" and not node.args
         if dotted in EXCEPT or unseeded:
             raise Unproven(node, f"{dotted} does not depend on its arguments alone")

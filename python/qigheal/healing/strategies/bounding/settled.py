@@ -9,6 +9,7 @@ import ast
 
 from qigheal.healing.strategies.bounding.known import PLAIN
 from qigheal.healing.strategies.bounding.program import Function, Program, Source
+from qigheal.healing.strategies.bounding.reflection import sets
 
 
 def constant(program: Program, source: Source, name: ast.Name) -> bool:
@@ -23,9 +24,7 @@ def constant(program: Program, source: Source, name: ast.Name) -> bool:
                 return constant(program, inner, ast.copy_location(ast.Name(alias.name), name))
     statement = source.parents.get(binding) if isinstance(binding, ast.Name) else None
     value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
-    return (
-        value is not None and _immutable(program, source, value) and not _set_from_outside(program, name.id)
-    )
+    return value is not None and _immutable(program, source, value) and not sets(program, source, name.id)
 
 
 def _immutable(program: Program, source: Source, value: ast.AST) -> bool:
@@ -42,25 +41,11 @@ def _immutable(program: Program, source: Source, value: ast.AST) -> bool:
     return False
 
 
-def _set_from_outside(program: Program, name: str) -> bool:
-    """Whether any file assigns to an attribute of that name, as `settings.LIMIT = 3` would."""
-    return any(
-        isinstance(node, ast.Attribute) and node.attr == name and not isinstance(node.ctx, ast.Load)
-        for other in program.sources.values()
-        for node in other.nodes
-    )
-
-
 def settled(program: Program, source: Source, holder: ast.ClassDef, attribute: str) -> bool:
     """Whether an attribute holds one immutable value for as long as its object lives: set where the object is
     made or in the class, and nowhere in the program again."""
-    stores = [
-        (other, node)
-        for other in program.sources.values()
-        for node in other.nodes
-        if isinstance(node, ast.Attribute) and node.attr == attribute and not isinstance(node.ctx, ast.Load)
-    ]
-    if any(True for _ in program.spoken(attribute)):
+    stores = program.stores.get(attribute, [])
+    if any(True for _ in program.spoken(attribute)) or sets(program, source, attribute, holder):
         return False
     in_class = [
         statement.value
@@ -113,7 +98,7 @@ def own_method(program: Program, source: Source, holder: ast.ClassDef, name: str
         for node in holder.body
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == name
     ]
-    if len(found) != 1 or found[0].decorator_list:
+    if len(found) != 1 or found[0].decorator_list or sets(program, source, name, holder):
         return None
     for other in program.sources.values():
         for node in other.nodes:

@@ -10,10 +10,12 @@ import ast
 import builtins
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from qigheal.errors import MissingExtra
 from qigheal.healing.strategies.repeating.definitions import Definition, Definitions, module_name
+from qigheal.healing.strategies.repeating.reusable import reusable
 
 RETRYING = frozenset(("tenacity", "backoff", "stamina", "retry", "retrying", "retry2"))
 """Packages whose decorators repeat what they decorate."""
@@ -62,6 +64,30 @@ class Source:
     def bound(self, name: str) -> list[Any]:
         """The assignments that give a name its meaning at the module's top."""
         return [a for a in self.top[name] if a.scope is self.top] if name in self.top else []
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """The same file as `ast` sees it."""
+        content: bytes = self.module.bytes
+        return ast.parse(content)
+
+    def called(self, call: Any) -> ast.Call | None:
+        """The same call as `ast` sees it."""
+        lines = self.module.bytes.decode(self.module.encoding).splitlines()
+        span = self.positions[call]
+
+        def column(line: int, offset: int) -> int:
+            return len(lines[line - 1].encode()[:offset].decode())
+
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Call) and (node.lineno, node.end_lineno) == (
+                span.start.line,
+                span.end.line,
+            ):
+                ends = column(node.lineno, node.col_offset), column(span.end.line, node.end_col_offset or 0)
+                if ends == (span.start.column, span.end.column):
+                    return node
+        return None
 
     def has_star_import(self) -> bool:
         cst, _ = libcst()
@@ -228,6 +254,9 @@ def _refused(
     for argument in call.args:
         if _used_up(argument):
             return "an argument can be gone through only once"
+    found = source.called(call)
+    if found is None or not reusable(source.path, source.tree, found, callee.definition, definitions):
+        return "an argument may be one that can be gone through only once"
     return ""
 
 
