@@ -20,7 +20,7 @@ import hashlib
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
@@ -29,8 +29,8 @@ from qigheal.errors import PatchError, ProbeError, QighealError
 from qigheal.healing.inspection.conduct import Conduct, objections
 from qigheal.healing.swallowing import silencers, swallowers
 from qigheal.host import Manifest, refusals
-from qigheal.host.refusals import Refusing
-from qigheal.records import Answer, Diagnosis, HealingPatch, Pair, Trial
+from qigheal.host.refusals import Refusing, refused_text
+from qigheal.records import Answer, Diagnosis, FileChange, HealingPatch, Pair, Trial
 from qigheal.settings import HealSettings
 
 if TYPE_CHECKING:
@@ -270,6 +270,8 @@ def refused_for(
         return (str(error),)
     changes = repo.changes(patch.base, tree)
     found = refusing(manifest, changes, repo.entries(patch.base))
+    if not found and refusing is refusals:
+        found = _refused_texts(patch.base, tree, changes, repo)
     if found or manifest.probe.interpreter is not None:
         return found  # another Python may know another grammar
     broken = (
@@ -278,6 +280,16 @@ def refused_for(
         if change.new_path is not None and change.new_path.endswith(".py")
     )
     return tuple(reason for reason in broken if reason)
+
+
+def _refused_texts(base: str, tree: str, changes: Sequence[FileChange], repo: Repo) -> tuple[str, ...]:
+    found = []
+    for change in changes:
+        if change.new_path is not None:
+            before = b"" if change.old_path is None else repo.read(base, change.old_path)
+            if (reason := refused_text(before, repo.read(tree, change.new_path))) is not None:
+                found.append(f"{change.new_path}: {reason}")
+    return tuple(found)
 
 
 def _does_not_compile(path: str, source: bytes) -> str:
