@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -108,6 +109,34 @@ def test_what_cannot_be_judged_is_an_error(
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("name", ["fifo", "/dev/null", "/dev/zero", "host"])
+def test_a_diff_is_read_from_a_regular_file_alone(toy: ToyHost, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    done = qigheal("evaluate", toy.path, "--patch", name, "--healthy", "HEAD", cwd=tmp_path)
+    assert done.returncode == 69
+    assert done.stderr.startswith(f"qigheal: {name}: cannot be read: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("--patch - <&-", 69, "standard input: expected a diff, got a closed input"),
+        ("--patch - 0>written", 69, "-: cannot be read"),
+        ("--patch <(cat fix.diff)", 1, ""),
+        ("--patch /dev/stdin < fix.diff", 1, ""),
+    ],
+)
+def test_what_the_shell_opened_is_read(toy: ToyHost, tmp_path: Path, line: str, code: int, said: str) -> None:
+    (tmp_path / "fix.diff").write_text("--- /dev/null\n+++ b/Makefile\n@@ -0,0 +1 @@\n+x\n")
+    command = f"exec '{sys.executable}' -c 'from qigheal.cli import main; main()' evaluate host --healthy HEAD {line}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert said in done.stderr
+    assert ("veto     Makefile: " in done.stdout) is (code == 1)
+
+
 def test_compare_says_worse_equal_and_cannot_say(toy: ToyHost, run: Run) -> None:
     (toy.path / "notes.txt").write_text("mine\n")
     noted = toy.commit("Notes")
@@ -173,6 +202,12 @@ def test_a_patch_is_shown_replayed_and_verified(
     assert run("patches", "--verify").returncode == 1
     assert run("patches", "show", bundle.name[:8], "--replay").returncode == 1
     assert run("patches", "--store", toy.store, "show", bundle.name[:8]).returncode == 1
+    bundle.unlink()
+    os.mkfifo(bundle)
+    assert run("patches", "--verify").returncode == 1
+    said = run("patches", "show", bundle.name[:8], "--replay")
+    assert said.returncode == 1
+    assert "it is a FIFO and no regular file" in said.stdout
 
 
 # Markdown
