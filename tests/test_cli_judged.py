@@ -152,6 +152,27 @@ def test_compare_says_worse_equal_and_cannot_say(toy: ToyHost, run: Run) -> None
     assert json.loads(unsaid.stdout)["unmeasured"] == ["qigheal.toml"]
 
 
+@pytest.mark.parametrize(
+    "harm",
+    ["import os\n\nos._exit(0)\n", "\n_figures = figures\n\n\ndef figures(g, seed, batch):\n    import os\n\n"
+     "    if batch % 10 == 7:\n        os._exit(3)\n    return _figures(g, seed, batch)\n"],
+    ids=["always", "for some requests"],
+)  # fmt: skip
+def test_a_head_that_does_not_answer_is_worse(toy: ToyHost, run: Run, harm: str) -> None:
+    model = toy.path / "app/model.py"
+    model.write_text(model.read_text() + harm)
+    silent = toy.commit("Silent")
+    said = run("compare", toy.path, toy.healthy, silent, "--json")
+    assert said.returncode == 1
+    verdict = json.loads(said.stdout)["verdict"]
+    assert (verdict["decision"], verdict["vetoes"]) == ("worse", ["does not answer"])
+    assert "patched code: " in verdict["reason"]
+    told = run("compare", toy.path, toy.healthy, silent, "--markdown", "-")
+    assert told.returncode == 1
+    assert told.stdout.startswith("### qigheal: worse\n")
+    assert "does not answer" in told.stdout
+
+
 def test_compare_where_head_does_not_compile_or_its_tests_fail(toy: ToyHost, run: Run) -> None:
     tests = '\n[tests]\ncommand = ["python", "-c", "import app.model; assert app.model.gain() < 3"]\n'
     (toy.path / "qigheal.toml").write_text(MANIFEST + tests)
