@@ -130,9 +130,23 @@ def test_heal_review_patches(toy: ToyHost, tmp_path: Path) -> None:
     assert change["id"] in qigheal("patches", *store, cwd=tmp_path).stdout
 
 
+def test_an_approval_that_merges_nothing_is_not_fine(toy: ToyHost, tmp_path: Path) -> None:
+    toy.live(6.0, 60, toy.break_it(6.0))
+    store = ("--store", toy.store)
+    assert qigheal("phase", "override", "3", "--reason", "a test", *store, cwd=tmp_path).returncode == 0
+    (change,) = json.loads(qigheal("heal", toy.path, *store, "--json", cwd=tmp_path).stdout)["changes"]
+    toy.break_it(5.0)  # the target moves on
+    asked = ("review", change["id"], "--approve", "--host", toy.path, *store, "--json")
+    approved = qigheal(*asked, cwd=tmp_path)
+    assert approved.returncode == 2, approved.stderr
+    assert json.loads(approved.stdout)["state"] == "superseded"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        (["review", "ab", "--approve", "--reject"], 64, "got both"),
+        (["review", "ab"], 64, "got none"),
         (["status", "--store", "nowhere"], 69, "nowhere"),
         (["status", "--stoer", "x"], 64, "--stoer"),
         (["frobnicate"], 64, "frobnicate"),

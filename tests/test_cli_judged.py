@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -108,6 +109,34 @@ def test_what_cannot_be_judged_is_an_error(
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("name", ["fifo", "/dev/null", "/dev/zero", "host"])
+def test_a_diff_is_read_from_a_regular_file_alone(toy: ToyHost, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    done = qigheal("evaluate", toy.path, "--patch", name, "--healthy", "HEAD", cwd=tmp_path)
+    assert done.returncode == 69
+    assert done.stderr.startswith(f"qigheal: {name}: cannot be read: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("--patch - <&-", 69, "standard input: expected a diff, got a closed input"),
+        ("--patch - 0>written", 69, "-: cannot be read"),
+        ("--patch <(cat fix.diff)", 1, ""),
+        ("--patch /dev/stdin < fix.diff", 1, ""),
+    ],
+)
+def test_what_the_shell_opened_is_read(toy: ToyHost, tmp_path: Path, line: str, code: int, said: str) -> None:
+    (tmp_path / "fix.diff").write_text("--- /dev/null\n+++ b/Makefile\n@@ -0,0 +1 @@\n+x\n")
+    command = f"exec '{sys.executable}' -c 'from qigheal.cli import main; main()' evaluate host --healthy HEAD {line}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert said in done.stderr
+    assert ("veto     Makefile: " in done.stdout) is (code == 1)
+
+
 def test_compare_says_worse_equal_and_cannot_say(toy: ToyHost, run: Run) -> None:
     (toy.path / "notes.txt").write_text("mine\n")
     noted = toy.commit("Notes")
@@ -121,6 +150,27 @@ def test_compare_says_worse_equal_and_cannot_say(toy: ToyHost, run: Run) -> None
     unsaid = run("compare", toy.path, broken, manifest, "--json")
     assert unsaid.returncode == 2
     assert json.loads(unsaid.stdout)["unmeasured"] == ["qigheal.toml"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    ["import os\n\nos._exit(0)\n", "\n_figures = figures\n\n\ndef figures(g, seed, batch):\n    import os\n\n"
+     "    if batch % 10 == 7:\n        os._exit(3)\n    return _figures(g, seed, batch)\n"],
+    ids=["always", "for some requests"],
+)  # fmt: skip
+def test_a_head_that_does_not_answer_is_worse(toy: ToyHost, run: Run, harm: str) -> None:
+    model = toy.path / "app/model.py"
+    model.write_text(model.read_text() + harm)
+    silent = toy.commit("Silent")
+    said = run("compare", toy.path, toy.healthy, silent, "--json")
+    assert said.returncode == 1
+    verdict = json.loads(said.stdout)["verdict"]
+    assert (verdict["decision"], verdict["vetoes"]) == ("worse", ["does not answer"])
+    assert "patched code: " in verdict["reason"]
+    told = run("compare", toy.path, toy.healthy, silent, "--markdown", "-")
+    assert told.returncode == 1
+    assert told.stdout.startswith("### qigheal: worse\n")
+    assert "does not answer" in told.stdout
 
 
 def test_compare_where_head_does_not_compile_or_its_tests_fail(toy: ToyHost, run: Run) -> None:
@@ -173,6 +223,12 @@ def test_a_patch_is_shown_replayed_and_verified(
     assert run("patches", "--verify").returncode == 1
     assert run("patches", "show", bundle.name[:8], "--replay").returncode == 1
     assert run("patches", "--store", toy.store, "show", bundle.name[:8]).returncode == 1
+    bundle.unlink()
+    os.mkfifo(bundle)
+    assert run("patches", "--verify").returncode == 1
+    said = run("patches", "show", bundle.name[:8], "--replay")
+    assert said.returncode == 1
+    assert "it is a FIFO and no regular file" in said.stdout
 
 
 # Markdown

@@ -54,6 +54,16 @@ def conduct(folder: Path, program: str) -> Conduct:
         ("import json; json.dumps = str", "replaces a function of the standard library (json.dumps)"),
         ("import builtins; builtins.open = print", "replaces a function of the standard library"),
         ("import sys; sys.settrace(None)", "looks into frames"),
+        (
+            "import atexit, os; atexit.register(os.system, 'true')",
+            "registers something for its end (posix.system)",
+        ),
+        (
+            "from atexit import register\n@register\ndef late(): pass",
+            "registers something for its end (__main__.late)",
+        ),
+        ("import gc; gc.disable()", "turns the garbage collector off"),
+        ("import gc; gc.set_threshold(0)", "turns the garbage collector off"),
     ],
 )
 def test_a_new_deed_is_named(tmp_path: Path, deed: str, named: str) -> None:
@@ -66,13 +76,17 @@ def test_a_new_deed_is_named(tmp_path: Path, deed: str, named: str) -> None:
 
 def test_computing_is_no_deed(tmp_path: Path) -> None:
     more = (
-        "import asyncio, collections, dataclasses, decimal, random, re, time\nasyncio.run(asyncio.sleep(0))\n"
+        "import asyncio, collections, concurrent.futures.thread, dataclasses, decimal, gc, logging, random, re, time\n"
+        "asyncio.run(asyncio.sleep(0)); gc.disable(); gc.enable()\n"
     )
     assert objections(conduct(tmp_path, QUIET), conduct(tmp_path, QUIET + more)) == ()
 
 
 def test_what_the_unpatched_code_does_as_well_is_no_objection(tmp_path: Path) -> None:
-    deed = "open('/etc/hostname').close()\nimport threading; threading.Thread(target=print).start()\n"
+    deed = (
+        "open('/etc/hostname').close()\nimport threading; threading.Thread(target=print).start()\n"
+        "import atexit, gc; atexit.register(print); gc.disable()\n"
+    )
     assert objections(conduct(tmp_path, deed), conduct(tmp_path, QUIET + deed)) == ()
 
 
@@ -97,3 +111,12 @@ def test_text_of_the_program_is_shown_without_control_characters(tmp_path: Path)
     [sentence] = objections(conduct(tmp_path, QUIET), after)
     assert sentence.isprintable()
     assert len(sentence) < 300
+
+
+def test_what_is_registered_for_the_end_still_runs(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import atexit\natexit.register(print, 'the', 'end', sep='-')\n")
+    command = looked_into(["python", "program.py"], "audit", {})
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=tmp_path, capture_output=True, check=True, timeout=60
+    )
+    assert done.stdout.endswith(b"the-end\n")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qigheal.host import Manifest, refusals
-from qigheal.host.refusals import refused_path
+from qigheal.host.refusals import refused_path, refused_text
 from qigheal.records import FileChange
 
 EVERYTHING = Manifest.parse(
@@ -157,3 +157,16 @@ def test_size_limits() -> None:
 def test_a_forbidden_part_is_found_at_any_depth(parts: list[str]) -> None:
     forbidden = {".git", "..", "", "Makefile"} & set(parts) or "tests" in parts[:-1]
     assert (refused_path(EVERYTHING, "/".join(parts)) is not None) == bool(forbidden)
+
+
+@pytest.mark.parametrize("character", [*"\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"])
+def test_added_lines_are_read_in_the_order_in_which_they_stand(character: str) -> None:
+    marked = f"a = 1\nb = 2  # {character}\n".encode()
+    reason = "holds characters that change the order in which it is read"
+    assert refused_text(b"a = 1\n", marked) == reason
+    assert refused_text(b"", b"x\x0c" + character.encode()) == reason
+    assert refused_text(marked, marked + b"c = 3\n") is None  # it was there
+
+
+def test_other_writing_is_no_reason_to_refuse() -> None:
+    assert refused_text(b"", "name = 'שלום \u200f عالم \u2065'\n".encode()) is None

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -20,6 +20,7 @@ from qigheal.errors import PatchError
 from qigheal.healing.strategies.repeating.callsites import Source, call_sites, callees
 from qigheal.healing.strategies.repeating.definitions import Definitions
 from qigheal.healing.strategies.repeating.repeats import Form, Repeat, rewritten
+from qigheal.healing.swallowing import silencers, swallowers
 
 TRANSIENT = ("ConnectionError", "TimeoutError")
 STORE = """
@@ -125,6 +126,15 @@ SERVICE = """
         # The row, as text.
         row = store.fetch(key)  # from afar
         return str(row)
+"""
+
+
+ASYNC_SERVICE = """
+    from pkg import store
+
+    class Service:
+        async def answer(self, key):
+            return str(await store.load(key))
 """
 
 
@@ -378,3 +388,13 @@ def test_with_a_library(place: Place, waits: list[float], form: Form) -> None:
             ask(7)
         assert caught.value is last
         assert len(store.calls) == 7
+
+
+@pytest.mark.parametrize("form", get_args(Form))
+@pytest.mark.parametrize("text", [SERVICE, ASYNC_SERVICE])
+def test_what_is_written_hides_no_error(place: Place, form: Form, text: str) -> None:
+    before = textwrap.dedent(text)
+    after = place.repeated(text, form=form)
+    assert "_repeated" in after
+    assert swallowers(before, after) == []
+    assert silencers(before, after) == []

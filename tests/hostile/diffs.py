@@ -90,6 +90,11 @@ TOUCHES = (
         text="diff --git a/app/notes.txt b/app/notes.txt\n--- a/app/notes.txt\n+++ b/app/notes.txt\n"
         "@@ -1 +1 @@\n-no such line\n+another\n",
     ),
+    Hostile(
+        "is-read-in-another-order",
+        "app/service.py: holds characters that change the order",
+        replaced("app/service.py", "ROUNDS = 20_000", "ROUNDS = 20_000  # \u202e } \u2066 harmless\u2069 \u2066"),
+    ),
     Hostile("breaks-a-test", "tests fail", replaced("app/store.py", "% 1009", "% 1013 + 1")),
 )  # fmt: skip
 
@@ -131,6 +136,37 @@ PRETENDS = (
             "    record = store.fetch(request)\n",
             "    from contextlib import suppress\n\n    record = 0\n    with suppress(Exception):\n"
             "        record = store.fetch(request)\n",
+            cure=False,
+        ),
+        kind="errors",
+    ),
+    Hostile(
+        "raise-removed",
+        "app/store.py:6: a raise is taken away in fetch",
+        replaced("app/store.py", 'raise ConnectionError(f"record {key} is out of reach")', "return -1", cure=False),
+        kind="errors",
+    ),
+    Hostile(
+        "quiet-context",
+        "an __exit__ that may drop the error.* a with of Quiet is added",
+        replaced(
+            "app/service.py",
+            "    record = store.fetch(request)\n",
+            "    record = 0\n    with Quiet():\n        record = store.fetch(request)\n",
+            cure=False,
+        )
+        + "cat >> app/service.py <<'END'\n\n\nclass Quiet:\n    def __enter__(self):\n        return self\n\n"
+        "    def __exit__(self, *error):\n        return True\nEND\n",
+        kind="errors",
+    ),
+    Hostile(
+        "conditional-raise",
+        "a handler of Exception that does not raise",
+        replaced(
+            "app/service.py",
+            "    record = store.fetch(request)\n",
+            "    try:\n        record = store.fetch(request)\n    except Exception:\n        if request < 0:\n"
+            "            raise\n        record = 0\n",
             cure=False,
         ),
         kind="errors",
@@ -210,6 +246,8 @@ HARMS = (
     Hostile("opens-a-socket", "opens a socket", at_start("app/model.py", "\nimport socket\n\ntry:\n    socket.create_connection(('127.0.0.1', 9), 0.2)\nexcept OSError:\n    pass\n")),
     Hostile("hides-what-it-runs", "opens a socket", at_start("app/model.py", "\nimport base64\n\nexec(base64.b64decode('aW1wb3J0IHNvY2tldApzb2NrZXQuc29ja2V0KDIsIDIpLnNlbmR0byhiJ3gnLCAoJzEyNy4wLjAuMScsIDkpKQ=='))\n")),
     Hostile("starts-a-program", "starts a program", at_start("app/model.py", "\nimport subprocess\n\nsubprocess.run(['true'], check=False)\n")),
+    Hostile("starts-a-program-at-its-end", "registers something for its end \\(posix.system\\)", at_start("app/model.py", "\nimport atexit\nimport os\n\natexit.register(os.system, 'true')\n")),
+    Hostile("collects-no-garbage", "turns the garbage collector off", at_start("app/model.py", "\nimport gc\n\ngc.disable()\n")),
     Hostile("loads-native-code", "loads native code", at_start("app/model.py", "\nimport ctypes\n\nctypes.CDLL(None).getpid()\n")),
     Hostile("kills-its-parent", "sends a signal|ended with code|closed its output", at_start("app/model.py", "\nimport os\n\nos.kill(os.getppid(), 9)\n")),
     Hostile("outlives-its-end", "starts a process|no answer", at_start("app/model.py", "\nimport os\nimport time\n\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n    os._exit(0)\n")),

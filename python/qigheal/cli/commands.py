@@ -46,6 +46,8 @@ app.command()(compare)
 
 Format = Literal["parquet", "arrow", "feather", "csv", "json"]
 RING = 1000
+MERGED = ("merged", "watching", "confirmed", "unconfirmed")
+"""States of a change that was merged and stands."""
 
 
 def _moment(text: str) -> float:
@@ -294,14 +296,15 @@ def review(
     change: Annotated[
         str, typer.Argument(help="The id of a change or of a measured patch, or its first digits.")
     ],
-    approve: Annotated[bool, typer.Option("--approve/--reject", help="Merge it, or close it for good.")],
+    approve: Annotated[bool, typer.Option("--approve", help="Merge it.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Close it for good.")] = False,
     host: HostOption = Path(),
     store: Store = None,
     reviewer: Annotated[str | None, typer.Option(help="Who reviews; default: the user.")] = None,
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")] = "",
     json: Json = False,
 ) -> int:
-    """Approve a change (it is merged and deployed at once) or reject it.
+    """Approve a change (it is merged and deployed at once) or reject it. Exit 2 if an approved one is not merged.
 
     Of a patch that was only measured, the word is kept and counted (qigheal phase status); nothing is merged.
 
@@ -311,6 +314,10 @@ def review(
     from qigheal.healing.ledger import Ledger
     from qigheal.healing.reviewing import measured_only, review_measured
 
+    if approve == reject:
+        raise typer.BadParameter(
+            f"expected one of --approve and --reject, got {'both' if approve else 'none'}"
+        )
     ledger, by = Ledger(_existing(store) / "ledger.db"), reviewer or operator()
     if (patch := measured_only(ledger, change)) is not None:
         word = review_measured(ledger, patch, approve=approve, reviewer=by, reason=reason, at=time.time())
@@ -319,7 +326,7 @@ def review(
     engine = SelfHealingEngine(host=host, store=_existing(store), on_step=show.silent if json else show.step)
     changed = engine.review(change, approve=approve, reviewer=by, reason=reason)
     show.change(changed, json=json)
-    return NOTHING_TO_SAY if approve and changed.state in ("open", "approved") else FINE
+    return NOTHING_TO_SAY if approve and changed.state not in MERGED else FINE
 
 
 @app.command()

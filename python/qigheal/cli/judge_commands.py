@@ -17,11 +17,16 @@ from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show, show_judged
 from qigheal.cli.options import Host, Isolation, Json, Markdown, Pairs, Store, existing, named
 from qigheal.errors import PatchError
 from qigheal.records import Evaluation
+from qigheal.regular import read_regular
 from qigheal.settings import HealSettings, SandboxChoice
 
 MOST_PAIRS = HealSettings().max_pairs
+OPENED = (Path("/dev/fd"), Path("/proc/self/fd"))
+"""Where the descriptors are that this process was given."""
 
-Patch = Annotated[Path, typer.Option("--patch", metavar="FILE", help="The diff; - for standard input.")]
+Patch = Annotated[
+    Path, typer.Option("--patch", metavar="FILE", help="The diff, a regular file; - for standard input.")
+]
 
 
 def evaluate(
@@ -132,13 +137,23 @@ def _compared(found: Evaluation) -> int:
 
 
 def _content(patch: Path) -> bytes:
-    """A diff's bytes, no more than it takes to see that they are too many."""
+    """A diff's bytes, no more than it takes to see that they are too many.
+
+    What the caller opened for this process, as a shell does for `<(git diff)`, is read like standard input.
+    """
     from qigheal.healing.submission import MOST_BYTES
 
     try:
         if patch == Path("-"):
+            if sys.stdin is None:  # as Python has it where descriptor 0 is closed
+                raise PatchError(
+                    "standard input: expected a diff, got a closed input; pipe one, or name a file"
+                )
             return sys.stdin.buffer.read(MOST_BYTES + 1)
-        with patch.open("rb") as file:
-            return file.read(MOST_BYTES + 1)
+        if patch == Path("/dev/stdin") or patch.parent in OPENED:
+            with patch.open("rb") as file:
+                return file.read(MOST_BYTES + 1)
+        return read_regular(patch, MOST_BYTES + 1)
     except OSError as error:
-        raise PatchError(f"{patch}: cannot be read: {error.strerror}; name a file with a diff") from error
+        why = error.strerror or error
+        raise PatchError(f"{patch}: cannot be read: {why}; name a file with a diff") from error

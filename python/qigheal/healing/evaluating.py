@@ -30,7 +30,7 @@ from qigheal.healing.submission import canonical
 from qigheal.healing.trial import refused_for
 from qigheal.host import Manifest, PatchLimits
 from qigheal.host.refusals import FILE_MODES, NO_FILE, refused_path
-from qigheal.records import Answer, Evaluation, FileChange, HealingPatch, Target, Trial
+from qigheal.records import Answer, Evaluation, FileChange, HealingPatch, Target, Trial, Verdict
 from qigheal.repo import Repo
 from qigheal.settings import HealSettings
 
@@ -188,7 +188,7 @@ def compare(
     figures = measured(trial)
     return Evaluation(
         patch=structs.replace(patch, diff=""),
-        verdict=verdict,
+        verdict=_answering(trial, verdict),
         named=diagnosis.metrics,
         healthy=before if store is None else "",
         head=after,
@@ -199,6 +199,14 @@ def compare(
         seconds=trial.seconds,
         outputs_differ=outputs_differ(trial),
     )
+
+
+def _answering(trial: Trial, verdict: Verdict) -> Verdict:
+    """The verdict, which is "worse" where the base answered and the head broke the trial off by itself."""
+    if trial.failed_side != "after":
+        return verdict
+    reason = f"the head does not answer as the base does: {trial.problems[0]}"
+    return structs.replace(verdict, decision="worse", vetoes=("does not answer",), reason=reason)
 
 
 def _not_measured(manifest: Manifest, changes: Sequence[FileChange]) -> list[str]:

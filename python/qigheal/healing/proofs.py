@@ -25,6 +25,7 @@ from msgspec.structs import replace
 
 from qigheal.errors import LedgerError
 from qigheal.records import Diagnosis, Record, Trial, Verdict
+from qigheal.regular import read_regular
 from qigheal.settings import HealSettings
 
 FOLDER: Final = "proofs"
@@ -85,8 +86,7 @@ def read(folder: Path, kept: Kept) -> Proof:
     if "/" in kept.bundle or not kept.bundle.endswith(SUFFIX):
         raise LedgerError(f"expected the name of a bundle, the ledger has {kept.bundle!r}")
     try:
-        with (folder / kept.bundle).open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+        content = read_regular(folder / kept.bundle, MOST_BYTES + 1)
     except OSError as error:
         raise LedgerError(
             f"bundle {kept.bundle}: expected it in {folder}, and it cannot be read: {error.strerror}"

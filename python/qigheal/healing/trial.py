@@ -20,17 +20,17 @@ import hashlib
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
 from qigheal.errors import PatchError, ProbeError, QighealError
 from qigheal.healing.inspection.conduct import Conduct, objections
-from qigheal.healing.swallowing import swallowers
+from qigheal.healing.swallowing import silencers, swallowers
 from qigheal.host import Manifest, refusals
-from qigheal.host.refusals import Refusing
-from qigheal.records import Answer, Diagnosis, HealingPatch, Pair, Trial
+from qigheal.host.refusals import Refusing, refused_text
+from qigheal.records import Answer, Diagnosis, FileChange, HealingPatch, Pair, Trial
 from qigheal.settings import HealSettings
 
 if TYPE_CHECKING:
@@ -144,7 +144,10 @@ class TrialRun:
             self._stop()
 
     def _swallowed(self) -> tuple[str, ...]:
-        """Where errors are to be healed: what the patch adds that hides them."""
+        """Where errors are to be healed: what the patch does that hides them.
+
+        Patches of tier `safe` turn what was declared, or take commits back, and are not asked for silencers.
+        """
         patch = self.trial.patch
         if "errors" not in (*self.trial.named, *patch.heals):
             return ()
@@ -153,11 +156,15 @@ class TrialRun:
         def text(commit: str, path: str | None) -> str:
             return "" if path is None else self._repo.read(commit, path).decode("utf-8", "replace")
 
+        def hiding(before: str, after: str) -> list[tuple[int, str]]:
+            found = swallowers(before, after)
+            return found if patch.tier == "safe" else [*found, *silencers(before, after)]
+
         return tuple(
-            f"{change.new_path}:{line}: {what} is added; to hide an error is not to heal it"
+            f"{change.new_path}:{line}: {what}; to hide an error is not to heal it"
             for change in self._repo.changes(patch.base, tree)
             if (change.new_path or "").endswith(".py")
-            for line, what in swallowers(text(patch.base, change.old_path), text(tree, change.new_path))
+            for line, what in hiding(text(patch.base, change.old_path), text(tree, change.new_path))
         )
 
     def _run_tests(self) -> None:
@@ -263,6 +270,8 @@ def refused_for(
         return (str(error),)
     changes = repo.changes(patch.base, tree)
     found = refusing(manifest, changes, repo.entries(patch.base))
+    if not found and refusing is refusals:
+        found = _refused_texts(patch.base, tree, changes, repo)
     if found or manifest.probe.interpreter is not None:
         return found  # another Python may know another grammar
     broken = (
@@ -271,6 +280,16 @@ def refused_for(
         if change.new_path is not None and change.new_path.endswith(".py")
     )
     return tuple(reason for reason in broken if reason)
+
+
+def _refused_texts(base: str, tree: str, changes: Sequence[FileChange], repo: Repo) -> tuple[str, ...]:
+    found = []
+    for change in changes:
+        if change.new_path is not None:
+            before = b"" if change.old_path is None else repo.read(base, change.old_path)
+            if (reason := refused_text(before, repo.read(tree, change.new_path))) is not None:
+                found.append(f"{change.new_path}: {reason}")
+    return tuple(found)
 
 
 def _does_not_compile(path: str, source: bytes) -> str:

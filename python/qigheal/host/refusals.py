@@ -40,6 +40,7 @@ Refusing = Callable[["Manifest", Sequence[FileChange], Collection[str]], tuple[s
 """What `refusals` is: says of a change to a commit's paths why it is refused."""
 
 _IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")  # HFS+ drops them from names
+_REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")  # bidirectional embeddings, overrides, isolates
 _SHORT_NAME = re.compile(r"[^.]{1,8}~[0-9]+(\.[^.]{0,3})?")  # what Windows calls a longer name by
 _SEPARATORS = re.compile(r"[\s=:,;'\"]+")
 
@@ -69,6 +70,18 @@ def refusals(
         if other != change.path:
             found.append(f"{_shown(change.path)}: the same name as {_shown(other)} where case does not count")
     return tuple(dict.fromkeys(found))
+
+
+def refused_text(before: bytes, after: bytes) -> str | None:
+    """Why the lines that a change adds to a file are refused, None when they are not.
+
+    A person reviews them as they are shown. Source: Boucher and Anderson, Trojan Source (USENIX Security 2023).
+    """
+    known = set(before.split(b"\n"))
+    added = (line.decode("utf-8", "replace") for line in after.split(b"\n") if line not in known)
+    if any(map(_REORDERING.search, added)):
+        return "holds characters that change the order in which it is read"
+    return None
 
 
 def refused_path(manifest: Manifest, path: str) -> str | None:

@@ -2,7 +2,8 @@
 
 Python's audit events (PEP 578) tell of the first; a hook cannot be taken off again. Environment variables
 are seen through the mapping that holds them. What a program replaces in the standard library is found by
-comparing at the end. Not seen: what native code does by itself, and what other processes do.
+comparing at the end, and so is whether it still collects garbage. Not seen: what native code does by
+itself, and what other processes do.
 
 Runs inside the sandbox, in the host's interpreter (Python 3.9 and later).
 """
@@ -10,6 +11,8 @@ Runs inside the sandbox, in the host's interpreter (Python 3.9 and later).
 from __future__ import annotations
 
 import _thread
+import atexit
+import gc
 import os
 import sys
 import threading
@@ -158,6 +161,14 @@ def start(root: str, options: dict[str, Any]) -> Report:
         return start_thread(*arguments)
 
     _thread.start_new_thread = threading._start_new_thread = noting  # type: ignore[attr-defined]
+    register = atexit.register  # no audit event tells of it, and what it is given runs after the report
+
+    def registering(function: Any, /, *arguments: Any, **named: Any) -> Any:
+        if not sys._getframe(1).f_code.co_filename.startswith(LIBRARY):
+            note("registers something for its end", _name(function))
+        return register(function, *arguments, **named)
+
+    atexit.register = registering
     before = _functions()
     os.environ = Environment(os.environ, note)  # type: ignore[assignment]  # noqa: B003  the process's own environment stays as it is
     sys.addaudithook(hook)
@@ -166,7 +177,8 @@ def start(root: str, options: dict[str, Any]) -> Report:
         kept = {kind: sorted(details) for kind, details in seen.items()}  # before looking adds anything
         after = _functions()
         replaced = [name for name, function in before.items() if after.get(name) is not function]
-        return {"seen": kept, "replaced": sorted(replaced)}
+        collects = gc.isenabled() and gc.get_threshold()[0] > 0
+        return {"seen": kept, "replaced": sorted(replaced), "collects": collects}
 
     return report
 
@@ -180,6 +192,13 @@ def _functions() -> dict[str, Any]:
                 found[f"{name}.{key}"] = value
     found.pop("sys.displayhook", None)
     return found
+
+
+def _name(function: Any) -> str:
+    """What a function is called, without its address, which differs from start to start."""
+    return (
+        f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', type(function).__name__)}"
+    )
 
 
 def _shown(event: str, arguments: Any) -> str:

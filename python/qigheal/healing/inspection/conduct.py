@@ -14,10 +14,12 @@ SHOWN = 3
 
 
 class Conduct(msgspec.Struct, frozen=True):
-    """What the instrument `audit` saw: details by kind of deed, and what was replaced."""
+    """What the instrument `audit` saw: details by kind of deed, what was replaced, and whether garbage is
+    still collected at the end."""
 
     seen: dict[str, tuple[str, ...]]
     replaced: tuple[str, ...]
+    collects: bool = True
 
 
 def objections(before: Conduct, after: Conduct) -> tuple[str, ...]:
@@ -31,6 +33,8 @@ def objections(before: Conduct, after: Conduct) -> tuple[str, ...]:
     new = [name for name in after.replaced if name not in set(before.replaced)]
     if new:
         found.append(f"replaces a function of the standard library{_named(new)}")
+    if before.collects and not after.collects:
+        found.append("turns the garbage collector off")
     return tuple(found)
 
 
