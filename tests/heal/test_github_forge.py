@@ -49,6 +49,7 @@ def mine_forge(tmp_path: Path) -> Place:
 @pytest.fixture
 def scene(mine_forge: Place, github: FakeGitHub, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setenv("QIGHEAL_GITHUB_TOKEN", TOKEN)
+    monkeypatch.setenv("QIGHEAL_GITHUB_API", github.api)
     return Scene(mine_forge, github)
 
 
