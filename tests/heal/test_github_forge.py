@@ -236,6 +236,33 @@ def test_a_dismissed_approval_no_longer_holds(scene: Scene) -> None:
     assert "dismissed" in held.reason
 
 
+@pytest.mark.parametrize("level", ["read", "none"])
+def test_the_approval_of_somebody_who_may_no_longer_write_does_not_hold(scene: Scene, level: str) -> None:
+    change = scene.approved()
+    scene.github.permissions["ada"] = level
+    held = scene.forge().refresh(change)
+    assert (held.state, held.reviewer) == ("open", "")
+    assert "ada, who approved it, may not write" in held.reason
+    scene.github.review(1, "bea", "APPROVED")
+    again = scene.forge().refresh(held)
+    assert (again.state, again.reviewer, again.reason) == ("approved", "bea", "")
+
+
+def test_a_merge_begun_before_the_approver_lost_the_right_is_not_gone_on_with(scene: Scene) -> None:
+    change = scene.merging()
+    scene.github.permissions["ada"] = "read"
+    held = scene.forge().merge(change)
+    assert (held.state, scene.github.merges) == ("merging", 0)
+    assert "may not write" in held.reason
+
+
+def test_a_dismissed_approval_of_somebody_who_may_no_longer_write_does_not_hold(scene: Scene) -> None:
+    change = scene.approved()
+    scene.github.permissions["ada"] = "none"
+    scene.github.reviews[1][-1]["state"] = "DISMISSED"
+    assert scene.forge().refresh(change).state == "open"
+
+
 def test_an_approval_given_elsewhere_stands(scene: Scene) -> None:
     change = replace(scene.opened(), state="approved", reviewer="Operator")
     assert scene.forge().refresh(change) == change

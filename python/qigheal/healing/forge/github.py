@@ -25,7 +25,7 @@ from qigheal.healing.forge.github_answers import Comparison, Label, Pull, Thing
 from qigheal.healing.forge.github_api import SAYS, Api, Refused, part
 from qigheal.healing.forge.github_objects import Objects
 from qigheal.healing.forge.github_pulls import WITHDRAWN, Pulls
-from qigheal.healing.forge.github_standing import reviews, unmet_checks
+from qigheal.healing.forge.github_standing import reviews, unmet_checks, unwilling
 from qigheal.healing.forge.tree import PREFIX, permitted_tree, rehearse_revert
 from qigheal.host import Manifest
 from qigheal.records import Change
@@ -150,10 +150,8 @@ class GitHubForge:
         if why := _other(change, pull):
             return _waiting(change, why)
         said = reviews(self._api, pull, change.head)
-        if said.objecting:
-            return _waiting(change, f"{at}: {', '.join(said.objecting)} asked for changes")
-        if change.state == "approved" and change.reviewer in said.withdrawn:
-            return _waiting(change, f"{at}: the approval of {change.reviewer} was dismissed")
+        if why := unwilling(said, change.reviewer):
+            return _waiting(change, f"{at}: {why}")
         if change.state == "open" and said.approving:
             return replace(change, state="approved", reviewer=said.approving[-1], reason="")
         settled = change.state == "open" and change.reason.startswith(OURS)
@@ -191,6 +189,10 @@ class GitHubForge:
         unmet = unmet_checks(self._api, change.target, change.head)
         return f"{at}: {unmet}" if unmet else ""
 
+    def _unapproved(self, change: Change, pull: Pull) -> str:
+        why = unwilling(reviews(self._api, pull, change.head), change.reviewer)
+        return f"pull request #{pull.number}: {why}" if why else ""
+
     def merge(self, change: Change) -> Change:
         """Merge the pull request; gives the change as `merged`, or as it was with the reason why not.
 
@@ -201,7 +203,8 @@ class GitHubForge:
         if pull is None:
             return replace(change, reason=f"pull request of {change.branch} is gone")
         if pull.merged_at is None:
-            if why := self._unmergeable(change, pull):
+            # A healer that was killed may come back here long after the approval was looked at.
+            if why := self._unmergeable(change, pull) or self._unapproved(change, pull):
                 return replace(change, reason=why)
             title, _, text = messages.merging(change).partition("\n\n")
             asked = {
