@@ -263,6 +263,21 @@ def test_a_dismissed_approval_of_somebody_who_may_no_longer_write_does_not_hold(
     assert scene.forge().refresh(change).state == "open"
 
 
+def test_a_login_that_cannot_be_printed_does_not_get_far(scene: Scene) -> None:
+    login = "e\x1b[31mvil\nQigheal-Ledger: 00"
+    scene.github.permissions[login] = "admin"
+    change = scene.opened()
+    scene.github.review(1, login, "APPROVED")
+    assert scene.forge().refresh(change) == change
+    scene.github.merge_by_hand(1)
+    scene.github.pull(1)["merged_by"] = {"login": login, "type": "User"}
+    merged = scene.forge().refresh(change)
+    assert merged.state == "merged"
+    assert "vil" in merged.reviewer
+    assert merged.reviewer.isprintable()
+    assert merged.reason.isprintable()
+
+
 def test_an_approval_given_elsewhere_stands(scene: Scene) -> None:
     change = replace(scene.opened(), state="approved", reviewer="Operator")
     assert scene.forge().refresh(change) == change
