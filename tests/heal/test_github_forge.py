@@ -478,6 +478,15 @@ def test_commits_of_others_on_top_are_not_taken_back(scene: Scene) -> None:
     assert scene.github.store.ref("main") == theirs
 
 
+def test_a_merge_that_a_person_took_out_is_not_said_to_lie_under_others(scene: Scene) -> None:
+    change = scene.reverting()
+    scene.github.store.set_ref("main", scene.place.base)
+    done = scene.forge().revert(change)
+    assert (done.state, done.revert_commit) == ("contested", "")
+    assert "no longer in main" in done.reason
+    assert scene.github.store.ref("main") == scene.place.base
+
+
 def test_a_commit_that_comes_at_the_last_moment_is_not_taken_back(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

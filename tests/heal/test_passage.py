@@ -149,6 +149,30 @@ def test_a_target_that_is_gone_ends_the_change(toy: ToyHost) -> None:
     assert [c.state for c in healer.bring_along()] == ["contested"]
 
 
+def test_a_merge_that_a_person_took_out_ends_without_an_alarm(
+    toy: ToyHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    healer, change = drilled(toy)
+    git(toy.path, "reset", "-q", "--hard", change.patch.base)
+    (ended,) = healer.bring_along()
+    assert ended.state == "contested"
+    assert "no longer in main" in ended.reason
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+def test_a_commit_on_the_changes_branch_is_said_with_the_ways_out(toy: ToyHost) -> None:
+    sick(toy)
+    healer, change = opened(toy)
+    git(toy.path, "update-ref", f"refs/heads/{change.branch}", change.patch.base)
+    assert healer.review(change.id, approve=True, reviewer="Ada").state == "approved"
+    said = healer.check_and_heal().message
+    assert "has to end first" in said
+    assert f"git branch -f {change.branch} {change.head}" in said
+    assert f"qigheal review {change.id} --reject" in said
+    git(toy.path, "branch", "-f", change.branch, change.head)
+    assert healer.bring_along()[0].state == "watching"
+
+
 def test_a_person_can_end_a_change_whatever_its_state(toy: ToyHost) -> None:
     healer, change = drilled(toy)
     dirty(toy)

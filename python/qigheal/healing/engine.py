@@ -249,7 +249,8 @@ class SelfHealingEngine:
         waiting = passage.pending()
         busy = [c for c in waiting if c.state != "open"]
         if busy:
-            return f"unhealthy; change {busy[0].id} is {busy[0].state} and has to end first"
+            why = f": {busy[0].reason}" if busy[0].reason else ""
+            return f"unhealthy; change {busy[0].id} is {busy[0].state} and has to end first{why}"
         if len(waiting) >= self.settings.max_open_changes:
             return f"unhealthy; {len(waiting)} changes already wait for a review (qigheal patches)"
         return ""

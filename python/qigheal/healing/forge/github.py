@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from qigheal.errors import RepoError
-from qigheal.healing.forge import body, messages
+from qigheal.healing.forge import body, messages, taken_out
 from qigheal.healing.forge.github_answers import Comparison, Label, Pull, Thing
 from qigheal.healing.forge.github_api import SAYS, Api, Refused, part
 from qigheal.healing.forge.github_objects import Objects
@@ -141,7 +141,7 @@ class GitHubForge:
         """The change after what people did to its pull request: approve, object, close, merge, push."""
         pull = self._pulls.newest(change.branch)
         if pull is None:
-            return _waiting(change, f"pull request of {change.branch} is gone; {HOW_ON}")
+            return _waiting(change, _gone(change))
         at = f"pull request #{pull.number}"
         if pull.merged_at is not None:
             return self._merged_by_hand(change, pull, pull.merged_at)
@@ -174,7 +174,7 @@ class GitHubForge:
         if self.tip(change.target) is None:
             return f"target branch {change.target} is gone"
         pull = self._pulls.newest(change.branch)
-        return self._unmergeable(change, pull) if pull else f"pull request of {change.branch} is gone"
+        return self._unmergeable(change, pull) if pull else _gone(change)
 
     def _unmergeable(self, change: Change, pull: Pull) -> str:
         at = f"pull request #{pull.number}"
@@ -201,7 +201,7 @@ class GitHubForge:
         """
         pull = self._pulls.newest(change.branch)
         if pull is None:
-            return replace(change, reason=f"pull request of {change.branch} is gone")
+            return replace(change, reason=_gone(change))
         if pull.merged_at is None:
             # A healer that was killed may come back here long after the approval was looked at.
             if why := self._unmergeable(change, pull) or self._unapproved(change, pull):
@@ -272,6 +272,8 @@ class GitHubForge:
         asked = self._pulls.newest(_revert_branch(change))
         if asked is not None and asked.merged_at is not None:
             return self._revert_asked(change, asked)
+        if tip is not None and not self.is_ancestor(merge, tip):
+            return taken_out(change, tip)
         return replace(
             change,
             reason=f"other commits lie on top of merge {merge[:10]} in {change.target}; taking it back is "
@@ -314,9 +316,15 @@ class GitHubForge:
         self._api.call("POST", f"/issues/{number}/comments", msgspec.Raw, body=comment, once=True)
 
 
-HOW_ON: Final = "reject the change (qigheal review), or open a new request for the branch"
 OURS: Final = ("pull request ", SAYS)
 """How reasons begin that hold until GitHub is asked again."""
+
+
+def _gone(change: Change) -> str:
+    return (
+        f"pull request of {change.branch} is gone; open a new one for the branch, with its commit {change.head} on "
+        f"it, or give the change up (qigheal review {change.id} --reject)"
+    )
 
 
 def _other(change: Change, pull: Pull) -> str:
@@ -327,7 +335,8 @@ def _other(change: Change, pull: Pull) -> str:
     if pull.head.sha != change.head:
         return (
             f"{at}: its branch is at {pull.head.sha[:10]}, which is not the healer's commit {change.head[:10]}: "
-            "what others commit there is neither merged nor overwritten by the healer; merge or close it by hand"
+            "what others commit there is neither merged nor overwritten by the healer; merge or close it by hand, or "
+            "put the healer's commit back"
         )
     return ""
 
