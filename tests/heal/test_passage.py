@@ -7,13 +7,17 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from qigheal.errors import EngineError, LedgerError, RepoError
+from qigheal.healing import phases
+from qigheal.healing.bench import Bench
 from qigheal.healing.engine import SelfHealingEngine
-from qigheal.records import Change
+from qigheal.records import Change, Diagnosis, HealingPatch
+from qigheal.repo import Repo
 from tests.heal.test_engine import deploys, engine, harmful, opened, sick
 from tests.heal.toyhost import ToyHost, git
 
@@ -105,6 +109,40 @@ def test_the_loop_does_not_measure_until_it_comes_out_well(toy: ToyHost) -> None
         pytest.skip("too loaded a machine to decide")
     assert healer.check_and_heal(again=False).verdicts == ()
     assert len(healer.check_and_heal().verdicts) == 1, "a person may ask again"
+
+
+class Silent:
+    """A strategy that counts how often it is asked, and has no patch."""
+
+    name, tier, metrics = "silent", "safe", ("phi", "basin_drift")
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def propose(self, diagnosis: Diagnosis, bench: Bench, repo: Repo) -> Iterator[HealingPatch]:
+        self.asked += 1
+        yield from ()
+
+
+def test_the_loop_asks_a_strategy_once_that_has_no_patch(
+    toy: ToyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sick(toy)
+    silent = Silent()
+    monkeypatch.setattr("qigheal.healing.engine.askable", lambda *_: ((silent,), ()))
+    healer = engine(toy)
+    for _ in range(3):
+        assert "no strategy has a patch" in healer.check_and_heal(again=False).message
+    assert silent.asked == 1
+    healer.check_and_heal()
+    assert silent.asked == 2, "a person may ask again"
+    (entry,) = healer.ledger.entries("asked")
+    asked = entry.read(phases.Asked)
+    assert (entry.subject, asked.base, asked.patches) == ("silent", healer.repo.head(), 0)
+    assert asked.metrics
+    toy.break_it(7.0)
+    healer.check_and_heal(again=False)
+    assert silent.asked == 3, "other code may have another answer"
 
 
 def test_a_target_that_moved_gives_way_to_a_new_change(toy: ToyHost) -> None:
