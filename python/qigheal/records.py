@@ -306,7 +306,7 @@ ChangeState = Literal[
     "watching",  # deployed; the live service is being judged
     "confirmed",
     "unconfirmed",  # no live snapshots came in time
-    "contested",  # worse, but other commits lie on top: alert, never a revert
+    "contested",  # worse, but other commits lie on top (alert, never a revert), or people decided about it
     "superseded",  # the target moved on before the merge: measured again, as another change
     "reverting",  # about to move the target branch back
     "reverted",  # off the target branch, not yet deployed

@@ -40,7 +40,8 @@ def operator() -> str:
     import getpass  # not for a process that serves
 
     try:
-        return getpass.getuser()
+        name = getpass.getuser()
+        return name if name.isprintable() else ascii(name)[1:-1]  # the environment may say anything
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
 

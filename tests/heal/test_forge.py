@@ -219,8 +219,32 @@ def test_a_target_that_moved_must_be_measured_again(place: Place) -> None:
 def test_a_branch_that_somebody_changed_is_not_merged(place: Place) -> None:
     wanted = approved(forge_of(place).open(begun(place)))
     place.git("update-ref", f"refs/heads/{wanted.branch}", place.base)
-    assert "no longer what was measured" in forge_of(place).merge(wanted).reason
+    reason = forge_of(place).merge(wanted).reason
+    assert reason == forge_of(place).obstacle(wanted)
+    assert "no longer what was measured" in reason
+    assert f"(qigheal review {wanted.id} --reject)" in reason
     assert place.head() == place.base
+    remedy = reason.partition("(git ")[2].partition(")")[0]
+    place.git(*remedy.split())
+    assert forge_of(place).merge(wanted).state == "merged"
+
+
+def test_a_branch_that_is_gone_is_made_again(place: Place) -> None:
+    wanted = approved(forge_of(place).open(begun(place)))
+    place.git("branch", "-D", wanted.branch)
+    assert forge_of(place).obstacle(wanted) == ""
+    assert forge_of(place).merge(wanted).state == "merged"
+    assert place.git("rev-parse", wanted.branch) == wanted.head
+
+
+def test_a_branch_that_is_gone_with_its_commit_is_said_to_be(place: Place) -> None:
+    wanted = approved(forge_of(place).open(begun(place)))
+    place.git("branch", "-D", wanted.branch)
+    place.git("reflog", "expire", "--expire=now", "--all")
+    place.git("gc", "-q", "--prune=now")
+    said = forge_of(place).obstacle(wanted)
+    assert "gone with its commit" in said
+    assert f"qigheal review {wanted.id} --reject" in said
 
 
 def test_no_merge_into_uncommitted_work(place: Place) -> None:
@@ -252,6 +276,15 @@ def test_never_a_revert_under_the_commits_of_others(place: Place) -> None:
     assert done.state == "reverting"
     assert "other commits lie on top" in done.reason
     assert place.head() == tip
+
+
+def test_a_merge_that_a_person_took_out_is_not_said_to_lie_under_others(place: Place) -> None:
+    unwanted = replace(merged(place), state="reverting", reverted_at=1_700_000_200.0)
+    place.git("reset", "-q", "--hard", place.base)
+    done = forge_of(place).revert(unwanted)
+    assert (done.state, done.revert_commit) == ("contested", "")
+    assert "no longer in main" in done.reason
+    assert place.head() == place.base
 
 
 def test_no_revert_over_uncommitted_work(place: Place) -> None:

@@ -41,6 +41,7 @@ def github(tmp_path: Path, host: Place) -> Iterator[FakeGitHub]:
 @pytest.fixture
 def scene(host: Place, github: FakeGitHub, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setenv("QIGHEAL_GITHUB_TOKEN", TOKEN)
+    monkeypatch.setenv("QIGHEAL_GITHUB_API", github.api)
     monkeypatch.delenv("GITHUB_TOKEN", raising=False)
     monkeypatch.delenv("GITHUB_API_URL", raising=False)
     return Scene(host, github)
@@ -229,6 +230,33 @@ def test_the_common_token_goes_to_github_and_to_the_server_that_the_environment_
     monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
     with pytest.raises(RepoError, match="QIGHEAL_GITHUB_TOKEN, found none"):
         scene.api()
+    scene.api("https://api.github.com")
+    monkeypatch.delenv("QIGHEAL_GITHUB_API")
+    monkeypatch.setenv("GITHUB_API_URL", scene.github.api)
+    assert answered(scene)
+
+
+@pytest.mark.parametrize(
+    "named", ["", "https://ghe.example/api/v3", "http://127.0.0.1", "https://api.github.com"]
+)
+def test_no_token_goes_to_an_address_that_a_commit_alone_names(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv("QIGHEAL_GITHUB_API", named)
+    monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+    for token in (TOKEN, ""):
+        monkeypatch.setenv("QIGHEAL_GITHUB_TOKEN", token)
+        with pytest.raises(RepoError, match=f"set QIGHEAL_GITHUB_API={scene.github.api}"):
+            scene.api()
+    assert scene.github.log == []
+
+
+def test_the_operators_word_opens_an_address_to_the_token(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QIGHEAL_GITHUB_API", f"{scene.github.api}/")
+    assert answered(scene)
+    monkeypatch.delenv("QIGHEAL_GITHUB_API")
     scene.api("https://api.github.com")
     monkeypatch.setenv("GITHUB_API_URL", scene.github.api)
     assert answered(scene)

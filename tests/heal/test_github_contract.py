@@ -183,6 +183,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> list[Asked]:
         patch.setattr(Api, "pages", noted_pages)
         place = Place(folder / "host", FILES)
         for github in serving(folder / "remote", place.path):
+            patch.setenv("QIGHEAL_GITHUB_API", github.api)
             lives(Scene(place, github), github)
     return list(found.values())
 
@@ -212,6 +213,7 @@ def test_every_request_is_allowed_and_every_answer_is_read(
 ) -> None:
     address, said = described
     monkeypatch.setenv("QIGHEAL_GITHUB_TOKEN", TOKEN)
+    monkeypatch.setenv("QIGHEAL_GITHUB_API", address)
     api = Api(Hosting(kind="github", repository=REPOSITORY, api=address), sleep=lambda _: None)
     wrong: list[str] = []
     for one in asked:
@@ -231,6 +233,7 @@ def test_the_server_does_refuse_what_the_description_does_not_allow(
     described: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QIGHEAL_GITHUB_TOKEN", TOKEN)
+    monkeypatch.setenv("QIGHEAL_GITHUB_API", described[0])
     api = Api(Hosting(kind="github", repository=REPOSITORY, api=described[0]), sleep=lambda _: None)
     with pytest.raises(Refused):
         api.call("POST", "/git/refs", dict[str, Any], body={"sha": 5})

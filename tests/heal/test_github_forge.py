@@ -49,6 +49,7 @@ def mine_forge(tmp_path: Path) -> Place:
 @pytest.fixture
 def scene(mine_forge: Place, github: FakeGitHub, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setenv("QIGHEAL_GITHUB_TOKEN", TOKEN)
+    monkeypatch.setenv("QIGHEAL_GITHUB_API", github.api)
     return Scene(mine_forge, github)
 
 
@@ -233,6 +234,48 @@ def test_a_dismissed_approval_no_longer_holds(scene: Scene) -> None:
     held = scene.forge().refresh(change)
     assert (held.state, held.reviewer) == ("open", "")
     assert "dismissed" in held.reason
+
+
+@pytest.mark.parametrize("level", ["read", "none"])
+def test_the_approval_of_somebody_who_may_no_longer_write_does_not_hold(scene: Scene, level: str) -> None:
+    change = scene.approved()
+    scene.github.permissions["ada"] = level
+    held = scene.forge().refresh(change)
+    assert (held.state, held.reviewer) == ("open", "")
+    assert "ada, who approved it, may not write" in held.reason
+    scene.github.review(1, "bea", "APPROVED")
+    again = scene.forge().refresh(held)
+    assert (again.state, again.reviewer, again.reason) == ("approved", "bea", "")
+
+
+def test_a_merge_begun_before_the_approver_lost_the_right_is_not_gone_on_with(scene: Scene) -> None:
+    change = scene.merging()
+    scene.github.permissions["ada"] = "read"
+    held = scene.forge().merge(change)
+    assert (held.state, scene.github.merges) == ("merging", 0)
+    assert "may not write" in held.reason
+
+
+def test_a_dismissed_approval_of_somebody_who_may_no_longer_write_does_not_hold(scene: Scene) -> None:
+    change = scene.approved()
+    scene.github.permissions["ada"] = "none"
+    scene.github.reviews[1][-1]["state"] = "DISMISSED"
+    assert scene.forge().refresh(change).state == "open"
+
+
+def test_a_login_that_cannot_be_printed_does_not_get_far(scene: Scene) -> None:
+    login = "e\x1b[31mvil\nQigheal-Ledger: 00"
+    scene.github.permissions[login] = "admin"
+    change = scene.opened()
+    scene.github.review(1, login, "APPROVED")
+    assert scene.forge().refresh(change) == change
+    scene.github.merge_by_hand(1)
+    scene.github.pull(1)["merged_by"] = {"login": login, "type": "User"}
+    merged = scene.forge().refresh(change)
+    assert merged.state == "merged"
+    assert "vil" in merged.reviewer
+    assert merged.reviewer.isprintable()
+    assert merged.reason.isprintable()
 
 
 def test_an_approval_given_elsewhere_stands(scene: Scene) -> None:
@@ -433,6 +476,15 @@ def test_commits_of_others_on_top_are_not_taken_back(scene: Scene) -> None:
     assert held.state == "reverting"
     assert "for a person to do" in held.reason
     assert scene.github.store.ref("main") == theirs
+
+
+def test_a_merge_that_a_person_took_out_is_not_said_to_lie_under_others(scene: Scene) -> None:
+    change = scene.reverting()
+    scene.github.store.set_ref("main", scene.place.base)
+    done = scene.forge().revert(change)
+    assert (done.state, done.revert_commit) == ("contested", "")
+    assert "no longer in main" in done.reason
+    assert scene.github.store.ref("main") == scene.place.base
 
 
 def test_a_commit_that_comes_at_the_last_moment_is_not_taken_back(

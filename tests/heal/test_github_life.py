@@ -36,8 +36,9 @@ def github(toy: ToyHost, tmp_path: Path) -> Iterator[FakeGitHub]:
 
 
 @pytest.fixture
-def hosted(toy: ToyHost, github: FakeGitHub) -> ToyHost:
+def hosted(toy: ToyHost, github: FakeGitHub, monkeypatch: pytest.MonkeyPatch) -> ToyHost:
     """The toy, with a manifest that names its GitHub."""
+    monkeypatch.setenv("QIGHEAL_GITHUB_API", github.api)
     forge = f'\n[forge]\nkind = "github"\nrepository = "{REPOSITORY}"\napi = "{github.api}"\n'
     (toy.path / "qigheal.toml").write_text(MANIFEST + forge)
     toy.healthy = toy.commit("Changes go to GitHub")

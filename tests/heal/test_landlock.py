@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -230,6 +233,36 @@ def test_a_launcher_that_was_killed_leaves_nothing(partly: Sandbox, tree: Path, 
         assert b"".join(running.stdout.read(1) for _ in range(6)) == b"on\non\n"
         os.kill(running.pid, signal.SIGKILL)
     assert running.close().returncode == 137
+
+
+ALLOCATES = """\
+import ctypes, os, tempfile
+libc = ctypes.CDLL(None, use_errno=True)
+with tempfile.NamedTemporaryFile() as file:
+    taken = libc.fallocate(file.fileno(), 0, ctypes.c_long(0), ctypes.c_long(1 << 20))
+    print(taken, os.strerror(ctypes.get_errno()))
+    os.posix_fallocate(file.fileno(), 0, 1 << 16)
+    print(os.stat(file.name).st_size)
+"""
+
+
+def test_the_disk_is_taken_by_writing_alone(partly: Sandbox, tree: Path) -> None:
+    done = partly.run(["python", "-c", ALLOCATES], tree=tree, timeout_s=30)
+    assert done.stdout.decode().split("\n")[:2] == [f"-1 {os.strerror(errno.EOPNOTSUPP)}", "65536"], (
+        done.stderr
+    )
+
+
+def test_a_command_that_ends_before_it_is_looked_at_is_looked_at_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan: Any = SimpleNamespace(folder=str(tmp_path))
+    for excess, expected in (("", 0), ("9 MB, 8 MB are allowed", 137)):
+        monkeypatch.setattr(launching, "_excess", lambda *_, said=excess: said)
+        with subprocess.Popen([sys.executable, "-c", ""]) as child:
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+            monkeypatch.setattr(signal, "sigtimedwait", lambda *_: None)
+            assert launching._watch(plan, child.pid) == expected
 
 
 def test_the_launcher_needs_no_package() -> None:

@@ -7,13 +7,17 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from qigheal.errors import EngineError, LedgerError, RepoError
+from qigheal.healing import phases
+from qigheal.healing.bench import Bench
 from qigheal.healing.engine import SelfHealingEngine
-from qigheal.records import Change
+from qigheal.records import Change, Diagnosis, HealingPatch
+from qigheal.repo import Repo
 from tests.heal.test_engine import deploys, engine, harmful, opened, sick
 from tests.heal.toyhost import ToyHost, git
 
@@ -107,6 +111,40 @@ def test_the_loop_does_not_measure_until_it_comes_out_well(toy: ToyHost) -> None
     assert len(healer.check_and_heal().verdicts) == 1, "a person may ask again"
 
 
+class Silent:
+    """A strategy that counts how often it is asked, and has no patch."""
+
+    name, tier, metrics = "silent", "safe", ("phi", "basin_drift")
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def propose(self, diagnosis: Diagnosis, bench: Bench, repo: Repo) -> Iterator[HealingPatch]:
+        self.asked += 1
+        yield from ()
+
+
+def test_the_loop_asks_a_strategy_once_that_has_no_patch(
+    toy: ToyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sick(toy)
+    silent = Silent()
+    monkeypatch.setattr("qigheal.healing.engine.askable", lambda *_: ((silent,), ()))
+    healer = engine(toy)
+    for _ in range(3):
+        assert "no strategy has a patch" in healer.check_and_heal(again=False).message
+    assert silent.asked == 1
+    healer.check_and_heal()
+    assert silent.asked == 2, "a person may ask again"
+    (entry,) = healer.ledger.entries("asked")
+    asked = entry.read(phases.Asked)
+    assert (entry.subject, asked.base, asked.patches) == ("silent", healer.repo.head(), 0)
+    assert asked.metrics
+    toy.break_it(7.0)
+    healer.check_and_heal(again=False)
+    assert silent.asked == 3, "other code may have another answer"
+
+
 def test_a_target_that_moved_gives_way_to_a_new_change(toy: ToyHost) -> None:
     sick(toy)
     healer, change = opened(toy)
@@ -147,6 +185,30 @@ def test_a_target_that_is_gone_ends_the_change(toy: ToyHost) -> None:
     git(toy.path, "checkout", "-q", "-b", "other")
     git(toy.path, "branch", "-D", "main")
     assert [c.state for c in healer.bring_along()] == ["contested"]
+
+
+def test_a_merge_that_a_person_took_out_ends_without_an_alarm(
+    toy: ToyHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    healer, change = drilled(toy)
+    git(toy.path, "reset", "-q", "--hard", change.patch.base)
+    (ended,) = healer.bring_along()
+    assert ended.state == "contested"
+    assert "no longer in main" in ended.reason
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+def test_a_commit_on_the_changes_branch_is_said_with_the_ways_out(toy: ToyHost) -> None:
+    sick(toy)
+    healer, change = opened(toy)
+    git(toy.path, "update-ref", f"refs/heads/{change.branch}", change.patch.base)
+    assert healer.review(change.id, approve=True, reviewer="Ada").state == "approved"
+    said = healer.check_and_heal().message
+    assert "has to end first" in said
+    assert f"git branch -f {change.branch} {change.head}" in said
+    assert f"qigheal review {change.id} --reject" in said
+    git(toy.path, "branch", "-f", change.branch, change.head)
+    assert healer.bring_along()[0].state == "watching"
 
 
 def test_a_person_can_end_a_change_whatever_its_state(toy: ToyHost) -> None:

@@ -15,6 +15,7 @@ from qigheal.records import (
     BandOf,
     Change,
     ChangeState,
+    Diagnosis,
     HealingPatch,
     Pair,
     Target,
@@ -66,6 +67,20 @@ def a_change(number: int, state: ChangeState, **fields: Any) -> Change:
     patch = a_patch(number)
     given: dict[str, Any] = {"verdict": a_verdict(), "opened_at": 0.0, "merge_commit": "m"} | fields
     return Change(id=patch.fingerprint, state=state, patch=patch, branch="b", target="main", **given)
+
+
+def a_diagnosis(*metrics: str) -> Diagnosis:
+    return Diagnosis(
+        metrics=metrics,
+        findings=(),
+        severity="warning",
+        target=Target(geometry="simplex", basin=(0.6, 0.8), drift_limit=0.2, bands={}),
+        observed={},
+        code_hash="",
+        healthy_code_hash="",
+        since=None,
+        snapshots=50,
+    )
 
 
 def facts(**fields: Any) -> phases.TrialFacts:
@@ -212,7 +227,7 @@ def test_the_second_gate(ledger: Ledger) -> None:
         phases.advance(ledger, FULL, "Ada", 2.0)
     for number in range(10):
         judged(ledger, number, a_verdict(0.75 if number < 5 else None))
-    with pytest.raises(PhaseError, match="approved: needed ≥ 80 %, found not measured"):
+    with pytest.raises(PhaseError, match="approved: needed ≥ 80 % of at least 3, found not measured"):
         phases.advance(ledger, FULL, "Ada", 3.0)
     for number in range(5):
         review = phases.Review(approved=number > 0, reviewer="Ada")
@@ -235,6 +250,30 @@ def test_every_strategy_that_applies_must_have_been_tried(ledger: Ledger) -> Non
     unknown = criterion(ledger, "2→3", "strategies", replace(FULL, strategies=None))
     assert (unknown.found, unknown.met) == (phases.NOT_MEASURED, False)
     assert not criterion(ledger, "2→3", "strategies", replace(FULL, strategies=())).met
+
+
+def test_a_strategy_that_was_asked_and_had_no_patch_was_tried(ledger: Ledger) -> None:
+    judged(ledger, 1, a_verdict())
+    evidence = replace(FULL, strategies=("attention", "memory"))
+    unmet = criterion(ledger, "2→3", "strategies", evidence)
+    assert (unmet.met, "--strategy memory" in unmet.advice) == (False, True)
+    ledger.append("asked", "memory", phases.Asked(base="a" * 40, metrics=("phi",), patches=0), 1.0)
+    assert criterion(ledger, "2→3", "strategies", evidence).met
+
+
+def test_one_approval_is_not_yet_a_share(ledger: Ledger) -> None:
+    for number in range(3):
+        assert not criterion(ledger, "2→3", "approved").met, number
+        review = phases.Review(approved=True, reviewer="Ada")
+        ledger.append("review", a_patch(number).fingerprint, review, 1.0)
+    assert criterion(ledger, "2→3", "approved").met
+
+
+def test_a_patch_tried_again_counts_by_its_last_trial(ledger: Ledger) -> None:
+    for problems in (("the probe hung",), ("the probe hung",), ()):
+        ledger.append("trial", "a", facts(problems=problems, unpatched_healthy=bool(problems)), 1.0)
+    found = phases.figures(ledger)
+    assert (found.trials, found.completed, found.cases, found.false_positives) == (1, 1, 1, 0)
 
 
 def test_trials_completed(ledger: Ledger) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from qigheal.sandbox.seccomp import (
     ABSENT,
+    ALLOCATING,
     ALLOW,
     ARCHITECTURES,
     ATTRIBUTES,
@@ -18,13 +19,13 @@ from qigheal.sandbox.seccomp import (
     KILL,
     MISSING,
     MODES,
-    NO_ATTRIBUTES,
     NO_FAMILY,
     OF_ITSELF,
     PRETEND,
     TIMES,
     UNOPENED,
     UNSHARED,
+    UNSUPPORTED,
     X32_BIT,
     Numbers,
     program,
@@ -149,8 +150,8 @@ class TestWithoutNamespaces:
             assert decide(machine, numbers, shared=True, owner=owner) in (expected, None), name
 
     def test_has_no_attributes(self, machine: str, owner: bool) -> None:
-        for name, numbers in ATTRIBUTES.items():
-            assert decide(machine, numbers, shared=True, owner=owner) == NO_ATTRIBUTES, name
+        for name, numbers in (ATTRIBUTES | ALLOCATING).items():
+            assert decide(machine, numbers, shared=True, owner=owner) == UNSUPPORTED, name
 
     @pytest.mark.parametrize("family", range(46))
     def test_no_socket_of_any_family(self, machine: str, owner: bool, family: int) -> None:
@@ -191,6 +192,6 @@ class TestWithoutNamespaces:
         assert decide(machine, OPENAT2, shared=True, owner=owner) == ABSENT
 
 
-@pytest.mark.parametrize("table", [UNSHARED, UNOPENED, TIMES, MODES, ATTRIBUTES])
+@pytest.mark.parametrize("table", [UNSHARED, UNOPENED, TIMES, MODES, ATTRIBUTES, ALLOCATING])
 def test_namespaces_need_no_more(table: dict[str, Numbers]) -> None:
     assert {decide(machine, numbers) for machine in MACHINES for numbers in table.values()} <= {ALLOW, None}

@@ -15,7 +15,7 @@ from qigheal.healing.stored import applicable, store_evidence
 from qigheal.repo import Repo
 from qigheal.settings import HealSettings
 from tests.heal.gitfix import Place
-from tests.heal.test_phases import a_change
+from tests.heal.test_phases import a_change, a_diagnosis
 from tests.heal.toyhost import ToyHost
 
 SIX = ("attention", "basin", "latency", "errors", "memory", "revert")
@@ -160,6 +160,9 @@ def test_the_host_tells_the_gate_what_must_have_been_tried(tmp_path: Path) -> No
     toy = ToyHost(tmp_path)
     toy.live(1.0, 100, toy.healthy)
     assert store_evidence(toy.store).strategies is None
+    assert store_evidence(toy.store, host=Repo(toy.path)).strategies == ()
+    Ledger(toy.store / "ledger.db").append("diagnosis", "", a_diagnosis("phi"), 1.0)
     found = store_evidence(toy.store, host=Repo(toy.path)).strategies
     assert found is not None
     assert "attention" in found
+    assert "memory" not in found, "no memory growth was ever diagnosed, so nobody asks it"

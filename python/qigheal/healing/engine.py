@@ -27,6 +27,7 @@ from qigcore.history import History
 from qigcore.rows import Batch
 from qigheal.errors import EngineError, LedgerError, PatchError, QighealError
 from qigheal.healing import audit, evaluating, phases
+from qigheal.healing.asking import asked_in_vain, proposals
 from qigheal.healing.bench import Bench
 from qigheal.healing.ledger import Judged, Ledger
 from qigheal.healing.measuring import READ_SNAPSHOTS, Measuring, silent, stored_baseline
@@ -249,7 +250,8 @@ class SelfHealingEngine:
         waiting = passage.pending()
         busy = [c for c in waiting if c.state != "open"]
         if busy:
-            return f"unhealthy; change {busy[0].id} is {busy[0].state} and has to end first"
+            why = f": {busy[0].reason}" if busy[0].reason else ""
+            return f"unhealthy; change {busy[0].id} is {busy[0].state} and has to end first{why}"
         if len(waiting) >= self.settings.max_open_changes:
             return f"unhealthy; {len(waiting)} changes already wait for a review (qigheal patches)"
         return ""
@@ -277,8 +279,11 @@ class SelfHealingEngine:
         for candidate in chosen:
             if not set(candidate.metrics) & set(diagnosis.metrics):
                 continue
+            if not again and asked_in_vain(self.ledger, candidate, diagnosis, bench.base):
+                self.on_step("strategy", f"{candidate.name}: had no patch for this before; not asked again")
+                continue
             self.on_step("strategy", f"{candidate.name}: looking for a patch")
-            for patch in candidate.propose(diagnosis, bench, self.repo):
+            for patch in proposals(self.ledger, candidate, diagnosis, bench, self.repo, self.clock):
                 if self.ledger.quarantined(patch):
                     skipped = f"{patch.fingerprint} was rejected or rolled back before"
                     self.on_step("patch", f"{skipped}; skipped")

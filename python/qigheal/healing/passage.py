@@ -360,7 +360,10 @@ class Passage:
         if reverted.state == "reverted":
             self.on_step("revert", f"took {change.branch} back as {reverted.revert_commit[:10]}")
             return self._record(reverted)
-        if reverted.state == "contested" or forge.tip(change.target) != change.merge_commit:
+        if reverted.state == "contested":
+            self.on_step("revert", f"{change.branch}: {reverted.reason}")
+            return self._record(reverted)
+        if forge.tip(change.target) != change.merge_commit:
             # Somebody built on it, or took the branch away. Taking it back would take their work along.
             log.warning(
                 "change %s made the service worse, and a person must see to it: %s",

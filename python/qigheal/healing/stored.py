@@ -19,6 +19,7 @@ from qigheal.healing.strategies import builtin
 from qigheal.health import trend_of
 from qigheal.host import Manifest
 from qigheal.host.refusals import refused_path
+from qigheal.records import Diagnosis
 from qigheal.repo import Repo
 from qigheal.repo.git import FILE_MODES
 from qigheal.settings import HealSettings, MonitorSettings
@@ -53,7 +54,7 @@ def store_evidence(
         baseline_learned=baseline is not None,
         trends_known=sum(trend_of(recent, metric, baseline).direction != "unknown" for metric in TRENDS),
         memory_mb=settings.history_size * (HEAD.itemsize + 8 * settings.dim) / 1e6,
-        strategies=None if host is None else applicable(host),
+        strategies=None if host is None else _wanted(store, applicable(host)),
         uptime_share=up,
         hours_saved=None if hours_per_repair is None else _confirmed(store) * hours_per_repair,
     )
@@ -85,6 +86,15 @@ def applicable(repo: Repo) -> tuple[str, ...]:
     }
     names = [strategy.name for strategy in builtin(HealSettings())]
     return tuple(name for name in names if has_work.get(name, True))
+
+
+def _wanted(store: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Of these strategies, those that heal something that was diagnosed: no other is ever asked."""
+    path = store / "ledger.db"
+    entries = Ledger(path, read_only=True).entries("diagnosis") if path.exists() else ()
+    diagnosed = {metric for entry in entries for metric in entry.read(Diagnosis).metrics}
+    metrics = {strategy.name: strategy.metrics for strategy in builtin(HealSettings())}
+    return tuple(name for name in names if diagnosed.intersection(metrics[name]))
 
 
 def _confirmed(store: Path) -> int:

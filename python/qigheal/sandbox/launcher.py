@@ -356,16 +356,20 @@ def _watch(plan: Plan, child: int) -> int:
         got = signal.sigtimedwait({signal.SIGTERM, signal.SIGCHLD}, _LOOKS_S)
         if got is not None and got.si_signo == signal.SIGTERM:
             return 137
-        while True:
+        ended: int | None = None
+        while ended is None:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == child:
                 code = os.waitstatus_to_exitcode(status)
-                return 128 - code if code < 0 else code
+                ended = 128 - code if code < 0 else code
             if not pid:
                 break
+        # Once more at the end: a command may be done before it is looked at.
         if excess := _excess(plan, before):
             os.write(2, f"qigheal: ended, it took of the disk {excess}\n".encode())
             return 137
+        if ended is not None:
+            return ended
 
 
 def remove(folder: str) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # linux/bpf_common.h
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # linux/seccomp.h
 DENY, ABSENT, NO_FAMILY = (ERRNO | code for code in (errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT))
-NO_ATTRIBUTES = ERRNO | errno.ENOTSUP
+UNSUPPORTED = ERRNO | errno.ENOTSUP
 PRETEND = ERRNO  # the caller is told that it was done
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
@@ -156,6 +156,8 @@ ATTRIBUTES: dict[str, Numbers] = {
     "listxattrat": (465, 465),
     "removexattrat": (466, 466),
 }
+# Takes any amount of the disk at once, between two looks at how full it is; the C library writes instead.
+ALLOCATING: dict[str, Numbers] = {"fallocate": (285, 47)}
 OPENING: dict[str, tuple[Numbers, int]] = {"open": ((2, None), 1), "openat": ((257, 56), 2)}  # its flags
 OPENAT2: dict[str, Numbers] = {"openat2": (437, 437)}  # its flags lie behind a pointer
 CLONE, IOCTL, SOCKET, SOCKETPAIR = (56, 220), (16, 29), (41, 198), (53, 199)
@@ -212,7 +214,7 @@ def program(machine: str | None = None, *, shared: bool = False, owner: bool = F
         steps += [_step(_AT_LEAST, X32_BIT, 0, 1), _step(_RETURN, ABSENT)]
     refused = [(DENIED, DENY), (MISSING, ABSENT)]
     if shared:
-        refused += [(UNSHARED, DENY), (UNOPENED, DENY), (ATTRIBUTES, NO_ATTRIBUTES)]
+        refused += [(UNSHARED, DENY), (UNOPENED, DENY), (ATTRIBUTES, UNSUPPORTED), (ALLOCATING, UNSUPPORTED)]
         refused += [(TIMES, PRETEND), (OPENAT2, ABSENT)]
     if owner:
         refused += [(MODES, PRETEND)]

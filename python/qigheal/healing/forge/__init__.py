@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from qigheal.host import Manifest
 from qigheal.records import Change
 from qigheal.repo import Repo
@@ -57,7 +59,7 @@ class Forge(Protocol):
         ...
 
     def revert(self, change: Change) -> Change:
-        """Take a merge back, if nothing lies on top of it."""
+        """Take a merge back, if nothing lies on top of it; `contested` where people decided about it already."""
         ...
 
     def rehearse_revert(self, change: Change) -> None:
@@ -82,3 +84,12 @@ def forge_of(repo: Repo, manifest: Manifest, seen: Callable[[Change], str]) -> F
     from qigheal.healing.forge.github_api import Api
 
     return GitHubForge(repo, Api(manifest.forge), manifest, seen)
+
+
+def taken_out(change: Change, tip: str) -> Change:
+    """The end of a change whose merge is no longer in its target, now at `tip`: a person was faster."""
+    reason = (
+        f"merge {change.merge_commit[:10]} is no longer in {change.target}, which is at {tip[:10]}: a person took it "
+        "out, and there is nothing to take back"
+    )
+    return replace(change, state="contested", reason=reason)

@@ -20,12 +20,12 @@ import msgspec
 from msgspec.structs import replace
 
 from qigheal.errors import RepoError
-from qigheal.healing.forge import body, messages
+from qigheal.healing.forge import body, messages, taken_out
 from qigheal.healing.forge.github_answers import Comparison, Label, Pull, Thing
 from qigheal.healing.forge.github_api import SAYS, Api, Refused, part
 from qigheal.healing.forge.github_objects import Objects
 from qigheal.healing.forge.github_pulls import WITHDRAWN, Pulls
-from qigheal.healing.forge.github_standing import reviews, unmet_checks
+from qigheal.healing.forge.github_standing import reviews, unmet_checks, unwilling
 from qigheal.healing.forge.tree import PREFIX, permitted_tree, rehearse_revert
 from qigheal.host import Manifest
 from qigheal.records import Change
@@ -141,7 +141,7 @@ class GitHubForge:
         """The change after what people did to its pull request: approve, object, close, merge, push."""
         pull = self._pulls.newest(change.branch)
         if pull is None:
-            return _waiting(change, f"pull request of {change.branch} is gone; {HOW_ON}")
+            return _waiting(change, _gone(change))
         at = f"pull request #{pull.number}"
         if pull.merged_at is not None:
             return self._merged_by_hand(change, pull, pull.merged_at)
@@ -150,10 +150,8 @@ class GitHubForge:
         if why := _other(change, pull):
             return _waiting(change, why)
         said = reviews(self._api, pull, change.head)
-        if said.objecting:
-            return _waiting(change, f"{at}: {', '.join(said.objecting)} asked for changes")
-        if change.state == "approved" and change.reviewer in said.withdrawn:
-            return _waiting(change, f"{at}: the approval of {change.reviewer} was dismissed")
+        if why := unwilling(said, change.reviewer):
+            return _waiting(change, f"{at}: {why}")
         if change.state == "open" and said.approving:
             return replace(change, state="approved", reviewer=said.approving[-1], reason="")
         settled = change.state == "open" and change.reason.startswith(OURS)
@@ -176,7 +174,7 @@ class GitHubForge:
         if self.tip(change.target) is None:
             return f"target branch {change.target} is gone"
         pull = self._pulls.newest(change.branch)
-        return self._unmergeable(change, pull) if pull else f"pull request of {change.branch} is gone"
+        return self._unmergeable(change, pull) if pull else _gone(change)
 
     def _unmergeable(self, change: Change, pull: Pull) -> str:
         at = f"pull request #{pull.number}"
@@ -191,6 +189,10 @@ class GitHubForge:
         unmet = unmet_checks(self._api, change.target, change.head)
         return f"{at}: {unmet}" if unmet else ""
 
+    def _unapproved(self, change: Change, pull: Pull) -> str:
+        why = unwilling(reviews(self._api, pull, change.head), change.reviewer)
+        return f"pull request #{pull.number}: {why}" if why else ""
+
     def merge(self, change: Change) -> Change:
         """Merge the pull request; gives the change as `merged`, or as it was with the reason why not.
 
@@ -199,9 +201,10 @@ class GitHubForge:
         """
         pull = self._pulls.newest(change.branch)
         if pull is None:
-            return replace(change, reason=f"pull request of {change.branch} is gone")
+            return replace(change, reason=_gone(change))
         if pull.merged_at is None:
-            if why := self._unmergeable(change, pull):
+            # A healer that was killed may come back here long after the approval was looked at.
+            if why := self._unmergeable(change, pull) or self._unapproved(change, pull):
                 return replace(change, reason=why)
             title, _, text = messages.merging(change).partition("\n\n")
             asked = {
@@ -269,6 +272,8 @@ class GitHubForge:
         asked = self._pulls.newest(_revert_branch(change))
         if asked is not None and asked.merged_at is not None:
             return self._revert_asked(change, asked)
+        if tip is not None and not self.is_ancestor(merge, tip):
+            return taken_out(change, tip)
         return replace(
             change,
             reason=f"other commits lie on top of merge {merge[:10]} in {change.target}; taking it back is "
@@ -311,9 +316,15 @@ class GitHubForge:
         self._api.call("POST", f"/issues/{number}/comments", msgspec.Raw, body=comment, once=True)
 
 
-HOW_ON: Final = "reject the change (qigheal review), or open a new request for the branch"
 OURS: Final = ("pull request ", SAYS)
 """How reasons begin that hold until GitHub is asked again."""
+
+
+def _gone(change: Change) -> str:
+    return (
+        f"pull request of {change.branch} is gone; open a new one for the branch, with its commit {change.head} on "
+        f"it, or give the change up (qigheal review {change.id} --reject)"
+    )
 
 
 def _other(change: Change, pull: Pull) -> str:
@@ -324,7 +335,8 @@ def _other(change: Change, pull: Pull) -> str:
     if pull.head.sha != change.head:
         return (
             f"{at}: its branch is at {pull.head.sha[:10]}, which is not the healer's commit {change.head[:10]}: "
-            "what others commit there is neither merged nor overwritten by the healer; merge or close it by hand"
+            "what others commit there is neither merged nor overwritten by the healer; merge or close it by hand, or "
+            "put the healer's commit back"
         )
     return ""
 

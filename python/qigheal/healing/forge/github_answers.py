@@ -33,10 +33,18 @@ class Commit(Answer, frozen=True):
 
 
 class User(Answer, frozen=True):
-    """An account; `type` is "User", "Bot" or "Organization"."""
+    """An account; `type` is "User", "Bot" or "Organization".
+
+    A login goes into the ledger, messages and commits, so it is printable from here on. GitHub's own are
+    always; another server's that is not becomes a name that nobody has, and so the word of nobody.
+    """
 
     login: str
     type: str = "User"
+
+    def __post_init__(self) -> None:
+        if not self.login.isprintable():
+            msgspec.structs.force_setattr(self, "login", ascii(self.login)[1:-1])
 
 
 class Label(Answer, frozen=True):

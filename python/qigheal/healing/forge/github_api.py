@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("qigheal")
 
-TOKEN, COMMON_TOKEN, COMMON_API = "QIGHEAL_GITHUB_TOKEN", "GITHUB_TOKEN", "GITHUB_API_URL"
+TOKEN, OWN_API = "QIGHEAL_GITHUB_TOKEN", "QIGHEAL_GITHUB_API"
+COMMON_TOKEN, COMMON_API = "GITHUB_TOKEN", "GITHUB_API_URL"
 VERSION: Final = "2022-11-28"
 TIMEOUT_S: Final = 30.0
 ATTEMPTS: Final = 4
@@ -61,7 +62,8 @@ class Refused(RepoError):
 class Api:
     """The API of `hosting.repository`, with the token of the environment.
 
-    sleep, clock: seconds. Raises RepoError when there is no token, MissingExtra without httpx.
+    sleep, clock: seconds. Raises RepoError when there is no token, or none for this address, MissingExtra
+    without httpx.
     """
 
     def __init__(
@@ -267,13 +269,24 @@ def part(text: str) -> str:
 
 
 def _token(api: str) -> str:
-    """The token of the environment. The common one is meant for GitHub itself, so it goes nowhere else."""
+    """The token of the environment, for an address that the environment vouches for.
+
+    `api` stands in a commit, and whoever may commit is not thereby trusted with what the operator's token
+    may do. The common token is meant for GitHub itself, so it goes nowhere else.
+    """
+    common, own = (os.environ.get(name, "").strip().rstrip("/") for name in (COMMON_API, OWN_API))
+    if api not in (GITHUB_API, common, own):
+        raise RepoError(
+            f"{api}: expected [forge] api to be {GITHUB_API}, or an address that the environment names in "
+            f"{COMMON_API} or {OWN_API}, got another; a token is sent nowhere else. If the address is right, "
+            f"set {OWN_API}={api}"
+        )
     if token := os.environ.get(TOKEN, "").strip():
         return _sendable(token, TOKEN)
-    common = os.environ.get(COMMON_API, "").rstrip("/")
-    if api in (GITHUB_API, common) and (token := os.environ.get(COMMON_TOKEN, "").strip()):
+    shared = api in (GITHUB_API, common)
+    if shared and (token := os.environ.get(COMMON_TOKEN, "").strip()):
         return _sendable(token, COMMON_TOKEN)
-    also = f" (or {COMMON_TOKEN})" if api in (GITHUB_API, common) else ""
+    also = f" (or {COMMON_TOKEN})" if shared else ""
     raise RepoError(f"{api}: expected a token in the environment's {TOKEN}{also}, found none; set it")
 
 

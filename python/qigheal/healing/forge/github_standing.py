@@ -32,6 +32,7 @@ class Reviews(NamedTuple):
     approving: tuple[str, ...]
     objecting: tuple[str, ...]
     withdrawn: tuple[str, ...]
+    powerless: tuple[str, ...]  # who approved, and may not write: never did, or no longer does
 
 
 def reviews(api: Api, pull: Pull, head: str) -> Reviews:
@@ -46,11 +47,27 @@ def reviews(api: Api, pull: Pull, head: str) -> Reviews:
             if review.commit_id == head and review.state in DECIDING:
                 last.pop(user.login, None)
                 last[user.login] = review.state
-    trusted = {login: state for login, state in last.items() if _may_merge(api, login)}
-    approving, objecting, withdrawn = (
-        tuple(login for login, said in trusted.items() if said == state) for state in DECIDING
+    trusted = [login for login in last if _may_merge(api, login)]
+    approved, objected, dismissed = (
+        tuple(login for login, said in last.items() if said == state) for state in DECIDING
     )
-    return Reviews(approving, objecting, withdrawn)
+    return Reviews(
+        approving=tuple(login for login in approved if login in trusted),
+        objecting=tuple(login for login in objected if login in trusted),
+        withdrawn=dismissed,
+        powerless=tuple(login for login in approved if login not in trusted),
+    )
+
+
+def unwilling(said: Reviews, reviewer: str) -> str:
+    """Why a change that `reviewer` approved, or nobody yet, may not be merged now, or an empty string."""
+    if said.objecting:
+        return f"{', '.join(said.objecting)} asked for changes"
+    if reviewer in said.withdrawn:
+        return f"the approval of {reviewer} was dismissed"
+    if reviewer in said.powerless:
+        return f"{reviewer}, who approved it, may not write to the repository any more; it needs another approval"
+    return ""
 
 
 def unmet_checks(api: Api, target: str, head: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from qigheal.errors import Blocked, RepoError
-from qigheal.healing.forge import messages
+from qigheal.healing.forge import messages, taken_out
 from qigheal.healing.forge.tree import permitted_tree, rehearse_revert
 from qigheal.host import Manifest
 from qigheal.records import Change
@@ -82,9 +82,24 @@ class LocalForge:
         repo = self._repo
         if repo.ref(change.target) is None:
             return f"target branch {change.target} is gone"
-        if repo.ref(change.branch) != change.head:
-            return f"branch {change.branch} is no longer what was measured"
+        if foreign := self._foreign(change):
+            return foreign
         return self.moved(change) or repo.obstacle(change.target, change.head, change.patch.base)
+
+    def _foreign(self, change: Change) -> str:
+        """How the branch differs from what was measured, or an empty string.
+
+        One that is gone differs in nothing, as long as its commit is still there: it is made again.
+        """
+        tip = self._repo.ref(change.branch)
+        if tip == change.head or (tip is None and self._repo.has(change.head)):
+            return ""
+        now = f"is at {tip[:10]}" if tip else "is gone with its commit"
+        back = f"put it back (git branch -f {change.branch} {change.head}), or " if tip else ""
+        return (
+            f"branch {change.branch} {now}, and no longer what was measured, {change.head[:10]}: {back}give the "
+            f"change up (qigheal review {change.id} --reject)"
+        )
 
     def merge(self, change: Change) -> Change:
         """Merge the branch; gives the change as `merged`, or as it was with the reason why not.
@@ -100,8 +115,10 @@ class LocalForge:
         if not self._contains(tip, commit):
             if moved := self.moved(change):
                 return replace(change, reason=moved)
-            if repo.ref(change.branch) != change.head:
-                return replace(change, reason=f"branch {change.branch} is no longer what was measured")
+            if foreign := self._foreign(change):
+                return replace(change, reason=foreign)
+            if repo.ref(change.branch) is None:
+                repo.create_ref(change.branch, change.head)
         if reason := self._advance(change.target, tip, commit, base, f"qigheal: merge {change.branch}"):
             return replace(change, reason=reason)
         return replace(change, state="merged", merge_commit=commit, merge_parent=base, reason="")
@@ -117,6 +134,8 @@ class LocalForge:
             return replace(change, reason=f"target branch {change.target} is gone")
         commit = repo.commit(change.merge_parent, (merge,), messages.reverting(change), change.reverted_at)
         if not self._contains(tip, commit) and tip != merge:
+            if not self._contains(tip, merge):
+                return taken_out(change, tip)
             return replace(
                 change,
                 reason=f"other commits lie on top of merge {merge[:10]} in {change.target}; taking it back is "

@@ -16,6 +16,7 @@ or writes anything but moves between phases.
 from qigheal.healing.phases.brakes import breaker_open, demotion_due, next_change_at
 from qigheal.healing.phases.evidence import (
     ALONE,
+    Asked,
     Drilled,
     DrillPlan,
     Figures,
@@ -43,6 +44,7 @@ __all__ = [
     "GATES",
     "NOT_MEASURED",
     "PHASES",
+    "Asked",
     "Criterion",
     "DrillPlan",
     "Drilled",

@@ -36,6 +36,14 @@ class Rehearsal(Record, frozen=True):
     reason: str = ""
 
 
+class Asked(Record, frozen=True):
+    """The data of an `asked` entry: how a strategy, the subject, answered for a commit, to its end."""
+
+    base: str
+    metrics: tuple[str, ...]  # that were diagnosed, sorted
+    patches: int  # proposed, those known from before included
+
+
 class DrillPlan(Record, frozen=True):
     """The data of a `drill` entry: a rollback about to be performed on a branch of its own."""
 
@@ -76,12 +84,12 @@ class Figures(Record, frozen=True):
     """
 
     patches: int  # judged
-    strategies: tuple[str, ...]  # whose patches were judged
+    strategies: tuple[str, ...]  # whose patches were judged, or that were asked and had none
     scores: tuple[float, ...]  # of the accepted ones
     score_ceilings: tuple[float, ...]  # what the formula lets each of these reach
-    trials: int  # without patches refused before they were tried
+    trials: int  # the last of each patch, without patches refused before they were tried
     completed: int
-    cases: int  # trials whose unpatched side could be judged
+    cases: int  # of these, those whose unpatched side could be judged
     false_positives: int  # of these, healthy
     reviewed: int  # by a person
     approved: int
@@ -144,7 +152,8 @@ def figures(ledger: Ledger) -> Figures:
     """Count what the ledger holds."""
     verdicts = {patch.fingerprint: (patch, verdict) for patch, verdict, _ in ledger.verdicts()}
     accepted = [v.fitness for _, v in verdicts.values() if v.accepted and v.fitness is not None]
-    trials = [facts for entry in ledger.entries("trial") if not (facts := entry.read(TrialFacts)).refusals]
+    last = {entry.subject: entry.read(TrialFacts) for entry in ledger.entries("trial")}
+    trials = [facts for facts in last.values() if not facts.refusals]
     cases = [facts.unpatched_healthy for facts in trials if facts.unpatched_healthy is not None]
     rehearsals = {entry.subject: entry.read(Rehearsal).ok for entry in ledger.entries("rehearsal")}
     reviews = {entry.subject: entry.read(Review).approved for entry in ledger.entries("review")}
@@ -153,11 +162,12 @@ def figures(ledger: Ledger) -> Figures:
         change = changes[entry.subject] = entry.read(Change)
         if change.state in ("approved", "rejected") and change.verdict and change.reviewer not in ("", ALONE):
             reviews[change.id] = change.state == "approved"
+    asked = {entry.subject for entry in ledger.entries("asked")}
     merges = [change for change in changes.values() if change.merge_commit]
     applied = [change for change in merges if change.verdict is not None]
     return Figures(
         patches=len(verdicts),
-        strategies=tuple(sorted({patch.strategy for patch, _ in verdicts.values()})),
+        strategies=tuple(sorted({patch.strategy for patch, _ in verdicts.values()} | asked)),
         scores=tuple(fitness.point for fitness in accepted),
         score_ceilings=tuple(
             # One term restored gives at most 0.75; only a patch that improves several may pass 0.8.

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 GATES: Final = {1: "1→2", 2: "2→3", 3: "3→4", 4: "stay in 4"}
 NOT_MEASURED: Final = "not measured"
+REVIEWS: Final = 3
+"""Patches that must be reviewed before the approved ones among them say anything."""
 
 
 class Criterion(Record, frozen=True):
@@ -37,7 +39,9 @@ class StoreEvidence(Record, frozen=True):
     baseline_learned: bool | None = None
     trends_known: int | None = None  # of Φ, drift, latency and errors
     memory_mb: float | None = None  # what recording costs the service
-    strategies: tuple[str, ...] | None = None  # those that have something to work on in this host
+    strategies: tuple[str, ...] | None = (
+        None  # with something to work on in this host, for what was diagnosed
+    )
     uptime_share: float | None = None
     hours_saved: float | None = None
 
@@ -93,9 +97,11 @@ def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...
             bool(wanted) and tried.issuperset(wanted or ()),
             "name the host, whose manifest says which apply: --host HOST"
             if wanted is None
-            else f"qigheal heal HOST --strategy {min({*wanted} - tried)}"
+            else f"while the service is unwell: qigheal heal HOST --strategy {min({*wanted} - tried)}; one that is "
+            "asked and has no patch is tried as well"
             if {*wanted} - tried
-            else "declare levers, sites or files that may be patched in qigheal.toml",
+            else "nothing was diagnosed yet that a strategy could heal here: let the service record, and declare "
+            "levers, sites or files that may be patched in qigheal.toml",
         ),
         _portion(
             2,
@@ -108,10 +114,11 @@ def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...
         _portion(
             2,
             "reviewed patches approved",
-            share(found.approved, found.reviewed),
-            "≥ 80 %",
+            share(found.approved, found.reviewed) if found.reviewed >= REVIEWS else None,
+            f"≥ 80 % of at least {REVIEWS}",
             0.8,
-            "say what you think of measured patches: qigheal review PATCH --approve or --reject",
+            f"{found.reviewed} reviewed; say what you think of measured patches: qigheal review PATCH --approve "
+            "or --reject",
         ),
         _line(
             2,
