@@ -270,7 +270,8 @@ def refused_for(
         return (str(error),)
     changes = repo.changes(patch.base, tree)
     found = refusing(manifest, changes, repo.entries(patch.base))
-    if not found and refusing is refusals:
+    # Most diffs hold no such character, and then no file need be read.
+    if not found and refusing is refusals and refused_text(b"", patch.diff.encode("utf-8", "replace")):
         found = _refused_texts(patch.base, tree, changes, repo)
     if found or manifest.probe.interpreter is not None:
         return found  # another Python may know another grammar
