@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Protocol
 
 import msgspec
@@ -138,6 +137,8 @@ def detectable(estimate: Estimate, level: float, power: float = POWER) -> float 
     half = (estimate.high(level) - estimate.low(level)) / 2
     if not 0.0 < half < UNBOUNDED / 4:
         return None
+    from statistics import NormalDist  # loads random, which a process that serves has no use for
+
     normal = NormalDist()
     return half * (1.0 + normal.inv_cdf(power) / normal.inv_cdf(1.0 - level))
 
