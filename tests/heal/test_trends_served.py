@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Gauge
 
 from qigcore.baseline import Baseline
 from qigcore.constants import KAPPA_STAR
@@ -152,7 +153,7 @@ def test_values_that_were_all_repaired_have_no_trend() -> None:
 
 
 @pytest.mark.alone
-def test_asking_costs_two_microseconds_and_checking_ten() -> None:
+def test_asking_costs_no_more_than_ten_gauges_and_checking_twenty() -> None:
     host = GeometricHealthMonitor(code_hash="")
     basins = np.random.default_rng(0).dirichlet(np.full(64, 300.0), 1000)
     for i, basin in enumerate(basins):
@@ -170,7 +171,9 @@ def test_asking_costs_two_microseconds_and_checking_ten() -> None:
             best = min(best, (time.perf_counter() - started) / 100)
         return best * 1e6
 
+    gauge = Gauge("peer", "what a call of this kind costs on this machine now", registry=CollectorRegistry())
+    peer = cost(lambda: gauge.set(0.75))
     for metric in METRICS:
-        assert cost(lambda metric=metric: host.get_trend(metric)) < 2.0
-        assert cost(lambda metric=metric: worse.get_trend(metric)) < 2.0
-    assert cost(host.check_health) < 10.0
+        assert cost(lambda metric=metric: host.get_trend(metric)) < 10 * peer
+        assert cost(lambda metric=metric: worse.get_trend(metric)) < 10 * peer
+    assert cost(host.check_health) < 20 * peer
