@@ -100,11 +100,6 @@ def test_what_cannot_be_had_is_said(older: Sandbox, request: pytest.FixtureReque
     assert "list of processes" in older.note
 
 
-def test_third_party_code_needs_more(partly: Sandbox) -> None:
-    assert not partly.trusts_foreign_code
-    assert Sandbox("none").trusts_foreign_code
-
-
 def test_a_writable_tree_is_a_copy(partly: Sandbox, tree: Path, clean: str) -> None:
     before = content(tree)
     script = """

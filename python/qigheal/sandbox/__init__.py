@@ -190,12 +190,6 @@ class Sandbox:
         self.note = landlock.note(os.geteuid() == 0)
         self._python(None)
 
-    @property
-    def trusts_foreign_code(self) -> bool:
-        """Whether code that neither the host's owner nor qigheal wrote may be run: a third-party diff, or
-        what a strategy of another package proposes. At level "none" that is the operator's own word."""
-        return self.level != "partial"
-
     def run(
         self,
         argv: Sequence[str],
