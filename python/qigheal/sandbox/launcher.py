@@ -18,6 +18,7 @@ import signal
 import stat
 import struct
 import sys
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -38,6 +39,9 @@ _OPEN_TREE, _MOVE_MOUNT = 428, 429
 _PARENT_DEATH, _BOUND, _FILTER, _REAPER, _NO_NEW_RIGHTS = 1, 24, 22, 36, 38  # linux/prctl.h
 _NEW_MOUNTS, _PRIVATE = 0x20000, 0x44000  # CLONE_NEWNS; MS_PRIVATE | MS_REC
 _LOOKS_S = 0.1  # how often the disk is looked at
+_GONE = -1  # instead of an exit code
+_DYING_S = 5.0  # how long the last threads of a healer that is being killed may take to go
+_HEALER_GONE = signal.SIGUSR1  # by the kernel; the healer itself asks for the end by SIGTERM
 _MOST_FILES = 100_000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -350,12 +354,12 @@ def _nameless(device: int) -> dict[int, int]:
 
 
 def _watch(plan: Plan, child: int) -> int:
-    """Wait for the command, for the healer's word or end, and for a disk that fills; gives the exit code."""
+    """Wait for the command, for the healer's word or end, and for a disk that fills; gives the exit code, or `_GONE`."""
     before = _free(plan.folder)
     while True:
-        got = signal.sigtimedwait({signal.SIGTERM, signal.SIGCHLD}, _LOOKS_S)
-        if got is not None and got.si_signo == signal.SIGTERM:
-            return 137
+        got = signal.sigtimedwait({signal.SIGTERM, _HEALER_GONE, signal.SIGCHLD}, _LOOKS_S)
+        if got is not None and got.si_signo != signal.SIGCHLD:
+            return _GONE if got.si_signo == _HEALER_GONE else 137
         ended: int | None = None
         while ended is None:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -370,6 +374,14 @@ def _watch(plan: Plan, child: int) -> int:
             return 137
         if ended is not None:
             return ended
+
+
+def _wait_for_its_end(healer: int) -> None:
+    """The word comes when the thread that started this ends; until its other threads have, the parent stays."""
+    for _ in range(int(_DYING_S / 0.005)):
+        if os.getppid() != healer:
+            return
+        time.sleep(0.005)
 
 
 def remove(folder: str) -> str:
@@ -421,9 +433,11 @@ def _emptied(place: int, name: str) -> bool:
 def main(descriptor: int) -> int:
     with os.fdopen(descriptor) as text:
         plan = Plan(**json.load(text))
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it leaves that to its children
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP})
-    _prctl("die with the healer", _PARENT_DEATH, ctypes.c_ulong(signal.SIGTERM))
+    for waited in (signal.SIGCHLD, _HEALER_GONE):
+        signal.signal(waited, signal.SIG_DFL)  # whoever ignores one leaves that to its children
+    blocked = {signal.SIGTERM, _HEALER_GONE, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    _prctl("die with the healer", _PARENT_DEATH, ctypes.c_ulong(_HEALER_GONE))
     _prctl("collect orphans", _REAPER, ctypes.c_ulong(1))
     _prctl("gain no rights", _NO_NEW_RIGHTS, ctypes.c_ulong(1))
     # Taken hold of before another folder may lie over it.
@@ -450,6 +464,9 @@ def main(descriptor: int) -> int:
             code = _watch(plan, child)
         finally:
             _end_all(scoped)
+    if code == _GONE:
+        _wait_for_its_end(plan.healer)
+        code = 137
     if os.getppid() != plan.healer:
         os.fchdir(above)
         remove(os.path.basename(plan.folder))
