@@ -354,7 +354,7 @@ def _nameless(device: int) -> dict[int, int]:
 
 
 def _watch(plan: Plan, child: int) -> int:
-    """Wait for the command, for the healer's word or end, and for a disk that fills; gives the exit code, or `_GONE`."""
+    """Wait for the command, the healer's word or end, or a disk that fills; gives the exit code, or `_GONE`."""
     before = _free(plan.folder)
     while True:
         got = signal.sigtimedwait({signal.SIGTERM, _HEALER_GONE, signal.SIGCHLD}, _LOOKS_S)
