@@ -36,9 +36,14 @@ FLOORS = {
     "qigheal.healing.drill": 7,
     "qigheal.healing.reviewing": 7,
     "qigheal.healing.engine": 7,
-    "qigheal.integrations": 8,
-    "qigheal.cli": 9,
-    "qigheal.demo": 8,
+    "qigheal.standing": 5,
+    "qigheal.api": 8,
+    "qigheal.alerts": 8,
+    "qigheal.roi": 8,
+    "qigheal.dashboard": 8,
+    "qigheal.integrations": 9,
+    "qigheal.cli": 10,
+    "qigheal.demo": 9,
 }
 STAGES = (
     "diagnosis", "strategies", "trial", "judge", "forge", "deploying", "watch", "ledger", "phases", "probed"

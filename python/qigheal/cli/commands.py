@@ -12,10 +12,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from qigcore.baseline import Baseline
 from qigcore.history import History
-from qigcore.rules import MIN_SNAPSHOTS
-from qigheal.changes import found_in, with_change
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show, show_phase
 from qigheal.cli.backtest_command import backtest
 from qigheal.cli.baseline_commands import baseline_app
@@ -25,10 +22,9 @@ from qigheal.cli.options import existing as _existing
 from qigheal.cli.options import named as _store
 from qigheal.cli.patch_commands import patch_app
 from qigheal.cli.phase_commands import phase_app
-from qigheal.health import assess, remeasure, rules_for, trend_of
 from qigheal.moments import moment
-from qigheal.records import HealthReport
-from qigheal.settings import HealSettings, MonitorSettings, SandboxChoice, operator
+from qigheal.settings import HealSettings, SandboxChoice, operator
+from qigheal.standing import Standing
 
 app = typer.Typer(
     name="qigheal",
@@ -45,7 +41,6 @@ app.command()(evaluate)
 app.command()(compare)
 
 Format = Literal["parquet", "arrow", "feather", "csv", "json"]
-RING = 1000
 MERGED = ("merged", "watching", "confirmed", "unconfirmed")
 """States of a change that was merged and stands."""
 
@@ -77,34 +72,13 @@ def root(
     """Nothing by itself: its option is served while it is read."""
 
 
-def _baseline(store: Path) -> Baseline | None:
-    path = store / "baseline.json"
-    return Baseline.load(path) if path.exists() else None
-
-
-def _report(store: Path) -> HealthReport:
-    baseline = _baseline(store)
-    with History.read_only(store) as history:
-        batch = history.last(RING)
-        total = sum(segment.rows for segment in history.segments())
-    if baseline is not None:
-        batch = remeasure(batch, baseline)
-    settings = MonitorSettings.load(store)
-    report = assess(batch.heads(), batch.basin_coords, rules_for(settings, baseline), baseline, total)
-    if baseline is None or total < MIN_SNAPSHOTS:
-        return report
-    # The tests begin with the rows at hand: what a service has known for longer, they find at once.
-    alarm, age, _ = found_in(batch, baseline, settings)
-    return with_change(report, alarm, age)
-
-
 @app.command()
 def status(store: Store = None, json: Json = False) -> int:
     """Is the service healthy? Exit 0 healthy, 1 not, 2 too few snapshots to say.
 
     Example: qigheal status --store /var/lib/digits/.qigheal
     """
-    report = _report(_store(store))
+    report = Standing(_store(store)).report()
     show.status(report, json=json)
     if report.state == "learning":
         return NOTHING_TO_SAY
@@ -121,14 +95,7 @@ def trends(
 
     Example: qigheal trends --window 200
     """
-    place = _store(store)
-    baseline = _baseline(place)
-    with History.read_only(place) as history:
-        batch = history.last(window)
-    if baseline is not None:
-        batch = remeasure(batch, baseline)
-    rules = rules_for(MonitorSettings.load(place), baseline)
-    found = {metric: trend_of(batch, metric, baseline, rules) for metric in show.METRIC_NAMES}
+    found = Standing(_store(store)).trends(window, show.METRIC_NAMES)
     show.trends(found, json=json)
     return NOTHING_TO_SAY if all(t.direction == "unknown" for t in found.values()) else FINE
 
@@ -143,14 +110,9 @@ def history(
 
     Example: qigheal history --last 5 --json
     """
-    place = _store(store)
-    baseline = _baseline(place)
-    with History.read_only(place) as opened:
-        batch = opened.last(last)
-        if baseline is not None:
-            batch = remeasure(batch, baseline)
-        show.history(batch, opened.segments(), opened.damage, json=json)
-    return FINE if len(batch) else NOTHING_TO_SAY
+    read = Standing(_store(store)).last(last)
+    show.history(read.batch, read.segments, read.damage, json=json)
+    return FINE if len(read.batch) else NOTHING_TO_SAY
 
 
 @app.command()
