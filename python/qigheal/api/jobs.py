@@ -96,12 +96,12 @@ class Jobs:
             out, err = (self._create(f"{begun.id}{suffix}") for suffix in (".out", ".err"))
             opened += [out, err]
             child = subprocess.Popen(
-                [*self._program, *arguments],
+                [text.encode("utf-8", "surrogateescape") for text in (*self._program, *arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 pass_fds=(held, own),
-                env={name: value for name, value in os.environ.items() if name not in VARIABLES.values()},
+                env=_environment(),
                 start_new_session=True,  # a signal to the workers' group is not meant for it
             )
             with suppress(OSError):
@@ -217,6 +217,12 @@ class Jobs:
             if path.name != "lock" and (path.name.startswith(".") or path.stem not in kept):
                 with suppress(OSError):
                     path.unlink()
+
+
+def _environment() -> dict[str, str]:
+    """That of this process without the tokens; arguments are UTF-8 whatever the locale."""
+    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES.values()}
+    return kept | {"PYTHONUTF8": "1"}
 
 
 def _message(result: Any) -> str:

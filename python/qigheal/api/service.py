@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("qigheal")
 
 LIMIT: Final = (100, 1, 1000)  # default, least, most
+MOST_SINCE: Final = 1e12
 WINDOW: Final = (50, 10, 1000)
 
 
@@ -93,7 +94,7 @@ class Api:
         """The answer of a route; errors are answers too."""
         route = BY_NAME[name]
         try:
-            if len(request.body) > MOST_BODY:
+            if route.method == "POST" and len(request.body) > MOST_BODY:
                 raise Refused(
                     413, "too_large", f"expected a body of at most {MOST_BODY} bytes, got a larger one"
                 )
@@ -344,6 +345,9 @@ def _number(query: dict[str, str], name: str) -> float | None:
     text = query.get(name)
     if text is None:
         return None
-    if re.fullmatch(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?", text, re.ASCII) and abs(float(text)) < 1e300:
+    if (
+        re.fullmatch(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?", text, re.ASCII)
+        and abs(float(text)) <= MOST_SINCE
+    ):
         return float(text)
-    raise Refused(422, "invalid", f"{name}: expected Unix seconds, got {text[:64]!r}")
+    raise Refused(422, "invalid", f"{name}: expected Unix seconds within ±{MOST_SINCE:g}, got {text[:64]!r}")

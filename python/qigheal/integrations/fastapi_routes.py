@@ -212,13 +212,13 @@ class _Events(StreamingResponse):
 
     def __init__(self, stream: Stream, client: Client, something: asyncio.Event) -> None:
         super().__init__(_events(stream, client, something), media_type=MEDIA, headers=dict(STRICT))
-        self._leave = lambda: stream.leave(client)
+        self._stream, self._client = stream, client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._leave()
+            self._stream.leave(self._client)
 
 
 async def _events(stream: Stream, client: Client, something: asyncio.Event) -> AsyncIterator[bytes]:
