@@ -153,14 +153,17 @@ def test_a_job_outlives_the_worker_that_began_it(tmp_path: Path, pipe: Pipe) -> 
 
 def test_a_job_that_is_killed_has_failed(tmp_path: Path, pipe: Pipe) -> None:
     jobs = Jobs(tmp_path, program=pipe.program)
+    before = set(jobs_module._CHILDREN)
     job = jobs.start("heal", [])
-    child = jobs_module._CHILDREN[-1]
-    child.kill()
+    (child,) = jobs_module._CHILDREN - before
+    os.kill(child, signal.SIGKILL)
     told = ended(jobs, job.id)
     assert (told["state"], "killed" in told["message"]) == ("failed", True)
-    child.wait()
-    jobs_module.reap()
-    assert child not in jobs_module._CHILDREN
+    while child in jobs_module._CHILDREN:
+        jobs_module.reap()
+        time.sleep(0.02)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child, os.WNOHANG)
     assert jobs.running() is None
 
 
