@@ -250,3 +250,14 @@ def test_limits_of_acts_are_of_all_workers(serve: Make, store: Path) -> None:
     recorded(store)
     options: Any = {"host": store, "access": access(heals_per_minute=1)}
     assert [serve(**options).post("heal", token=HEAL).status for _ in range(2)] == [200, 429]
+
+
+def test_a_pass_on_what_is_no_repository_fails_and_says_so(serve: Make, store: Path, tmp_path: Path) -> None:
+    """By the real command line."""
+    recorded(store, phi=0.2)
+    (tmp_path / "host").mkdir()
+    web = serve(host=tmp_path / "host")
+    job = ended(web, web.post("heal", token=HEAL).json["job"]["id"])
+    assert job["state"] == "failed"
+    assert "host" in job["message"]
+    assert "Traceback" not in job["message"]
