@@ -167,8 +167,10 @@ def test_following_pages_loses_and_repeats_nothing(web: Web, store: Path, limit:
     with History(store) as one, History(store) as two, History(store) as three:
         for number, history in enumerate((one, two, three)):
             append(history, times[number::3])
+        later = 1.75e9 + 10 + np.arange({1: 5, 2: 5, 7: 600}.get(limit, 3000))  # in blocks of 256
+        append(two, later)
         append(two, [1.75e9 + 0.1])  # its clock was set back
-    expected = sorted([*times.tolist(), 1.75e9 + 0.1])
+    expected = sorted([*times.tolist(), *later.tolist(), 1.75e9 + 0.1])
     assert pages(web, 0.0, limit) == pytest.approx(expected, abs=1e-6)
 
 

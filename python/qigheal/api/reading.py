@@ -121,16 +121,24 @@ def after(store: Path, since: float, limit: int, *, basins: bool) -> Snapshots:
     try:
         with History.read_only(store) as history:
             complete = _complete(history, store)
-            parts = [batch.timestamp for batch in history.scan(start=since, columns=("timestamp",))]
-            times = np.concatenate([np.empty(0), *parts])
-            times = np.sort(times[(times > since) & (times <= complete)])
-            lost = _lost(history.damage)
+            times = np.empty(0)
+            for part in history.scan(start=since, columns=("timestamp",)):
+                fresh = part.timestamp[(part.timestamp > since) & (part.timestamp <= complete)]
+                times = np.concatenate([times, fresh])
+                if len(times) >= limit:
+                    break
             if not len(times):
-                return Snapshots(snapshots=(), next_since=since, notes=lost)
-            until = float(times[min(limit, len(times)) - 1])
+                return Snapshots(snapshots=(), next_since=since, notes=_lost(history.damage))
+            until = float(np.sort(times)[min(limit, len(times)) - 1])
+            # Rows of a clock that was set back may lie beyond those first ones, and are among these.
             found = history.scan(start=since, end=math.nextafter(until, math.inf))
             batch = Batch.concat(found, history.dim)
-        batch, note = _remeasured(_by_time(batch.take(batch.timestamp > since)), store)
+            lost = _lost(history.damage)
+        batch = _by_time(batch.take(batch.timestamp > since))
+        if not len(batch):  # removed meanwhile, for their age
+            return Snapshots(snapshots=(), next_since=since, notes=lost)
+        until = float(batch.timestamp[min(limit, len(batch)) - 1])
+        batch, note = _remeasured(batch.take(batch.timestamp <= until), store)
     except UNREADABLE as error:
         return Snapshots(snapshots=(), next_since=since, notes=(str(error),))
     return Snapshots(snapshots=told(batch, basins=basins), next_since=until, notes=(*note, *lost))
