@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from qigcore.baseline import Baseline
+from qigcore.errors import InvalidSnapshot
 from qigcore.history import History
 from qigheal import GeometricHealthMonitor
 from qigheal.api import reading
@@ -201,6 +202,32 @@ def test_what_the_monitor_holds_is_in_the_answer(serve: Make, store: Path) -> No
         row = web("snapshots").json["snapshots"][-1]
         assert set(row["repaired"]) == {"phi", "basin_coords"}
         assert web("health").json["snapshots"] == 4
+
+
+def test_what_only_the_monitor_knows_is_said(serve: Make, store: Path) -> None:
+    recorded(store)
+    with GeometricHealthMonitor(
+        history=store, dim=DIM, on_invalid="raise", false_alarm_every=None
+    ) as monitor:
+        web = serve(monitor=monitor)
+        assert web("health").status == 200
+        for _ in range(10):
+            with pytest.raises(InvalidSnapshot):
+                monitor.record(math.nan, 64.0, np.ones(DIM))
+        answer = web("health")
+        assert (answer.status, answer.json["findings"][0]["kind"]) == (503, "unmeasurable")
+        assert answer.json["snapshots"] == 30
+
+
+def test_a_store_that_cannot_be_written_hides_nothing(serve: Make) -> None:
+    monitor = GeometricHealthMonitor(dim=DIM, false_alarm_every=None)
+    web = serve(monitor=monitor)
+    for _ in range(12):
+        monitor.record(0.2, 64.0, np.ones(DIM))
+    answer = web("health")
+    assert (answer.status, answer.json["snapshots"]) == (503, 12)
+    assert answer.json["last_at"] == monitor.snapshots[-1].timestamp
+    assert any("nothing can be said" in note for note in answer.json["notes"])
 
 
 def test_what_no_number_can_say_is_flagged(web: Web, store: Path) -> None:

@@ -46,6 +46,9 @@ CALLED: Final = {"phi": "Φ", "kappa": "κ", "basin_drift": "drift", "errors": "
 LATE_S: Final = 5.0
 """Beyond the time after which a worker writes what it has recorded: what that may take on a slow disk."""
 
+ROUNDING_S: Final = 0.001
+"""More than a store rounds a time by."""
+
 CURRENT: Final = 10
 """Good basins whose mean is the present state."""
 
@@ -96,6 +99,29 @@ def told_health(report: HealthReport, last_at: float | None) -> Health:
         notes=report.notes,
         change=report.change,
     )
+
+
+def beside(found: Health, own: HealthReport, last_at: float | None) -> Health:
+    """The store's health with what only this process's monitor knows: what it was refused, or cannot write.
+
+    own: the monitor's report, its newest snapshot recorded at `last_at`. Where the store lacks that one, the
+    monitor's word is taken: it has just been told to write it, and could not.
+    """
+    if last_at is not None and (found.last_at is None or last_at - found.last_at > ROUNDING_S):
+        found = msgspec.structs.replace(told_health(own, last_at), notes=found.notes)
+    known = {finding.kind for finding in found.findings}
+    more = tuple(each for each in own.findings if each.kind == "unmeasurable" and each.kind not in known)
+    if more:  # of which no row tells
+        found = msgspec.structs.replace(
+            found,
+            status="critical",
+            severity="critical",
+            healthy=False,
+            issues=(*(each.message for each in more), *found.issues),
+            findings=(*more, *found.findings),
+        )
+    notes = (*found.notes, *(note for note in own.notes if not note.startswith("learning")))
+    return msgspec.structs.replace(found, notes=tuple(dict.fromkeys(notes)))
 
 
 def newest(store: Path, limit: int, *, basins: bool) -> Snapshots:

@@ -285,7 +285,11 @@ class Api:
 
     def _known_health(self) -> Health:
         self._flush()
-        return self._unchanged.get(("health", None), RECORDED, lambda: reading.health(self.store))
+        found = self._unchanged.get(("health", None), RECORDED, lambda: reading.health(self.store))
+        if self.monitor is None:
+            return found
+        last = self.monitor.snapshots[-1].timestamp if len(self.monitor.snapshots) else None
+        return reading.beside(found, self.monitor.check_health(), last)
 
     def _event(self, event: Event) -> object:
         return self._known_health() if event == "health" else judged.patches(self.store)
