@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -77,37 +76,44 @@ class RunRecorder:
         self._capture = monitor.capture
         self._memory_mb = memory_mb
         self._part = max(1, monitor.settings.history_size // 2) if waits else None
-        self._outcomes: deque[int] = deque(maxlen=RECENT)
+        self._outcomes = bytearray(RECENT)  # 1 for a failed run; a ring
+        self._failing = 0  # of these
         self._lock = threading.RLock()
-        self._seen = dict.fromkeys(Counts.__struct_fields__, 0)
+        self._runs = self._failed = self._stored = self._odd_steps = self._odd_runs = self._lost = 0
 
     @property
     def counts(self) -> Counts:
         with self._lock:
-            return Counts(**self._seen)
+            return Counts(
+                runs=self._runs,
+                failed=self._failed,
+                steps=self._stored,
+                odd_steps=self._odd_steps,
+                odd_runs=self._odd_runs,
+                lost=self._lost,
+            )
 
     @property
     def error_rate(self) -> float | None:
         """Share of the last 50 runs that failed, 0 to 1; None before the first."""
-        recent = list(self._outcomes)
-        return sum(recent) / len(recent) if recent else None
+        runs = self._runs
+        return self._failing / min(runs, RECENT) if runs else None
 
     def returned(self, result: Any, began: float, took_s: float) -> None:
         """A run ended with this result. began: Unix seconds."""
         try:
             self._take(result, began, took_s)
         except Exception:
-            self._count(lost=1)
+            self._lost += 1
             log.exception("a chain's result could not be recorded; the chain goes on")
 
     def raised(self, error: Exception, began: float, took_s: float) -> None:
         """A run ended by an exception: there is no state to record, but a failure and the time it took."""
         try:
-            self._outcomes.append(1)
-            self._count(runs=1, failed=1)
+            self._ran(1)
             self._single({}, began, took_s)
         except Exception:
-            self._count(lost=1)
+            self._lost += 1
             log.exception("a chain's failure could not be recorded; the chain goes on")
 
     def _take(self, result: Any, began: float, took_s: float) -> None:
@@ -118,10 +124,11 @@ class RunRecorder:
             steps = read("trajectory")
         except Exception:  # a property of the host's, or an array for a truth value
             failed, steps = 0, None
-        self._outcomes.append(failed)
-        if not isinstance(steps, Sequence) or isinstance(steps, str | bytes | bytearray):
+        if type(steps) is not list and (
+            not isinstance(steps, Sequence) or isinstance(steps, str | bytes | bytearray)
+        ):
             steps = None
-        self._count(runs=1, failed=failed, odd_runs=int(steps is None))
+        self._ran(failed, odd=steps is None)
         if steps is None or not len(steps):
             self._single(
                 {key: _read(read, f"final_{key}") for key in ("phi", "kappa", "basin")}, began, took_s
@@ -142,7 +149,8 @@ class RunRecorder:
                 "timestamp": began + took_s,
             }
         )
-        self._count(steps=1)
+        with self._lock:
+            self._stored += 1
 
     def _steps(self, steps: Sequence[Any], length: int, began: float, took_s: float) -> None:
         # A history keeps microseconds. Recording a step takes about that long, so it is no time to come.
@@ -151,8 +159,12 @@ class RunRecorder:
         fields: dict[str, Any] = {
             "avg_latency_ms": each_ms, "error_rate": self.error_rate, "memory_mb": self._memory_mb()
         }  # fmt: skip
-        first = steps[0]
-        timed = next((key for key in DURATIONS if key in first), None) if isinstance(first, Mapping) else None
+        first, timed = steps[0], None
+        if type(first) is dict or isinstance(first, Mapping):
+            for key in DURATIONS:
+                if key in first:
+                    timed = key
+                    break
         capture, ahead = self._capture, iter(steps)
         part = length if self._part is None else self._part
         for start in range(0, length, part):
@@ -177,18 +189,27 @@ class RunRecorder:
                     capture(fields)
                 except InvalidSnapshot:
                     lost += 1
-        self._count(steps=length - lost, odd_steps=odd, lost=lost)
-
-    def _count(self, **more: int) -> None:
         with self._lock:
-            for name, number in more.items():
-                self._seen[name] += number
+            self._stored += length - lost
+            self._odd_steps += odd
+            self._lost += lost
+
+    def _ran(self, failed: int, *, odd: bool = False) -> None:
+        """Count a run: once with every run, and so without loops."""
+        with self._lock:
+            place = self._runs % RECENT
+            self._failing += failed - self._outcomes[place]
+            self._outcomes[place] = failed
+            self._runs += 1
+            self._failed += failed
+            self._odd_runs += odd
 
 
 def _reader(result: Any) -> Callable[[str], Any]:
     """How a field of the result is read; None where it has none."""
-    if isinstance(result, Mapping):
-        return result.get
+    if type(result) is dict or isinstance(result, Mapping):
+        get: Callable[[str], Any] = result.get
+        return get
     return lambda name: getattr(result, name, None)
 
 
