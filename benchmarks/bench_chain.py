@@ -1,6 +1,6 @@
 """What recording a chain costs it, a step: the same run with and without self-healing, in turns.
 
-    python -m benchmarks.bench_chain [--json] [--rounds N]
+    python -m benchmarks.bench_chain [--json] [--rounds N] [--instructions]
 
 The chain does nothing but hand out a trajectory, so that all of the difference is ours. Beside it stands
 prometheus_client's `Gauge.set`, which says how fast the machine is. asv follows the runs over the commits.
@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Gauge
 
+from benchmarks import instructions
 from benchmarks.timing import Group, Work, measure
 from qigheal.integrations.qigchain import add_self_healing_to_chain
 
@@ -78,6 +80,35 @@ def gauge() -> Work:
     return lambda: call(0.75)
 
 
+WORKS = f"""
+def works():
+    from benchmarks.bench_chain import ARRAYS, LISTS, gauge, plain, recorded
+    return {{
+        "nothing": lambda: None,
+        "Gauge.set": gauge(),
+        "plain": plain({STEPS}),
+        LISTS: recorded({STEPS}),
+        ARRAYS: recorded({STEPS}, arrays=True),
+    }}
+
+"""
+
+
+def counted(calls: int = 50) -> dict[str, Any]:
+    """Instructions a step over those of the same run without self-healing. Raises CallgrindError."""
+    # All of that room but its works: `def` a second time counts.
+    script = instructions.SCRIPT.replace("def repeat(", f"{WORKS}def repeat(")
+    with patch.object(instructions, "SCRIPT", script):
+        counts = {name: found.total() for name, found in instructions.count(calls).items()}
+    each = {name: (counts[name] - counts["plain"]) // STEPS for name in (LISTS, ARRAYS)}
+    return {
+        "build": instructions.build(),
+        "gauge_set": counts["Gauge.set"],
+        "a_step": each,
+        "ratio_to_gauge_set": {name: number / counts["Gauge.set"] for name, number in each.items()},
+    }
+
+
 class Runs:
     """For asv: 100 runs of 100 steps."""
 
@@ -122,7 +153,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
     parser.add_argument("--rounds", type=int, default=50, help="turns of each candidate")
+    parser.add_argument(
+        "--instructions", action="store_true", help="count them, with valgrind; no time is measured"
+    )
     asked = parser.parse_args()
+    if asked.instructions:
+        print(json.dumps(counted(), indent=2))
+        return
     found = run(asked.rounds)
     if asked.json:
         print(json.dumps(found, indent=2))

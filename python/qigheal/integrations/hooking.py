@@ -129,13 +129,26 @@ class _Attribute:
 
     def __set__(self, target: Any, value: Any) -> None:
         place = self.place
-        if id(target) in place.taken:
-            raise AttributeError(f"{place.name}: it is in use; take it off first with .{place.name}.remove()")
+        self._refuse(target)
         before = place.below()
         if hasattr(type(before), "__set__"):
             before.__set__(target, value)
         else:
             target.__dict__[place.name] = value
+
+    def __delete__(self, target: Any) -> None:
+        place = self.place
+        self._refuse(target)
+        before = place.below()
+        if hasattr(type(before), "__delete__"):
+            before.__delete__(target)
+        elif getattr(target, "__dict__", {}).pop(place.name, _NOTHING) is _NOTHING:
+            raise AttributeError(f"{type(target).__name__!r} object has no attribute {place.name!r}")
+
+    def _refuse(self, target: Any) -> None:
+        name = self.place.name
+        if id(target) in self.place.taken:
+            raise AttributeError(f"{name}: it is in use; take it off first with .{name}.remove()")
 
 
 class _Held:

@@ -193,16 +193,24 @@ class SearchSpaceCollapseSelfHealing:
         self.monitor.flush()
 
     async def _watch(self, interval_s: float, heal_every_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        heal_at = loop.time() + heal_every_s
-        heals = self.host is not None and self.store is not None
+        async with asyncio.TaskGroup() as both:  # a pass of the healer takes minutes
+            both.create_task(self._looking(interval_s))
+            if self.host is not None and self.store is not None:
+                both.create_task(self._mending(heal_every_s))
+
+    async def _looking(self, interval_s: float) -> None:
         while True:
             await self.look()
-            if heals and loop.time() >= heal_at:
+            await asyncio.sleep(interval_s)
+
+    async def _mending(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            try:
                 if not self.monitor.check_health().healthy:
                     log.info("healing: %s", (await self.manual_heal()).get("message"))
-                heal_at = loop.time() + heal_every_s
-            await asyncio.sleep(interval_s)
+            except Exception as error:  # of this pass; the next one may fare better
+                self._tell(f"healing failed: {type(error).__name__}: {error}")
 
     async def look(self) -> None:
         """Record one snapshot of what the chain's metrics methods give now; nothing if it has none. Never raises."""

@@ -78,7 +78,7 @@ class RunRecorder:
         self._part = max(1, monitor.settings.history_size // 2) if waits else None
         self._outcomes = bytearray(RECENT)  # 1 for a failed run; a ring
         self._failing = 0  # of these
-        self._lock = threading.RLock()
+        self._lock, self._pid = threading.RLock(), os.getpid()
         self._runs = self._failed = self._stored = self._odd_steps = self._odd_runs = self._lost = 0
 
     @property
@@ -104,8 +104,7 @@ class RunRecorder:
         try:
             self._take(result, began, took_s)
         except Exception:
-            self._lost += 1
-            log.exception("a chain's result could not be recorded; the chain goes on")
+            self._missed("result")
 
     def raised(self, error: Exception, began: float, took_s: float) -> None:
         """A run ended by an exception: there is no state to record, but a failure and the time it took."""
@@ -113,8 +112,13 @@ class RunRecorder:
             self._ran(1)
             self._single({}, began, took_s)
         except Exception:
-            self._lost += 1
-            log.exception("a chain's failure could not be recorded; the chain goes on")
+            self._missed("failure")
+
+    def _missed(self, what: str) -> None:
+        """The exception at hand is ours, or a result's that broke its reading: told once, counted always."""
+        if not self._lost:
+            log.exception("a chain's %s could not be recorded; the chain goes on", what)
+        self._lost += 1
 
     def _take(self, result: Any, began: float, took_s: float) -> None:
         read = _reader(result)
@@ -138,19 +142,23 @@ class RunRecorder:
 
     def _single(self, state: Mapping[str, Any], began: float, took_s: float) -> None:
         """The one snapshot of a run without steps."""
-        self._capture(
-            {
-                "phi": state.get("phi"),
-                "kappa_eff": state.get("kappa"),
-                "basin_coords": state.get("basin"),
-                "error_rate": self.error_rate,
-                "avg_latency_ms": 1000.0 * took_s,
-                "memory_mb": self._memory_mb(),
-                "timestamp": began + took_s,
-            }
-        )
+        fields = {
+            "phi": state.get("phi"),
+            "kappa_eff": state.get("kappa"),
+            "basin_coords": state.get("basin"),
+            "error_rate": self.error_rate,
+            "avg_latency_ms": 1000.0 * took_s,
+            "memory_mb": self._memory_mb(),
+            "timestamp": began + took_s,
+        }
+        stored = 1
+        try:
+            self._capture(fields)
+        except InvalidSnapshot:
+            stored = 0
         with self._lock:
-            self._stored += 1
+            self._stored += stored
+            self._lost += 1 - stored
 
     def _steps(self, steps: Sequence[Any], length: int, began: float, took_s: float) -> None:
         # A history keeps microseconds. Recording a step takes about that long, so it is no time to come.
@@ -196,6 +204,8 @@ class RunRecorder:
 
     def _ran(self, failed: int, *, odd: bool = False) -> None:
         """Count a run: once with every run, and so without loops."""
+        if self._pid != os.getpid():  # after a fork a thread that is not here may have had it
+            self._lock, self._pid = threading.RLock(), os.getpid()
         with self._lock:
             place = self._runs % RECENT
             self._failing += failed - self._outcomes[place]
