@@ -22,6 +22,8 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarks import bench_chain
 from qigcore.baseline import Baseline
@@ -330,6 +332,40 @@ def test_a_result_that_breaks_its_reading_is_told_once(caplog: pytest.LogCapture
     chain.self_healing.remove()
 
 
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+STEPS = st.lists(
+    ANYTHING
+    | st.fixed_dictionaries(
+        {},
+        optional=dict.fromkeys(
+            ("phi_after", "kappa_after", "basin_coords", "name", "duration_ms"),
+            ANYTHING | st.just(BASIN) | st.floats(),
+        ),
+    ),
+    max_size=5,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {}, optional={"success": ANYTHING, "trajectory": ANYTHING | STEPS, "final_phi": ANYTHING}
+    )
+)
+@settings(max_examples=200)
+def test_no_result_breaks_a_run(result: dict[str, Any]) -> None:
+    chain = monitored(Chain([result]))
+    assert chain.run(BASIN) is result
+    counts, trajectory = chain.self_healing.counts, result.get("trajectory")
+    assert counts.lost == 0
+    assert counts.steps == (len(trajectory) if isinstance(trajectory, list) and trajectory else 1)
+    assert len(chain.self_healing.monitor.snapshots) == counts.steps
+    chain.self_healing.remove()
+
+
 def test_a_million_steps() -> None:
     one = step()
     chain = monitored(Chain([Result([one] * 1_000_000)]), false_alarm_every=None)
@@ -432,8 +468,9 @@ def test_a_patch_put_over_ours_stays_and_lets_every_call_through() -> None:
     assert healing.counts.runs == 1
 
 
-def test_a_chain_nobody_uses_is_not_kept_alive() -> None:
-    chain = monitored(Chain())
+@pytest.mark.parametrize("make", [Chain, Async, lambda: Measured({}, {})])
+def test_a_chain_nobody_uses_is_not_kept_alive(make: Callable[[], Any]) -> None:
+    chain = monitored(make())
     gone = weakref.ref(chain)
     healing = weakref.ref(chain.self_healing)
     del chain

@@ -31,6 +31,7 @@ def recorded(**other: Any) -> Recorded:
         first=BEGUN,
         until=BEGUN + 30.4375 * DAY,
         days=30.4375,
+        watched_days=30.0,
         snapshots=1000,
         limits="learned",
         degradations=8,
@@ -151,7 +152,7 @@ def test_a_loss_of_uptime_is_a_loss() -> None:
     ("found", "given", "told"),
     [
         (recorded(snapshots=0), {"hours_per_debugging": 1}, "nothing is recorded"),
-        (recorded(days=27.9), {"hours_per_debugging": 1}, "27.9 days are recorded; less than 28"),
+        (recorded(watched_days=27.9), {"hours_per_debugging": 1}, "27.9 days were watched; less than 28"),
         (recorded(), {"hourly_rate": 1}, "has no price yet: give one of hours_per_detection"),
     ],
 )
@@ -208,6 +209,7 @@ def test_a_store_is_counted(tmp_path: Path) -> None:
     assert (found.snapshots, found.first, found.limits) == (720, BEGUN, "absolute")
     assert (found.days, found.until) == (31.0, BEGUN + 31 * DAY)
     assert (found.confirmed, found.taken_back, found.before) == (2, 1, 1)
+    assert found.watched_days == pytest.approx(30.0)
     assert found.uptime_share == 1.0
     assert (found.degradations, found.warnings) == (2, 0)
     # A rule holds for some snapshots after the last bad one, and no longer than 14.
@@ -237,6 +239,7 @@ def test_time_in_which_nothing_came_is_not_counted_as_degraded() -> None:
     found = _degradations(times, np.array([0, 1, 2, 2, 0, 1], np.uint8))
     assert (found["degradations"], found["warnings"]) == (1, 1)
     assert found["degraded_hours"] == pytest.approx((60 + 60 + 600 + 60) / 3600)
+    assert found["watched_days"] == pytest.approx((60 + 60 + 60 + 600 + 60 + 60) / DAY)
     assert _degradations(np.empty(0), np.empty(0, np.uint8))["degraded_hours"] == 0.0
     assert _degradations(np.array([5.0]), np.array([2], np.uint8))["degradations"] == 1
 

@@ -136,7 +136,8 @@ class Recorded(Record, frozen=True):
     history: str  # the source: a folder
     first: float | None  # Unix seconds of the first snapshot
     until: float | None  # of the last one, or of what the ledger says after it
-    days: float
+    days: float  # from the one to the other
+    watched_days: float  # of these, without the time in which no snapshot came
     snapshots: int
     limits: Literal["absolute", "learned"]
     degradations: int
@@ -229,9 +230,10 @@ def _by_record(rates: Rates, recorded: Recorded | None) -> tuple[Result | None, 
     """The recorded events at the user's rates; else None, and why."""
     if recorded is None or not recorded.snapshots:
         return None, ("nothing is recorded, so nothing is said of what self-healing has saved",)
-    if recorded.days < MINIMUM_DAYS:
+    if recorded.watched_days < MINIMUM_DAYS:
         return None, (
-            f"{recorded.days:.1f} days are recorded; less than {MINIMUM_DAYS:g} are not extrapolated to a month",
+            f"{recorded.watched_days:.1f} days were watched; less than {MINIMUM_DAYS:g} are not extrapolated "
+            "to a month",
         )
     wanted = [name for name in EVENTS if getattr(rates, name) is None]
     if len(wanted) == len(EVENTS):
@@ -357,7 +359,7 @@ def _replayed(standing: Standing, rules: RuleSet) -> tuple[np.ndarray[Any, Any],
 
 
 def _degradations(times: np.ndarray[Any, Any], levels: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """How many runs of unhealthy snapshots, and how long they were.
+    """How many runs of unhealthy snapshots, how long they were, and how long all snapshots were.
 
     Each snapshot stands for the time until the next one, and for ten usual intervals at most.
     """
@@ -369,6 +371,7 @@ def _degradations(times: np.ndarray[Any, Any], levels: np.ndarray[Any, Any]) -> 
     critical = sum(int(levels[start:end].max()) > 1 for start, end in runs)
     hours = [float(stands[start:end].sum()) / 3600.0 for start, end in runs]
     return {
+        "watched_days": float(stands.sum()) / 86_400.0,
         "degradations": critical,
         "warnings": len(runs) - critical,
         "degraded_hours": math.fsum(hours),

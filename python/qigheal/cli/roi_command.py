@@ -116,7 +116,10 @@ def _recorded(found: Recorded | None) -> None:
     if found is None or not found.snapshots:
         line("recorded: nothing" + ("" if found is None else f" in {found.history}"))
         return
-    line(f"recorded from {_when(found.first)} to {_when(found.until)}, {found.days:.1f} days")
+    line(
+        f"recorded from {_when(found.first)} to {_when(found.until)}, {found.days:.1f} days, of which "
+        f"{found.watched_days:.1f} were watched"
+    )
     table = _table("figure", "count", "source")
     limits = f"history {escape(found.history)}, {found.limits} limits"
     table.add_row("snapshots", f"{found.snapshots:,}", f"history {escape(found.history)}")

@@ -18,6 +18,7 @@ import inspect
 import logging
 import math
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -91,7 +92,8 @@ class SearchSpaceCollapseSelfHealing:
         self._healing = False
         self._watching: asyncio.Task[None] | None = None
         self._told: set[str] = set()
-        self._sources = [call for name in SOURCES if callable(call := getattr(chain, name, None))]
+        self._sources = tuple(name for name in SOURCES if callable(getattr(chain, name, None)))
+        self._seen = _referring(chain)
         self._chain: Any = chain
         self._hooks: list[Hook] = []
         try:
@@ -214,21 +216,22 @@ class SearchSpaceCollapseSelfHealing:
 
     async def look(self) -> None:
         """Record one snapshot of what the chain's metrics methods give now; nothing if it has none. Never raises."""
-        if not self._sources:
+        chain = self._seen()
+        if not self._sources or chain is None:
             return
         state: dict[str, Any] = {}
         for source in self._sources:
             try:
-                found = source()
+                found = getattr(chain, source)()
                 if inspect.isawaitable(found):
                     found = await found
             except Exception as error:
-                self._tell(f"{_named(source)} failed: {type(error).__name__}: {error}")
+                self._tell(f"{source}() failed: {type(error).__name__}: {error}")
                 continue
             if isinstance(found, Mapping):
                 state.update(found)
             else:
-                self._tell(f"{_named(source)}: expected a mapping, got a {type(found).__name__}")
+                self._tell(f"{source}(): expected a mapping, got a {type(found).__name__}")
         if state.get("error_rate") is None and (failing := self._runs.error_rate) is not None:
             state["error_rate"] = failing
         missing = [name for name in NEEDED if name not in state]
@@ -294,7 +297,7 @@ class SearchSpaceCollapseSelfHealing:
         for hook in self._hooks:
             hook.undo()
         self._hooks = []
-        self._chain = None
+        self._chain, self._sources = None, ()
         self.monitor.close()
 
     def _let_go(self) -> None:
@@ -343,5 +346,9 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _named(source: Callable[..., Any]) -> str:
-    return f"{getattr(source, '__name__', 'a source')}()"
+def _referring(chain: Any) -> Callable[[], Any]:
+    """Gives the chain as long as somebody has it; one that cannot be referred to weakly is kept."""
+    try:
+        return weakref.ref(chain)
+    except TypeError:
+        return lambda: chain
