@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from qigcore.errors import QigcoreError
 from qigheal.errors import EngineError, QighealError
@@ -40,7 +40,7 @@ def loop(
     told: Callable[[HealResult], None],
     failed: Callable[[str], None],
     wait: Callable[[float], None] = time.sleep,
-) -> None:
+) -> NoReturn:
     """A pass at once and then every `every_s` seconds, for ever; it ends by an exception such as SystemExit.
 
     one_pass: makes an engine and lets it go through one pass. told: given what each pass did. failed: given one
@@ -118,7 +118,9 @@ def _handed_down(given: str, path: Path) -> int:
             return handle
     except (ValueError, OverflowError, OSError):
         pass
-    raise EngineError(f"{HELD}: expected the number of an open descriptor of {path}, got something else; unset it")
+    raise EngineError(
+        f"{HELD}: expected the number of an open descriptor of {path}, got something else; unset it"
+    )
 
 
 def be_nice() -> None:
