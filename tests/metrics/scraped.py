@@ -61,7 +61,16 @@ def confirmed(ledger: Ledger, number: int, *, at: float = 1.0) -> None:
 
 def taken_back(ledger: Ledger, number: int, *, at: float = 1.0, override: bool = False) -> None:
     verdict = {"verdict": None} if override else {}
-    for state in ("open", "approved", "merging", "merged", "watching", "reverting", "reverted", "rolled_back"):
+    for state in (
+        "open",
+        "approved",
+        "merging",
+        "merged",
+        "watching",
+        "reverting",
+        "reverted",
+        "rolled_back",
+    ):
         ledger.record_change(a_change(number, state, **verdict), at)
 
 

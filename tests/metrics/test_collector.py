@@ -139,7 +139,10 @@ def test_a_store_says_the_same_of_one_process_as_its_monitor(
     assert theirs["geometric_health_snapshots_total"] == 75, "since the collector began"
     assert theirs["geometric_health_history_snapshots"] == ours["geometric_health_snapshots_total"] == 395
     for name in ours.keys() & theirs.keys():
-        if name.split("|")[0] not in ("geometric_health_snapshots_total", "geometric_health_snapshot_age_seconds"):
+        if name.split("|")[0] not in (
+            "geometric_health_snapshots_total",
+            "geometric_health_snapshot_age_seconds",
+        ):
             assert theirs[name] == pytest.approx(ours[name], rel=1e-3), name  # stored to 14 bits
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,14 +41,16 @@ runs = st.lists(
 
 
 @given(runs, st.lists(st.integers(0, 40), max_size=6))
-def test_counts_do_not_depend_on_when_one_looks(kinds: list[tuple[float, float, int]], cuts: list[int]) -> None:
+def test_counts_do_not_depend_on_when_one_looks(
+    kinds: list[tuple[float, float, int]], cuts: list[int]
+) -> None:
     rows = heads(
         [phi for phi, _, count in kinds for _ in range(count)],
         [latency for _, latency, count in kinds for _ in range(count)],
     )
     judged = Judged()
     edges = sorted({0, len(rows), *(min(cut, len(rows)) for cut in cuts)})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         judged.take(rows[start:end], RULES)
     degradations, alarms = counted(rows)
     assert judged.degradations == degradations

@@ -86,7 +86,9 @@ def test_sums_means_and_no_ghosts(tmp_path: Path) -> None:
         three.end(kill=True)
 
         found = scrape(collector)
-        assert found["geometric_health_snapshots_total"] == 326, "the last row of the killed one is in the store"
+        assert found["geometric_health_snapshots_total"] == 326, (
+            "the last row of the killed one is in the store"
+        )
         assert found["geometric_health_history_snapshots"] == 336
         assert found["geometric_health_writers"] == 2
         assert found["geometric_health_phi"] == pytest.approx(0.75, abs=1e-3), "of a process that is gone"
@@ -108,7 +110,9 @@ def test_sums_means_and_no_ghosts(tmp_path: Path) -> None:
         assert found["geometric_health_snapshots_total"] == 333, "went back, or counted anew"
         assert found["geometric_health_writers"] == 1
         assert found["geometric_health_phi"] == pytest.approx(0.77, abs=1e-3)
-        assert scrape(HealthCollector(store))["geometric_health_snapshots_total"] == 0, "a restart begins at 0"
+        assert scrape(HealthCollector(store))["geometric_health_snapshots_total"] == 0, (
+            "a restart begins at 0"
+        )
 
 
 def rows(times: Array, phi: float) -> tuple[Array, Array]:

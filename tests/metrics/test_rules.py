@@ -35,7 +35,9 @@ def test_each_alert_fires_when_it_should() -> None:
 
 
 def test_each_alert_is_tested_and_says_what_to_do() -> None:
-    rules = [r for group in yaml.safe_load((RULES / "rules.yml").read_text())["groups"] for r in group["rules"]]
+    rules = [
+        r for group in yaml.safe_load((RULES / "rules.yml").read_text())["groups"] for r in group["rules"]
+    ]
     tested = (RULES / "rules_test.yml").read_text()
     for rule in rules:
         name, said = rule["alert"], rule["annotations"]
