@@ -200,8 +200,13 @@ def test_what_is_broken_costs_its_own_part_alone(monitor: GeometricHealthMonitor
     (tmp_path / "kept.db").rename(store / "ledger.db")
     assert scrape(collector)["healing_attempts_total"] == 4
     (store / "baseline.json").write_text("{}")
+    record(monitor, 3)
+    monitor.flush()
     found = scrape(collector)
     assert found["qigheal_scrape_errors|health"] == 1
+    assert found["qigheal_scrape_errors|history"] == 0
+    assert found["geometric_health_snapshots_total"] == 3
+    assert found["geometric_health_writers"] == 1
     assert found["qigheal_scrape_errors|ledger"] == 0
     assert found["healing_attempts_total"] == 4
     shutil.rmtree(store)

@@ -10,13 +10,16 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from qigcore.baseline import Baseline
+from qigcore.errors import QigcoreError
 from qigcore.history import History
-from qigcore.rules import LOOK_BACK, RuleSet
+from qigcore.rules import LOOK_BACK, RuleSet, absolute_rules
 from qigheal.health import remeasure, rules_for
 from qigheal.integrations.metrics.judged import Judged, patience_s, tell_figures, tell_health, tell_limits
 from qigheal.integrations.metrics.reading import Parts, Reading
@@ -44,6 +47,7 @@ class StoreFigures:
         self._healing: HealingFigures | None = None
         self._rows = 0
         self._checks = 0
+        self._judging: tuple[Baseline | None, RuleSet] = (None, absolute_rules())
         self._awaited = not self.store.is_dir()
         if not self._awaited:
             with self._parts.part("history", Reading()):
@@ -79,7 +83,9 @@ class StoreFigures:
         if self._tail is None:
             self._tail = self._begun()
         tail = self._tail
-        baseline, rules = self._standing.baseline, self._rules()
+        with suppress(QigcoreError):  # the health's part says so; until then by what was last known
+            self._judging = self._standing.baseline, self._rules()
+        baseline, rules = self._judging
         for batch in tail.new():
             self._rows += len(batch)
             rows = batch if baseline is None else remeasure(batch, baseline)
