@@ -1,1 +1,1 @@
-"""What connects the package with other people's frameworks; each room imports its own, when it is imported."""
+"""Adapters: each room fits the monitor to one kind of host, which is wrapped and never rewritten."""
