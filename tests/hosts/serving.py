@@ -69,7 +69,9 @@ def http(path: str, method: str = "GET", **fields: Any) -> dict[str, Any]:
     }
 
 
-async def get(app: Callable[..., Awaitable[None]], path: str, method: str = "GET", **fields: Any) -> tuple[int, bytes]:
+async def get(
+    app: Callable[..., Awaitable[None]], path: str, method: str = "GET", **fields: Any
+) -> tuple[int, bytes]:
     """Status and body of one answer."""
     status, body = 0, b""
 

@@ -151,7 +151,7 @@ def test_events_name_rules() -> None:
     from flask import Flask
 
     app, meter = Flask("x"), EventMeter()
-    app.add_url_rule("/items/<int:item>", view_func=lambda item: str(item), endpoint="item")
+    app.add_url_rule("/items/<int:item>", view_func=lambda item: f"{item}", endpoint="item")
     measured = MeasuredWsgi(app.wsgi_app, meter, OWN)
     for path in ("/items/1", "/items/2", "/nowhere"):
         body, _ = call(measured, path)

@@ -136,8 +136,9 @@ def _add_routes(
     prefix: str,
 ) -> None:
     try:
-        from qigheal.api import Api
         from qigheal.integrations.flask_routes import blueprint as routes_of
+
+        from qigheal.api import Api
     except ImportError:
         return
 
