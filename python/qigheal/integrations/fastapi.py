@@ -165,9 +165,8 @@ def _add_routes(
     prefix: str,
 ) -> None:
     try:
-        from qigheal.integrations.fastapi_routes import router as routes_of
-
         from qigheal.api import Api
+        from qigheal.integrations.fastapi_routes import router as routes_of
     except ImportError:
         return
 

@@ -136,9 +136,8 @@ def _add_routes(
     prefix: str,
 ) -> None:
     try:
-        from qigheal.integrations.flask_routes import blueprint as routes_of
-
         from qigheal.api import Api
+        from qigheal.integrations.flask_routes import blueprint as routes_of
     except ImportError:
         return
 
