@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from qigheal.api import PREFIX
@@ -164,15 +165,19 @@ def _add_routes(
     authorize: Callable[..., Any] | None,
     prefix: str,
 ) -> None:
-    try:
-        from qigheal.api import Api
-        from qigheal.integrations.fastapi_routes import router as routes_of
-    except ImportError:
-        return
+    from qigheal.api import Api
+    from qigheal.integrations.fastapi_routes import router as routes_of
 
     router = app.router
     schema, lifespan, before = app.openapi_schema, router.lifespan_context, list(router.routes)
-    api = Api(handle.store, host=repo, take_snapshot=handle.take, monitor=handle.monitor)
+    api = Api(
+        handle.store,
+        host=None if repo is None else Path(repo),
+        take_snapshot=handle.take,
+        monitor=handle.monitor,
+        prefix=prefix,
+    )
+    handle.undone_by(api.close)
     app.include_router(routes_of(api, authorize))
     router.lifespan_context = lifespan  # that of the routes' router does nothing
     added = [route for route in router.routes if not any(route is old for old in before)]
@@ -187,7 +192,7 @@ def _add_routes(
         changed = getattr(router, "_mark_routes_changed", None)  # FastAPI's cache of the schema looks at it
         if changed is not None:
             changed()
-        app.openapi_schema = None if schema is None else app.openapi_schema and schema
+        app.openapi_schema = schema
 
     handle.undone_by(remove)
 

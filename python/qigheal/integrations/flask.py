@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from qigheal.api import PREFIX
@@ -135,13 +136,17 @@ def _add_routes(
     authorize: Callable[..., Any] | None,
     prefix: str,
 ) -> None:
-    try:
-        from qigheal.api import Api
-        from qigheal.integrations.flask_routes import blueprint as routes_of
-    except ImportError:
-        return
+    from qigheal.api import Api
+    from qigheal.integrations.flask_routes import blueprint as routes_of
 
-    api = Api(handle.store, host=repo, take_snapshot=handle.take, monitor=handle.monitor)
+    api = Api(
+        handle.store,
+        host=None if repo is None else Path(repo),
+        take_snapshot=handle.take,
+        monitor=handle.monitor,
+        prefix=prefix,
+    )
+    handle.undone_by(api.close)
     added = routes_of(api, authorize)
     handle.undone_by(lambda: _remove(app, added))
     app.register_blueprint(added)
