@@ -1,7 +1,7 @@
 """A small service for tests and the soak: FastAPI as `app`, Flask as `flask_app`, plain or with self-healing.
 
-QIGHEAL_TEST_BARE leaves self-healing out; QIGHEAL_TEST_EVERY_S is the time between snapshots; QIGHEAL_TEST_HOST a
-repository to heal. The store is $QIGHEAL_STORE.
+QIGHEAL_TEST_BARE leaves self-healing out; QIGHEAL_TEST_EVERY_S is the time between snapshots, QIGHEAL_TEST_FLUSH_S
+that between writes; QIGHEAL_TEST_HOST a repository to heal. The store is $QIGHEAL_STORE.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ def how() -> dict[str, Any]:
     return {
         "every_s": float(os.environ.get("QIGHEAL_TEST_EVERY_S", "0.2")),
         "host": os.environ.get("QIGHEAL_TEST_HOST"),
-        "flush_every_s": 0.2,
+        "flush_every_s": float(os.environ.get("QIGHEAL_TEST_FLUSH_S", "0.2")),
+        "history_size": 200,
+        "learn_after": 100,
     }
 
+
+KEYS = np.random.default_rng(0).normal(size=(64, 1200))
+QUERY = np.random.default_rng(1).normal(size=(2, 64))
 
 BARE = bool(os.environ.get("QIGHEAL_TEST_BARE"))
 
@@ -37,6 +42,27 @@ def make_fastapi() -> Any:
     @app.get("/items/{item}")
     async def one(item: int) -> dict[str, int]:
         return {"item": item, "pid": os.getpid()}
+
+    @app.get("/work")
+    async def work() -> dict[str, int]:
+        for _ in range(8):  # about a millisecond, as a small model takes
+            QUERY @ KEYS
+        return {"pid": os.getpid()}
+
+    @app.get("/ticks")
+    async def ticks() -> dict[str, Any]:
+        handle = getattr(app.state, "self_healing", None)
+        found = (
+            {}
+            if handle is None
+            else {
+                "ticks": handle.ticker.ticks,
+                "missed": handle.ticker.missed,
+                "losses": handle.monitor.losses,
+                "notes": handle.notes,
+            }
+        )
+        return {"pid": os.getpid(), **found}
 
     @app.get("/modules")
     async def modules() -> list[str]:
