@@ -226,7 +226,9 @@ class Deaf:
         self.name = name
         self.taken = threading.Event()
         self.gone = threading.Event()
+        self.sent = 0
 
     def send(self, alert: Alert, deadline_s: float, stop: threading.Event) -> None:
         self.taken.set()
         self.gone.wait(PATIENCE_S)
+        self.sent += 1

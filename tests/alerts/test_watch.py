@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from qigheal.alerts import Alert, AlertError, AlertSettings, AlertWatch, Webhook
 from qigheal.alerts.keeping import LOCK, STATE, Keeper
 from qigheal.alerts.records import Said
+from qigheal.alerts.seeing import look
 from qigheal.healing.ledger import Ledger
 from tests.alerts.places import PATIENCE_S, Deaf, Heard, Hook, Stuck, hooked
 from tests.alerts.scenes import change
@@ -232,7 +233,29 @@ def test_more_than_the_limit_is_held_back_and_told_later(toy: ToyHost) -> None:
     watch.close()
 
 
-def test_another_ledger_in_the_same_place_is_noticed(toy: ToyHost) -> None:
+def test_what_is_delivered_during_a_look_stays_delivered(
+    toy: ToyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, heard = Deaf("slow"), Heard()
+    watch = watching(toy, slow, heard)
+    sicken(toy)
+    watch.look()
+    assert slow.taken.wait(PATIENCE_S)
+
+    def look_amid(*given: Any) -> Any:
+        slow.gone.set()
+        assert watch.settle(PATIENCE_S)
+        return look(*given)
+
+    monkeypatch.setattr("qigheal.alerts.watch.look", look_amid)
+    watch.look()
+    assert watch.settle(PATIENCE_S)
+    assert (slow.sent, len(heard.alerts)) == (1, 1)
+    watch.close()
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_another_ledger_in_the_same_place_is_noticed(toy: ToyHost, rows: int) -> None:
     watch = watching(toy, Heard())
     ledger = Ledger(toy.store / "ledger.db")
     for number in range(3):
@@ -241,9 +264,11 @@ def test_another_ledger_in_the_same_place_is_noticed(toy: ToyHost) -> None:
     for path in toy.store.glob("ledger.db*"):
         path.unlink()
     toy.clock += 60
-    Ledger(toy.store / "ledger.db").record_change(change("contested", "9f"), toy.clock + 1)
+    ids = [f"9{number}" for number in range(rows)]
+    for each in ids:
+        Ledger(toy.store / "ledger.db").record_change(change("contested", each), toy.clock + 1)
     toy.clock += 2
-    assert [alert.change for alert in watch.look() if alert.kind == "contested"] == ["9f"]
+    assert [alert.change for alert in watch.look() if alert.kind == "contested"] == ids
     watch.close()
 
 
