@@ -158,6 +158,7 @@ def test_a_call_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
         ({"every_s": -1.0}, "every_s: expected seconds"),
         ({"telemetry": 7}, "telemetry: expected a callable"),
         ({"heal": "thread"}, "heal: expected"),
+        ({"prefix": "/"}, "prefix: expected a path"),
         ({"telemetry": "requests", "dim": 8}, "dim: expected 64"),
     ):
         with pytest.raises(SetupError, match=words):

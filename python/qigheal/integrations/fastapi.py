@@ -91,6 +91,7 @@ def setup_self_healing(
         )
     handle = hosted(
         app,
+        prefix,
         (
             ("app.gary_telemetry", lambda: getattr(app, "gary_telemetry", None)),
             ("app.state.gary_telemetry", lambda: getattr(app.state, "gary_telemetry", None)),

@@ -84,6 +84,7 @@ def setup_self_healing(
         )
     handle = hosted(
         app,
+        prefix,
         (
             ("app.gary_telemetry", lambda: getattr(app, "gary_telemetry", None)),
             ('app.extensions["gary_telemetry"]', lambda: app.extensions.get("gary_telemetry")),

@@ -7,6 +7,7 @@ routes and the measuring into an application and say how to take them out again;
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import math
 import os
@@ -97,6 +98,7 @@ class SelfHealing:
             asleep=asleep,
             in_child=self._after_fork,
         )
+        atexit.register(self.close)  # before the monitor's own, which was registered before
 
     def _locks(self) -> None:
         self._taking = threading.Lock()
@@ -150,6 +152,7 @@ class SelfHealing:
             if self.closed:
                 return
             self.closed = True
+        atexit.unregister(self.close)
         for undo in reversed(self._undo):
             try:
                 undo()
@@ -183,10 +186,13 @@ class SelfHealing:
                 self._healer.look()
             if self._watch is not None and not self.closed:
                 self._watch.start()  # nothing where it runs
+            self._notes.pop("tick", None)
         except Exception as error:  # whatever it is, it is not the host's to handle
             self._note("tick", f"a snapshot could not be taken: {type(error).__name__}: {error}")
 
     def _take(self) -> GeometricSnapshot | None:
+        if self.closed:
+            return None
         meter = self.meter
         found = self._of_requests(meter) if isinstance(meter, EventMeter) else self._state.read(self.loop)
         if found is None or self.closed:
@@ -248,6 +254,7 @@ class SelfHealing:
 
 def host(
     app: object,
+    prefix: str,
     places: Sequence[tuple[str, Callable[[], Any]]],
     *,
     store: str | os.PathLike[str] | None,
@@ -271,6 +278,8 @@ def host(
     for name, value in (("every_s", every_s), ("heal_every_s", heal_every_s)):
         if value is not None and not 0.01 <= value <= 86_400.0:
             raise SetupError(f"{name}: expected seconds from 0.01 to 86400, got {value!r}")
+    if not prefix.startswith("/") or not prefix.strip("/"):
+        raise SetupError(f"prefix: expected a path such as '/api/self-healing', got {prefix!r}")
     if heal not in (None, "subprocess"):
         raise SetupError(f"heal: expected 'subprocess' or None, got {heal!r}")
     of_requests = telemetry == "requests"

@@ -7,12 +7,13 @@ framework is known here, and nothing is recorded.
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from qigcore.estimators import EventEstimator, Reading
+if TYPE_CHECKING:
+    from qigcore.estimators import Reading
 
 FOLD_AT = 4096
 """Requests held one by one; beyond that only their sums and their histogram are kept, so that memory is bounded."""
@@ -130,6 +131,8 @@ class EventMeter(Meter):
     """
 
     def __init__(self) -> None:
+        from qigcore.estimators import EventEstimator  # not for a service that reports its own
+
         super().__init__()
         self.estimator = EventEstimator()
         self.reading: Reading | None = None
