@@ -99,7 +99,7 @@ def uvicorn(workers: int) -> list[str]:
             "--port",
             "{port}",
         ),
-        *("--workers", str(workers), "--log-level", "warning"),
+        *("--workers", str(workers), "--log-level", "warning", "--timeout-keep-alive", "3600"),
     ]
 
 
