@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import math
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,6 +48,15 @@ def shape(app: FastAPI) -> dict[str, Any]:
         "router": {name: value for name, value in vars(app.router).items() if name != "_routes_version"},
         "middleware": list(app.user_middleware),
     }
+
+
+def open_files(folder: Path) -> list[str]:
+    """Files under a folder that this process holds open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(link))
+    return [name for name in found if name.startswith(str(folder))]
 
 
 def before_startup(store: Path, handles: list[SelfHealing], **how: Any) -> FastAPI:
@@ -116,10 +127,16 @@ def test_closed_it_leaves_the_application_as_it_was(tmp_path: Path) -> None:
     app.openapi()
     before, paths = shape(app), set(app.openapi()["paths"])
     handle = setup_self_healing(app, store=tmp_path / "store")
+    handle.take()
+    assert asyncio.run(get(app, HEALTH))[0] == 200
     assert shape(app) != before
+    assert open_files(tmp_path)
     handle.close()
     handle.close()
-    assert shape(app) == before
+    after = shape(app)
+    after["attributes"]["middleware_stack"] = None  # the host's own by now
+    assert after == before
+    assert not open_files(tmp_path)
     assert set(app.openapi()["paths"]) == paths
     assert not threads()
 
@@ -440,5 +457,37 @@ def test_a_host_that_wraps_once_more_is_not_cut_off(tmp_path: Path) -> None:
         assert app.middleware_stack is outer
         assert (await get(app, "/items/7"))[0] == 200
         assert handle.meter.read().requests == 1
+
+    asyncio.run(run())
+
+
+def test_a_snapshot_on_demand_and_the_hosts_own_check_of_readers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QIGHEAL_TOKEN", "heal-token")
+    asked: list[int] = []
+
+    async def telemetry() -> dict[str, Any]:
+        await asyncio.sleep(0)  # in the loop that serves the request, which must not wait in it
+        return state(0.6) if asked else {}
+
+    def reader() -> None:
+        asked.append(1)
+
+    app = made()
+    handle = setup_self_healing(app, store=tmp_path / "store", telemetry=telemetry, authorize=reader)
+    bearer = [(b"authorization", b"Bearer heal-token")]
+
+    async def run() -> None:
+        async with running(app):
+            status, body = await get(app, f"{PREFIX}/snapshot", "POST", headers=bearer)
+            assert status == 409, body
+            assert (await get(app, f"{PREFIX}/snapshots"))[0] == 200
+            assert asked
+            status, body = await get(app, f"{PREFIX}/snapshot", "POST", headers=bearer)
+            assert status < 300, body
+            assert json.loads(body)["phi"] == pytest.approx(0.6)
+            assert len(handle.monitor.snapshots) == 1
+            assert (await get(app, f"{PREFIX}/snapshot", "POST"))[0] == 401
 
     asyncio.run(run())

@@ -77,6 +77,23 @@ def test_a_callable_that_exits_ends_nothing() -> None:
     assert read(leaves) == ({}, "telemetry: SystemExit: 3")
 
 
+def test_what_an_error_says_is_one_bounded_line() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    def loud() -> None:
+        raise ValueError("a\nWARNING b\x0b" + "x" * 10_000)
+
+    def mute() -> None:
+        raise Mute
+
+    _, problem = read(loud)
+    assert problem.startswith("telemetry: ValueError: a WARNING b x")
+    assert len(problem) < 400
+    assert read(mute) == ({}, "telemetry: Mute")
+
+
 def test_one_that_hangs_is_waited_for_so_long_and_not_called_again_meanwhile() -> None:
     let_go, calls = threading.Event(), []
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from qigcore.recorder import GeometricSnapshot
 from qigheal.errors import QighealError
 from qigheal.integrations.healer import Healer
-from qigheal.integrations.hoststate import MEASURED, NEEDED, Found, HostState, Source
+from qigheal.integrations.hoststate import MEASURED, NEEDED, Found, HostState, Source, said
 from qigheal.integrations.metering import EventMeter, Interval, Meter
 from qigheal.integrations.ticking import Ticker
 from qigheal.monitor import GeometricHealthMonitor, Limits
@@ -188,7 +188,7 @@ class SelfHealing:
                 self._watch.start()  # nothing where it runs
             self._notes.pop("tick", None)
         except Exception as error:  # whatever it is, it is not the host's to handle
-            self._note("tick", f"a snapshot could not be taken: {type(error).__name__}: {error}")
+            self._note("tick", f"a snapshot could not be taken: {said(error)}")
 
     def _take(self) -> GeometricSnapshot | None:
         if self.closed:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 NEEDED = ("phi", "kappa_eff", "basin_coords")
 MEASURED = ("error_rate", "avg_latency_ms", "memory_mb")
 OPTIONAL = ("confidence", "surprise", "agency", "module_name")
+MOST_SAID = 300
 KEYS = (*NEEDED, *MEASURED, *OPTIONAL)
 
 
@@ -61,7 +62,7 @@ class Source:
         except CancelledError:
             return {}, f"{self.name}: not waited for, as self-healing was closed"
         except BaseException as error:  # the host's code may raise anything, and this thread is ours
-            return {}, f"{self.name}: {type(error).__name__}: {error}"
+            return {}, f"{self.name}: {said(error)}"
 
     def abandon(self) -> None:
         """Have whoever waits for an answer wait no longer."""
@@ -115,6 +116,16 @@ class Source:
         finally:
             self._waited = None
             waited.cancel()
+
+
+def said(error: BaseException) -> str:
+    """What went wrong in code that is not ours, as one line of bounded length."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # its own words are code of the host's, too
+        text = ""
+    kind = type(error).__name__
+    return f"{kind}: {text[:MOST_SAID]}" if text else kind
 
 
 def _run(function: Callable[[], Any], waited: Future[Any]) -> None:
