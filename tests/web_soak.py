@@ -107,7 +107,7 @@ async def _block(
     """Seconds of each request of one block. Requests come at random moments, at `rate` in all."""
     found, failed = [], 0
 
-    async def one(reader: Any, writer: Any, gaps: Floats) -> None:
+    async def one(pair: tuple[Any, Any], gaps: Floats) -> None:
         nonlocal failed
         due = time.perf_counter()
         for gap in gaps:
@@ -116,12 +116,12 @@ async def _block(
                 return
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             begun = time.perf_counter()
-            well, _ = await _ask(reader, writer)
+            well, _ = await _ask(*pair)
             found.append(time.perf_counter() - begun)
             failed += not well
 
     share = len(pairs) / rate
-    await asyncio.gather(*(one(*pair, rng.exponential(share, 10_000)) for pair in pairs))
+    await asyncio.gather(*(one(pair, rng.exponential(share, 10_000)) for pair in pairs))
     return found, failed
 
 

@@ -179,7 +179,7 @@ def test_a_call_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
         ({"telemetry": "requests", "dim": 8}, "dim: expected 64"),
     ):
         with pytest.raises(SetupError, match=words):
-            setup_self_healing(app, store=tmp_path / "store", **wrong)  # type: ignore[arg-type]
+            setup_self_healing(app, store=tmp_path / "store", **wrong)
     assert shape(app) == before
     assert not threads()
 
@@ -258,7 +258,7 @@ def test_telemetry_that_was_there_and_is_gone_is_recorded_as_unusable(tmp_path: 
         assert first is not None
         assert (first.error_rate, first.avg_latency_ms, first.repaired) == (0.01, 12.0, ())
         app.gary_telemetry = lambda: 1 / 0  # type: ignore[attr-defined]
-        del app.metrics
+        del app.metrics  # type: ignore[attr-defined]
         for _ in range(12):
             handle.take()
         last = handle.monitor.snapshots[-1]

@@ -51,11 +51,16 @@ def test_it_records_measures_and_answers(tmp_path: Path) -> None:
     with setup_self_healing(app, store=tmp_path / "store", every_s=0.02) as handle:
         assert app.extensions["qigheal"] is handle
         until(lambda: len(handle.monitor.snapshots) >= 2)  # without a request
-        seen = []
+        seen: list[Any] = []
         client = app.test_client()
         assert client.get("/items/7").text == "7"
         assert client.get("/items/500").status_code == 500
-        until(lambda: seen.append(handle.interval) or any(each.requests for each in seen))
+
+        def measured() -> bool:
+            seen.append(handle.interval)
+            return any(each.requests for each in seen)
+
+        until(measured)
         answer = client.get(HEALTH)
         assert (answer.status_code, answer.json["status"]) == (200, "learning")  # type: ignore[index]
     batch = Standing(tmp_path / "store").last().batch

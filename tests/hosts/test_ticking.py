@@ -69,11 +69,11 @@ def test_slow_work_moves_no_later_moment(made: list[Ticker], monkeypatch: pytest
 
 
 def test_workers_have_offsets_of_their_own(monkeypatch: pytest.MonkeyPatch, made: list[Ticker]) -> None:
-    firsts = []
+    firsts: list[float] = []
 
     class Clock(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
-            firsts.append(timeout)
+            firsts.append(timeout or 0.0)
             return True
 
     for _ in range(8):

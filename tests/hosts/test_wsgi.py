@@ -110,7 +110,8 @@ def test_a_file_stays_one(tmp_path: Any) -> None:
     with open(tmp_path / "file", "w+b") as file:
         wrapped = FileWrapper(file)
         app = MeasuredWsgi(app_of("200 OK", wrapped), Meter(), OWN)
-        assert call(app, **{"wsgi.file_wrapper": FileWrapper})[0] is wrapped
+        server: dict[str, Any] = {"wsgi.file_wrapper": FileWrapper}
+        assert call(app, **server)[0] is wrapped
 
 
 def test_the_write_callable_is_the_servers() -> None:
