@@ -61,7 +61,12 @@ function dialog(kind, wrong) {
     { class: "ask", "aria-labelledby": `token-${kind}-title` },
     el(
       "form",
-      { method: "dialog", onsubmit: () => box.close(input.value.trim()) },
+      {
+        onsubmit: (event) => {
+          event.preventDefault();
+          box.close(input.value.trim());
+        },
+      },
       el("h2", { id: `token-${kind}-title` }, title),
       wrong && el("p", { class: "fault", role: "alert" }, "That token was refused. Try again."),
       el("label", { for: input.id }, title),
@@ -92,21 +97,29 @@ function dialog(kind, wrong) {
 // A header takes no other characters; what has them is no token.
 const printable = (text) => /^[\x21-\x7e]+$/.test(text);
 
-// The answer, whatever its status but 401: then the token is asked for, and the request made again.
-export async function request(path, { kind = "read", quiet = false, ...options } = {}) {
+// The answer, whatever its status; but where a token is missing or wrong it is asked for, and the request made
+// again.
+export async function request(path, { kind = "read", ...options } = {}) {
   for (;;) {
     const token = kept(kind);
     const headers = { Accept: "application/json", ...options.headers };
     if (token !== null) headers.Authorization = `Bearer ${token}`;
     const response = await fetch(path, { cache: "no-store", ...options, headers });
-    if (response.status !== 401) return response;
+    if (!(await refused(response, token))) return response;
     if (kept(kind) !== token) continue; // another request was answered by a new token meanwhile
     if (token !== null) keep(kind, null);
-    if (quiet) throw await failed(response);
     const given = await ask(kind, token !== null);
     if (given === null) throw new Failed(401, "unauthorized", `${KINDS[kind][0]} needed: none was given.`);
     keep(kind, given);
   }
+}
+
+// 403 with a token is one that gives another right; without any, that nobody set this up.
+async function refused(response, token) {
+  if (response.status === 401) return true;
+  if (response.status !== 403 || token === null) return false;
+  const said = await response.clone().json().catch(() => null);
+  return said?.error === "forbidden";
 }
 
 async function failed(response) {

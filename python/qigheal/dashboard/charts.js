@@ -7,6 +7,14 @@ import { METRICS, byId, count, el, figure, median, moment, say, wall, withUnit }
 const DRAWN = 1000; // points at most in one chart; more are thinned to the extremes of each stretch
 const BREAK = 6; // a gap of so many intervals is left open
 
+// One line of time, and the day below the first and where it changes.
+const STOPS = [
+  { dtickrange: [null, 60_000], value: "%H:%M:%S\n%-d %b" },
+  { dtickrange: [60_000, 86_400_000], value: "%H:%M\n%-d %b" },
+  { dtickrange: [86_400_000, "M1"], value: "%-d %b\n%Y" },
+  { dtickrange: ["M1", null], value: "%b\n%Y" },
+];
+
 let loading = null;
 
 function library() {
@@ -142,8 +150,8 @@ function layout(metric, points, state, at, colour) {
   const coarse = matchMedia("(pointer: coarse)").matches; // there a finger scrolls the page
   const axis = { gridcolor: colour.grid, zeroline: false, linecolor: colour.grid, tickfont: { size: 11 } };
   return {
-    height: 168,
-    margin: { l: 46, r: 8, t: 6, b: 24 },
+    height: 176,
+    margin: { l: 46, r: 8, t: 6, b: 34 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour.dim, family: "system-ui, sans-serif" },
@@ -151,17 +159,23 @@ function layout(metric, points, state, at, colour) {
     hovermode: "x",
     dragmode: coarse ? false : "zoom",
     uirevision: at === null ? "live" : String(at),
-    xaxis: { ...axis, type: "date", fixedrange: coarse, showgrid: false, nticks: 6 },
+    xaxis: { ...axis, type: "date", fixedrange: coarse, showgrid: false, nticks: 5, tickangle: 0, tickformatstops: STOPS },
     yaxis: { ...axis, range: vertical(points, metric, state), fixedrange: true, nticks: 5 },
     shapes,
   };
+}
+
+// What is learned sets the limit at the band's edge: it is said once.
+function apart(limitAt, healthy) {
+  const edge = (value) => healthy && Math.abs(limitAt - value) <= 0.005 * Math.abs(value);
+  return limitAt === null || edge(healthy?.low) || edge(healthy?.high) ? null : limitAt;
 }
 
 function described(plot, metric, snapshots, state) {
   const { column, long } = METRICS[metric];
   const values = snapshots.map((snapshot) => snapshot[column]).filter((value) => value !== null);
   const healthy = band(metric, state);
-  const limitAt = limit(metric, state);
+  const limitAt = apart(limit(metric, state), healthy);
   const legend = [
     healthy && `band ${figure(metric, healthy.low)} to ${withUnit(metric, healthy.high)}`,
     limitAt !== null && `limit ${withUnit(metric, limitAt)}`,

@@ -74,7 +74,7 @@ const draw = throttled(async () => {
   const range = shown.length ? `, ${moment(shown[0].timestamp)} to ${moment(shown.at(-1).timestamp)}` : "";
   say(byId("history-said"), `${count(shown.length, "snapshot")} shown${range}.`);
   if (byId("table-box").open) table();
-  if (shown.length && (await charts.draw(shown, now.state, at))) performance.mark?.("qigheal-charts");
+  if (shown.length) await charts.draw(shown, now.state, at);
 }, DRAW_MS);
 
 function table() {
@@ -94,8 +94,8 @@ function table() {
   );
 }
 
-async function freshen() {
-  const [state, trends, phase] = await Promise.all([get("state"), get("trends?window=50"), get("phase").catch(softly)]);
+async function freshen(known = null) {
+  const [state, trends, phase] = await Promise.all([known ?? get("state"), get("trends?window=50"), get("phase").catch(softly)]);
   now.state = state;
   now.trends = trends;
   facts.trends(trends);
@@ -111,7 +111,7 @@ function softly(error) {
   throw error;
 }
 
-const freshenSoon = throttled(freshen, FRESHEN_MS);
+const freshenSoon = throttled(() => freshen(), FRESHEN_MS);
 
 async function loadPatches() {
   const found = await get("patches").catch(softly);
@@ -158,7 +158,7 @@ function scrub() {
   say(byId("moment-said"), said);
   clearTimeout(scrubbing);
   if (live) return toNow();
-  byId("live").disabled = false;
+  byId("live").hidden = false;
   const at = momentAt(value);
   scrubbing = setTimeout(() => lookAt(at).catch((error) => say(byId("history-said"), error.message)), SCRUB_MS);
 }
@@ -180,7 +180,7 @@ function toNow() {
   asked += 1;
   past = null;
   byId("moment").value = SLIDER;
-  byId("live").disabled = true;
+  byId("live").hidden = true;
   document.body.classList.remove("past");
   showFigures();
   showBasin();
@@ -214,10 +214,11 @@ async function start() {
     showHealth(await askHealth());
     now.state = await get("state"); // asks for the token where one is needed
     await history.load();
-    showHealth(await askHealth());
-    performance.mark?.("qigheal-values");
     tick();
-    await Promise.all([freshen(), loadPatches()]);
+    draw();
+    if (now.health.metrics === undefined) showHealth(await askHealth());
+    else showFigures();
+    await Promise.all([freshen(now.state), loadPatches()]);
     await follow({ on: (event, data) => EVENTS[event]?.(data), state: connection, catchUp, signal });
   } catch (error) {
     if (signal.aborted) return;

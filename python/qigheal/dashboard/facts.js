@@ -4,7 +4,6 @@ import { METRICS, byId, count, el, figure, long, moment, number, say, withUnit }
 
 const WORDS = { healthy: "Healthy", learning: "Learning", warning: "Warning", critical: "Critical" };
 const MARKS = { healthy: "●", learning: "○", warning: "▲", critical: "■" };
-const ARROWS = { improving: "↗", stable: "→", degrading: "↘", unknown: "·" };
 
 export function status(health, where = document) {
   const pill = where.getElementById("status");
@@ -63,7 +62,7 @@ export function tiles(snapshot, { state, trends, health }) {
           "span",
           { class: "trend" },
           worst && el("span", { class: "tag" }, worst === "critical" ? "critical" : "warning"),
-          trend && trend.direction !== "unknown" && `${ARROWS[trend.direction]} ${trend.direction}`,
+          trend && trend.direction !== "unknown" && `${arrow(trend)} ${trend.direction}`,
         ),
       ),
     );
@@ -90,7 +89,7 @@ function outside(metric, value, state) {
 export function range(metric, state) {
   if (metric === "memory") {
     const growth = state?.bands?.memory;
-    return growth ? `growth up to ${number(growth.high, 2)} MB a snapshot` : "";
+    return growth ? `growth ≤ ${number(growth.high, 2)} a snapshot` : "";
   }
   const healthy = band(metric, state);
   if (healthy && metric === "basin_drift") return `healthy up to ${figure(metric, healthy.high)}`;
@@ -99,6 +98,12 @@ export function range(metric, state) {
   if (metric === "phi" && state) return `limit ${figure(metric, state.phi_min)}`;
   if (metric === "basin_drift" && state) return `limit ${figure(metric, state.drift_limit)}`;
   return "";
+}
+
+// Which way the figure goes; whether that is better or worse is for the word.
+function arrow({ direction, slope }) {
+  if (direction === "unknown" || slope === null) return "·";
+  return direction === "stable" ? "→" : slope > 0 ? "↗" : "↘";
 }
 
 export function trends(found) {
@@ -114,7 +119,7 @@ export function trends(found) {
       "tr",
       {},
       el("th", { scope: "row" }, METRICS[metric].name),
-      el("td", { class: `direction ${trend.direction}` }, el("span", { "aria-hidden": "true" }, `${ARROWS[trend.direction] ?? ""} `), trend.direction),
+      el("td", { class: `direction ${trend.direction}` }, el("span", { "aria-hidden": "true" }, `${arrow(trend)} `), trend.direction),
       el("td", { class: "figure" }, withUnit(metric, trend.recent_avg)),
       el("td", { class: "figure" }, slope),
     );

@@ -4,6 +4,7 @@ import { Failed, finished, get, post } from "./access.js";
 import { diff, facts, judged, scored } from "./proof.js";
 import { byId, el, moment, say } from "./text.js";
 
+const OTHER = new Set(["changed", "not_waiting"]); // what a review is refused with when it came too late
 const FIRST = 8; // of those that wait for nobody
 const shown = new Map(); // id → { key, node }: what a person has opened or typed into stays as it is
 let all = false;
@@ -71,9 +72,8 @@ async function fill(id, inside, announce, said = "") {
     inside.replaceChildren(
       ...[
         said && el("p", { class: "fault", role: "alert" }, said),
-        el("p", {}, detail.patch.rationale),
         ...judged(detail),
-        el("h4", {}, "Diff"),
+        el("h3", {}, "Diff"),
         diff(detail.patch.diff),
         facts(detail),
         detail.waits_for_review && form(detail, inside, announce),
@@ -115,7 +115,7 @@ function form(detail, inside, announce) {
           announce(result, true);
           if (job.state === "done") return;
         } catch (error) {
-          if (error instanceof Failed && error.status === 409 && error.code !== "busy") {
+          if (error instanceof Failed && OTHER.has(error.code)) {
             return fill(detail.id, inside, announce, `Nothing was decided. This change has become another since you opened it (${error.message}). What stands below is how it is now: look at it again.`);
           }
           say(outcome, `Nothing was decided. ${error.message}`);
@@ -123,7 +123,7 @@ function form(detail, inside, announce) {
         for (const button of buttons) button.disabled = false;
       },
     },
-    el("h4", {}, "Your decision"),
+    el("h3", {}, "Your decision"),
     el("p", { class: "hint" }, what),
     el("label", { for: name.id }, "Your name"),
     name,

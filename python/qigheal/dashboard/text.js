@@ -73,7 +73,12 @@ function date(seconds) {
 export function moment(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   const at = date(seconds);
-  return at === null ? `${number(seconds)} s` : at.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+  if (at === null) return `${number(seconds)} s`;
+  const today = new Date();
+  const time = at.toLocaleTimeString("en-GB");
+  if (at.toDateString() === today.toDateString()) return time;
+  const year = at.getFullYear() === today.getFullYear() ? undefined : "numeric";
+  return `${at.toLocaleDateString("en-GB", { day: "numeric", month: "short", year })}, ${time}`;
 }
 
 // What plotly takes for local time: milliseconds as though the clock on the wall were UTC.

@@ -29,8 +29,8 @@ function show() {
   for (const metric of METRICS_SHOWN) {
     say(byId(`value-${metric}`), figure(metric, history.last?.[METRICS[metric].column]));
     say(byId(`range-${metric}`), range(metric, state));
+    byId(`spark-${metric}`).replaceChildren(spark(metric));
   }
-  byId("picture").replaceChildren(...METRICS_SHOWN.map(spark));
   tick();
 }
 
