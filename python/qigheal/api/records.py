@@ -69,6 +69,7 @@ class Snapshots(Record, frozen=True):
 
     snapshots: tuple[Snapshot, ...]
     next_since: float | None  # give it as `since` for the next page; null: there is none yet
+    notes: tuple[str, ...] = ()  # what of the store could not be read
 
 
 class TimeToLimit(Record, frozen=True):
@@ -98,6 +99,7 @@ class Trends(Record, frozen=True):
 
     window: int
     trends: dict[str, TrendOf]
+    notes: tuple[str, ...] = ()
 
 
 class Range(Record, frozen=True):
@@ -182,6 +184,7 @@ class Patches(Record, frozen=True):
     """`GET patches`, newest first."""
 
     patches: tuple[PatchSummary, ...]
+    notes: tuple[str, ...] = ()  # such as a ledger whose chain is broken
 
 
 class PatchDetail(Record, frozen=True):
