@@ -5,7 +5,8 @@
     access.js  stream.js                           tokens and requests; what is new, as it is recorded
     text.js  facts.js  basin.js  charts.js  history.js  patches.js  proof.js      one part of the page each
 
-The chart library is plotly's own bundle, read from its wheel when a browser asks for it. No route, no
+The chart library is plotly's own bundle, read from its wheel when a browser asks for it. Both pages work under
+`default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:`. No route, no
 framework and no data are known in this room.
 """
 
@@ -22,17 +23,19 @@ TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'"
-)
-"""The content security policy under which both pages work; charts write styles and draw images as data."""
-
 _FOLDER = Path(__file__).resolve().parent
 
 
-class NoSuchAsset(QighealError, LookupError):
+class NoSuchAsset(QighealError, KeyError):
     """The pages have no file of this name."""
+
+    __str__ = Exception.__str__  # a KeyError shows its message in quotes
+
+
+class NoCharts(MissingExtra, NoSuchAsset):
+    """The chart library is not installed; the pages work without it."""
+
+    __str__ = Exception.__str__
 
 
 def names() -> tuple[str, ...]:
@@ -43,8 +46,8 @@ def names() -> tuple[str, ...]:
 def asset(name: str) -> tuple[bytes, str]:
     """The content of one file of the pages and its media type.
 
-    Raises NoSuchAsset for a name that is not among `names()`, MissingExtra for the chart library without
-    the extra [dashboard]: the pages work without it and say what is missing.
+    Raises NoSuchAsset for a name that is not among `names()`, and NoCharts, a MissingExtra, for the chart
+    library without the extra [dashboard]: the pages work without it and say what is missing.
     """
     if name == CHARTS:
         return _charts().read_bytes(), TYPES[".js"]
@@ -60,4 +63,4 @@ def _charts() -> Path:
     for place in (spec.submodule_search_locations or ()) if spec else ():
         if (bundle := Path(place) / "package_data" / CHARTS).is_file():
             return bundle
-    raise MissingExtra("plotly", "dashboard", "the dashboard's charts")
+    raise NoCharts("plotly", "dashboard", "the dashboard's charts")

@@ -17,8 +17,13 @@ const STOPS = [
 
 let loading = null;
 
+// Plotly writes its style into the page unless these stand there; what is needed of it is in dashboard.css,
+// so that the pages' policy need not allow inline styles. The second is that of its maps, by its content.
+const STYLED = ["plotly.js-style-global", "9f215cf04c5486422605d13261cb87401f4e7763b6296af81e98efbc0130da53"];
+
 function library() {
   loading ??= new Promise((resolve, reject) => {
+    for (const id of STYLED) document.getElementById(id) ?? document.head.append(el("template", { id, class: "no-inline-styles" }));
     const script = el("script", { src: "assets/plotly.min.js" });
     script.onload = () => (window.Plotly ? resolve(window.Plotly) : reject(new Error("no Plotly")));
     script.onerror = reject;
@@ -27,7 +32,10 @@ function library() {
   return loading;
 }
 
-export function frames() {
+const inSight = new Set(); // the others are drawn once they are scrolled to
+
+// Makes the places of the charts; `appeared` is called when one comes into sight.
+export function frames(appeared) {
   const made = Object.entries(METRICS).map(([metric, { long, unit }]) =>
     el(
       "figure",
@@ -37,6 +45,11 @@ export function frames() {
     ),
   );
   byId("charts").replaceChildren(...made);
+  const watching = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) inSight[isIntersecting ? "add" : "delete"](target.dataset.metric);
+    if (entries.some(({ isIntersecting }) => isIntersecting)) appeared();
+  }, { rootMargin: "200px" });
+  for (const frame of made) watching.observe(frame);
 }
 
 export function thinned(points, most) {
@@ -101,7 +114,7 @@ function colours() {
   return Object.fromEntries(["ink", "dim", "grid", "line", "band", "limit", "mark"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 }
 
-// snapshots, oldest first; `at`: the moment that is looked at, null for now. True when they were drawn.
+// snapshots, oldest first; `at`: the moment that is looked at, null for now.
 export async function draw(snapshots, state, at) {
   let plotly;
   try {
@@ -110,7 +123,7 @@ export async function draw(snapshots, state, at) {
     loading = null;
     say(byId("charts-missing"), "The charts cannot be drawn: their library was not sent. The service needs it: pip install 'qigheal[dashboard]'. The figures are in the table below.");
     byId("charts").hidden = true;
-    return false;
+    return;
   }
   say(byId("charts-missing"), "");
   byId("charts").hidden = false;
@@ -118,6 +131,8 @@ export async function draw(snapshots, state, at) {
   const interval = spacing(snapshots);
   for (const metric of Object.keys(METRICS)) {
     const plot = byId(`plot-${metric}`);
+    described(plot, metric, snapshots, state);
+    if (!inSight.has(metric)) continue;
     const points = line(snapshots, metric, interval);
     plotly.react(
       plot,
@@ -125,9 +140,8 @@ export async function draw(snapshots, state, at) {
       layout(metric, points, state, at, colour),
       { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: "reset" },
     );
-    described(plot, metric, snapshots, state);
+    await new Promise((resolve) => setTimeout(resolve)); // one at a time, so that the page answers meanwhile
   }
-  return true;
 }
 
 export function spacing(snapshots) {

@@ -29,21 +29,28 @@ function announce(text) {
 
 // Runs `work` at most once in `ms`, and once more when it was asked for meanwhile.
 function throttled(work, ms) {
-  let timer = null;
+  let busy = false;
+  let again = false;
   let last = -Infinity;
-  return () => {
-    if (timer !== null) return;
-    timer = setTimeout(async () => {
-      last = performance.now();
-      try {
-        await work();
-      } catch (error) {
-        if (!(error instanceof Failed)) console.warn(error);
-      } finally {
-        timer = null;
-      }
-    }, Math.max(0, last + ms - performance.now()));
-  };
+  async function run() {
+    last = performance.now();
+    again = false;
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof Failed)) console.warn(error);
+    } finally {
+      busy = false;
+      if (again) ask();
+    }
+  }
+  function ask() {
+    again = true;
+    if (busy) return;
+    busy = true;
+    setTimeout(run, Math.max(0, last + ms - performance.now()));
+  }
+  return ask;
 }
 
 function showHealth(found) {
@@ -232,7 +239,7 @@ async function start() {
   }
 }
 
-charts.frames();
+charts.frames(draw);
 healing(() => loadPatches().catch(() => {}));
 byId("enter").addEventListener("click", start);
 byId("forget").addEventListener("click", () => {
