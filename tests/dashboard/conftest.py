@@ -56,14 +56,15 @@ def serving(scene: Scene) -> Iterator[Served]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
-        yield Served(
-            f"http://127.0.0.1:{listening.getsockname()[1]}/api/self-healing/", app.state.qigheal_api, scene
-        )
-        server.should_exit = True
-        app.state.qigheal_api.close()
-        thread.join()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/api/self-healing/"
+        try:
+            yield Served(url, app.state.qigheal_api, scene)
+        finally:
+            server.should_exit = True
+            app.state.qigheal_api.close()
+            thread.join(30)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,7 +24,7 @@ def test_a_change_is_approved(tmp_path: Path, opener: Opener) -> None:
     scene = Scene(tmp_path, 700, sick=60)
     patch = scene.opened_at_once()
     with serving(scene) as served:
-        page = opener(served).page
+        page = opener(served, refusals=(401,)).page
         expect(page.locator("#waiting-title")).to_have_text("1 change waits for your review")
         page.locator("#waiting summary").first.click()
         waiting = page.locator("#waiting")
@@ -35,7 +35,7 @@ def test_a_change_is_approved(tmp_path: Path, opener: Opener) -> None:
         waiting.get_by_label("Your name").fill("Ada")
         waiting.get_by_label("Reason").fill("the figures hold")
         waiting.get_by_role("button", name="Approve").click()
-        page.get_by_label("Review token").fill(REVIEW)
+        page.locator("#token-review").fill(REVIEW)
         page.get_by_role("button", name="Continue").click()
         expect(page.locator("#announce")).to_contain_text("watching")
         expect(page.locator("#waiting")).to_be_hidden()
@@ -104,7 +104,7 @@ def test_a_token_is_asked_for_kept_and_asked_again(sick: Served, opener: Opener)
     page = opener(sick, tokens={}, refusals=(401, 403), before=listen).page
     expect(page.locator("#status")).to_contain_text("Critical")  # which is open to all
     for wrong in ("no-such-token", "with spaces and é"):
-        expect(page.get_by_label("Read token")).to_be_focused()
+        expect(page.locator("#token-read")).to_be_focused()
         expect(page.locator("#value-phi")).to_have_count(0)
         page.keyboard.type(wrong)
         page.keyboard.press("Enter")
@@ -112,7 +112,7 @@ def test_a_token_is_asked_for_kept_and_asked_again(sick: Served, opener: Opener)
             expect(page.locator("dialog [role=alert]")).to_contain_text("was refused")
     expect(page.locator("#access-why")).to_contain_text("Read token needed")
     page.get_by_role("button", name="Enter the read token").click()
-    page.get_by_label("Read token").fill(READ)
+    page.locator("#token-read").fill(READ)
     page.keyboard.press("Enter")
     expect(page.locator("#value-phi")).to_have_text(re.compile("0[.]"))
     page.reload()
@@ -121,7 +121,7 @@ def test_a_token_is_asked_for_kept_and_asked_again(sick: Served, opener: Opener)
     assert any(headers.get("authorization") == f"Bearer {READ}" for headers in sent)
     assert not [url for url in addresses if "token" in url]
     page.get_by_role("button", name="Forget tokens").click()
-    expect(page.get_by_label("Read token")).to_be_focused()
+    expect(page.locator("#token-read")).to_be_focused()
 
 
 def test_healing_asks_for_its_own_token(tmp_path: Path, opener: Opener) -> None:
@@ -129,10 +129,10 @@ def test_healing_asks_for_its_own_token(tmp_path: Path, opener: Opener) -> None:
         page = opener(served, refusals=(401, 403)).page
         expect(page.locator("#link-state")).to_have_text("Live")
         page.get_by_role("button", name="Heal now").click()
-        page.get_by_label("Heal token").fill(READ)  # which gives another right
+        page.locator("#token-heal").fill(READ)  # which gives another right
         page.keyboard.press("Enter")
         expect(page.locator("dialog [role=alert]")).to_contain_text("was refused")
-        page.get_by_label("Heal token").fill(HEAL)
+        page.locator("#token-heal").fill(HEAL)
         page.keyboard.press("Enter")
         expect(page.locator("#heal-outcome")).to_have_text("healthy: nothing to heal")
         expect(page.locator("#heal")).to_be_enabled()
