@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 phase_app = typer.Typer(
     help="The four phases: what the healer may do by itself.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
