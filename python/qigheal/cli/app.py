@@ -26,6 +26,7 @@ WHERE: Final = {
     "export": "commands:export",
     "import": "commands:import_",
     "compact": "commands:compact",
+    "doctor": "doctor_command:doctor",
     "demo": "commands:demo",
 }
 """By name, in the order of `--help`: the module in this package, and the function or group in it."""
