@@ -13,6 +13,7 @@ from qigheal.cli.ondemand import on_demand
 
 WHERE: Final = {
     "status": "commands:status",
+    "watch": "watch_command:watch",
     "trends": "commands:trends",
     "history": "commands:history",
     "baseline": "baseline_commands:baseline_app",
