@@ -265,14 +265,18 @@ class Terminal:
     def ended(self) -> int:
         """The exit code; what it still prints is taken meanwhile."""
         until = time.monotonic() + PATIENCE_S
-        while self.process.poll() is None:
+        while True:
             assert time.monotonic() < until
-            if select.select([self.ours], [], [], 0.1)[0]:
+            over = self.process.poll() is not None  # looked at first: what it printed before is then there
+            if select.select([self.ours], [], [], 0.0 if over else 0.1)[0]:
                 try:
                     self.seen += os.read(self.ours, 65536).decode("utf-8", "replace")
-                except OSError:
+                    continue
+                except OSError:  # nobody has the other end any more
                     self.process.wait(PATIENCE_S)
-        return self.process.returncode
+                    return self.process.returncode
+            if over:
+                return self.process.returncode
 
 
 @pytest.fixture
