@@ -8,18 +8,20 @@ from __future__ import annotations
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from qigcore.history import History
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, glance, show
-from qigheal.cli.options import Host, HostOption, Json, Store
+from qigheal.cli.options import Host, HostOption, Json, StateDir, Store
 from qigheal.cli.options import existing as _existing
 from qigheal.cli.options import named as _store
 from qigheal.moments import moment
 from qigheal.settings import HealSettings, SandboxChoice, operator
-from qigheal.standing import Standing
+
+if TYPE_CHECKING:
+    from qigheal.records import HealResult
 
 Format = Literal["parquet", "arrow", "feather", "csv", "json"]
 MERGED = ("merged", "watching", "confirmed", "unconfirmed")
@@ -34,24 +36,25 @@ def _moment(text: str) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
-def status(store: Store = None, json: Json = False) -> int:
+def status(store: Store = None, state_dir: StateDir = None, json: Json = False) -> int:
     """Is the service healthy? Exit 0 healthy, 1 not, 2 too few snapshots to say.
 
     Example: qigheal status --store /var/lib/digits/.qigheal
     """
-    return glance.status(glance.Asked(store, None, json))
+    return glance.status(glance.Asked(store, state_dir, json))
 
 
 def trends(
     store: Store = None,
     window: Annotated[int, typer.Option(help="Snapshots to look back over.", min=10)] = 50,
+    state_dir: StateDir = None,
     json: Json = False,
 ) -> int:
     """Where Φ, κ, drift, latency, errors and memory are heading, and when what degrades is at its limit.
 
     Example: qigheal trends --window 200
     """
-    found = Standing(_store(store)).trends(window, show.METRIC_NAMES)
+    found = glance.standing(store, state_dir).trends(window, show.METRIC_NAMES)
     show.trends(found, json=json)
     return NOTHING_TO_SAY if all(t.direction == "unknown" for t in found.values()) else FINE
 
@@ -59,13 +62,14 @@ def trends(
 def history(
     store: Store = None,
     last: Annotated[int, typer.Option(help="Snapshots to show, newest last.", min=1)] = 20,
+    state_dir: StateDir = None,
     json: Json = False,
 ) -> int:
     """The newest snapshots, and which processes wrote them.
 
     Example: qigheal history --last 5 --json
     """
-    read = Standing(_store(store)).last(last)
+    read = glance.standing(store, state_dir).last(last)
     show.history(read.batch, read.segments, read.damage, json=json)
     return FINE if len(read.batch) else NOTHING_TO_SAY
 
@@ -177,27 +181,48 @@ def heal(
             help="auto, namespaces, partial (no bubblewrap), or none (no isolation: only for code you trust)."
         ),
     ] = "auto",
+    every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Go on with a pass every so often, as 5m or 90s, until ended; --json then prints one line a pass.",
+        ),
+    ] = None,
+    with_parent: Annotated[int | None, typer.Option(metavar="PID", hidden=True)] = None,
     json: Json = False,
 ) -> int:
     """Diagnose, propose a patch, measure it against the unpatched code, and open a change.
 
     Example: qigheal heal ~/src/digits --store /var/lib/digits/.qigheal
+
+    Beside a service: qigheal heal ~/src/digits --store /var/lib/digits/.qigheal --every 5m
     """
+    from qigheal.cli.heal_loop import heal_every, refuse
     from qigheal.healing.engine import SelfHealingEngine
     from qigheal.repo import Repo
 
     settings = HealSettings(sandbox=cast(SandboxChoice, sandbox))
     Repo(host)  # a mistyped host is said before a missing store
-    engine = SelfHealingEngine(
-        host=host,
-        store=_existing(store) if healthy is None else _store(store),
-        auto_apply=apply,
-        settings=settings,
-        on_step=show.silent if json else show.step,
-    )
-    result = engine.check_and_heal(healthy=healthy, strategy=strategy)
-    place = "" if store is None else f" --store {shlex.quote(str(store))}"
-    show.healed(result, f"--host {shlex.quote(str(host))}{place}", json=json)
+    place = _store(store) if healthy is not None or every is not None else _existing(store)
+    options = f"--host {shlex.quote(str(host))}"
+    options += "" if store is None else f" --store {shlex.quote(str(store))}"
+
+    def one_pass() -> HealResult:
+        engine = SelfHealingEngine(
+            host=host,
+            store=place,
+            auto_apply=apply,
+            settings=settings,
+            on_step=show.silent if json else show.step,
+        )
+        # A loop that measures until it comes out well has proved nothing.
+        return engine.check_and_heal(healthy=healthy, strategy=strategy, again=every is None)
+
+    if every is not None:
+        refuse(apply=apply, healthy=healthy)
+        heal_every(every, one_pass, place, options, parent=with_parent, json=json)
+    result = one_pass()
+    show.healed(result, options, json=json)
     if not result.triggered:
         return FINE
     states = {change.state for change in result.changes}

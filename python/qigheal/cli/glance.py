@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY
 from qigheal.settings import default_store
 from qigheal.standing import Standing
+
+if TYPE_CHECKING:
+    from qigheal.integrations.statedir import StateDir
 
 PATHS = ("--store", "--state-dir")
 
@@ -60,6 +63,17 @@ def status(asked: Asked) -> int:
     return FINE if report.healthy else UNHEALTHY
 
 
-def standing(store: Path | None, state_dir: Path | None) -> Standing:
-    """Where a reading command looks: the store, named or the default one, or an earlier state folder."""
-    return Standing(store if store is not None else default_store())
+def standing(store: Path | None, state_dir: Path | None) -> Standing | StateDir:
+    """Where a reading command looks: the store, named or the default one, or a chain's state folder.
+
+    Raises typer's BadParameter for both.
+    """
+    if state_dir is None:
+        return Standing(store if store is not None else default_store())
+    if store is not None:
+        from typer import BadParameter
+
+        raise BadParameter("expected --store or --state-dir, got both")
+    from qigheal.integrations.statedir import StateDir
+
+    return StateDir(state_dir)

@@ -14,6 +14,10 @@ Store = Annotated[
     Path | None,
     typer.Option("--store", help="Folder of the history; default $QIGHEAL_STORE, else .qigheal."),
 ]
+StateDir = Annotated[
+    Path | None,
+    typer.Option("--state-dir", help="Instead of a store: a folder with a chain's monitor_history.json."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Host = Annotated[Path, typer.Argument(help="The service's git repository, with its qigheal.toml.")]
 HostOption = Annotated[Path, typer.Option("--host", help="The service's git repository.")]
