@@ -87,9 +87,9 @@ def show(
     Example: qigheal patches show 3f2a --replay
     """
     from qigheal.healing import audit
-    from qigheal.healing.evaluating import measured
     from qigheal.healing.ledger import Ledger
     from qigheal.healing.proofs import Proof
+    from qigheal.healing.sides import measured
 
     before = context.parent.params if context.parent is not None else {}
     place = named(store or before.get("store"))
