@@ -24,6 +24,7 @@ WHERE: Final = {
     "phase": "phase_commands:phase_app",
     "compare": "judge_commands:compare",
     "evaluate": "judge_commands:evaluate",
+    "serve": "serve_command:serve",
     "roi": "roi_command:roi",
     "export": "commands:export",
     "import": "commands:import_",
