@@ -30,12 +30,20 @@ NEEDED = {
     "phase override": ["2", "--reason", "x"],
     "patches show": ["ab"],
     "compare": ["{host}", "HEAD", "HEAD"],
-    "evaluate": ["{host}", "--patch", "{file}"],
+    "evaluate": ["{host}", "--patch", "{diff}"],
     "export": ["out.csv"],
     "import": ["{file}"],
     "heal": ["{host}"],
+    "phase drill": ["--host", "{host}"],
 }
 """Arguments without which a command cannot be run."""
+
+DIFF = """--- a/deploy.sh
++++ b/deploy.sh
+@@ -1 +1 @@
+-# a
++# b
+"""
 
 POSITIONAL = {"baseline show", "baseline compare", "backtest"}
 """Commands that take a store as an argument."""
@@ -78,7 +86,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyHost:
 
 def filled(name: str, toy: ToyHost, tmp_path: Path, store: object) -> list[object]:
     (tmp_path / "file").write_text("{}")
-    places = {"{host}": toy.path, "{store}": store, "{file}": tmp_path / "file"}
+    (tmp_path / "diff").write_text(DIFF)
+    places = {"{host}": toy.path, "{store}": store, "{file}": tmp_path / "file", "{diff}": tmp_path / "diff"}
     rest: list[object] = [places.get(word, word) for word in NEEDED.get(name, [])]
     if name in ("backtest", "baseline show"):
         rest = [store]
