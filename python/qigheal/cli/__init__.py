@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -53,7 +54,11 @@ def main() -> None:
         raise
     except OSError as error:
         _leave_stdout()
-        print(f"qigheal: {error.strerror or error}; is the disk full, or the output closed?", file=sys.stderr)
+        if error.filename is None:
+            what = f"{error.strerror or error}; is the disk full, or the output closed?"
+        else:
+            what = f"{error.filename}: {error.strerror}; see that it is there and that this user may use it"
+        print(f"qigheal: {' '.join(what.split())}", file=sys.stderr)
         sys.exit(ENVIRONMENT)
     except (QighealError, QigcoreError) as error:
         from qigheal.cli.show import plain
@@ -102,4 +107,5 @@ def _run() -> object:
 
 def _leave_stdout() -> None:
     """Nothing more can be written there; without this Python would try once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(io.UnsupportedOperation):  # it was replaced by something that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

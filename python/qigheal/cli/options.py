@@ -12,7 +12,9 @@ from qigheal.settings import default_store
 
 Store = Annotated[
     Path | None,
-    typer.Option("--store", help="Folder of the history; default $QIGHEAL_STORE, else .qigheal."),
+    typer.Option(
+        "--store", readable=False, help="Folder of the history; default $QIGHEAL_STORE, else .qigheal."
+    ),  # whether it can be read is said where it is read, with what to do
 ]
 StateDir = Annotated[
     Path | None,
