@@ -53,6 +53,17 @@ class _Begun(Record, frozen=True):
     started_at: float
 
 
+_CHILDREN: Final[list[subprocess.Popen[bytes]]] = []
+_LOCK: Final = threading.Lock()
+"""Those of this process, which is their parent also when the `Jobs` that began them is gone."""
+
+
+def reap() -> None:
+    """Let go of the children that have ended, so that none stays a zombie."""
+    with _LOCK:
+        _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
+
+
 class Jobs:
     """The jobs of one store. program: the command line to run.
 
@@ -65,12 +76,10 @@ class Jobs:
         self._folder = store / FOLDER
         self._program = tuple(program)
         self._clock = clock
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._lock = threading.Lock()
 
     def start(self, kind: Kind, arguments: Sequence[str]) -> Job:
         """Begin one. Nothing that it prints reaches this process, and it outlives it."""
-        self.reap()
+        reap()
         try:
             return self._start(kind, arguments)
         except OSError as error:
@@ -106,8 +115,8 @@ class Jobs:
             )
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
-            with self._lock:
-                self._children.append(child)
+            with _LOCK:
+                _CHILDREN.append(child)
             return Job(id=begun.id, kind=kind, state="running", started_at=begun.started_at)
         finally:
             for descriptor in opened:
@@ -115,7 +124,7 @@ class Jobs:
 
     def get(self, identity: str) -> Job:
         """A job as it is now."""
-        self.reap()
+        reap()
         begun = self._begun(identity)
         if begun is None:
             raise Refused(
@@ -129,11 +138,6 @@ class Jobs:
         """The id of the one that runs."""
         names = self._names()
         return next((name for name in reversed(names) if self._runs(name)), None)
-
-    def reap(self) -> None:
-        """Let go of those of this process that have ended."""
-        with self._lock:
-            self._children = [child for child in self._children if child.poll() is None]
 
     def _busy(self) -> Refused:
         identity = self.running()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,11 +98,11 @@ def told_health(report: HealthReport, last_at: float | None) -> Health:
     )
 
 
-def newest(store: Path, limit: int, *, basins: bool, clock: Callable[[], float] = time.time) -> Snapshots:
+def newest(store: Path, limit: int, *, basins: bool) -> Snapshots:
     """The newest snapshots of all workers, oldest first."""
     try:
         with History.read_only(store) as history:
-            complete = _complete(history, store, clock)
+            complete = _complete(history, store)
             batch = _by_time(history.last(limit))
             lost = _lost(history.damage)
         batch, note = _remeasured(batch, store)
@@ -113,9 +112,7 @@ def newest(store: Path, limit: int, *, basins: bool, clock: Callable[[], float] 
     return Snapshots(snapshots=told(batch, basins=basins), next_since=since, notes=(*note, *lost))
 
 
-def after(
-    store: Path, since: float, limit: int, *, basins: bool, clock: Callable[[], float] = time.time
-) -> Snapshots:
+def after(store: Path, since: float, limit: int, *, basins: bool) -> Snapshots:
     """Snapshots later than `since`, oldest first: `limit`, and more where the last time has several.
 
     A page never ends amid snapshots of one time. While other workers live, it ends before what one of them may
@@ -123,7 +120,7 @@ def after(
     """
     try:
         with History.read_only(store) as history:
-            complete = _complete(history, store, clock)
+            complete = _complete(history, store)
             parts = [batch.timestamp for batch in history.scan(start=since, columns=("timestamp",))]
             times = np.concatenate([np.empty(0), *parts])
             times = np.sort(times[(times > since) & (times <= complete)])
@@ -260,9 +257,9 @@ def _time_to(reaches: TimeTo) -> TimeToLimit:
     )
 
 
-def _complete(history: History, store: Path, clock: Callable[[], float]) -> float:
+def _complete(history: History, store: Path) -> float:
     """Unix seconds up to which every living worker has written what it recorded; ∞ where none but this one lives."""
-    now = clock()
+    now = time.time()
     if all(not each.alive or each.pid == os.getpid() for each in history.segments()):
         return math.inf
     return now - MonitorSettings.load(store).flush_every_s - LATE_S

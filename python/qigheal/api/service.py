@@ -19,7 +19,7 @@ from qigcore.rows import Batch
 from qigheal.api import PREFIX, judged, reading
 from qigheal.api.access import Access, too_many
 from qigheal.api.exchange import MOST_BODY, Refused, Request, Response, answer, refusal
-from qigheal.api.jobs import PROGRAM, Jobs
+from qigheal.api.jobs import PROGRAM, Jobs, reap
 from qigheal.api.limits import Limits
 from qigheal.api.pages import Asset, Pages
 from qigheal.api.records import Glance, Health, ReviewRequest, Triggered
@@ -83,7 +83,7 @@ class Api:
     def close(self) -> None:
         """End the streams. Jobs that run go on."""
         self.stream.close()
-        self.jobs.reap()
+        reap()
 
     def serve_pages(self, asset: Asset) -> None:
         """Where the dashboard's files are, unless that was said already."""

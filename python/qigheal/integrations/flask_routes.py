@@ -110,7 +110,7 @@ def _asked(params: dict[str, str], permitted: bool | None) -> Asked:
 
 
 def _sent(told: Told) -> Response:
-    return Response(told.body, told.status, list(told.headers))
+    return Response([told.body], told.status, list(told.headers))
 
 
 def _snapshot(api: Api, asked: Asked) -> Told:
