@@ -114,6 +114,7 @@ def test_a_lock_that_was_handed_down_is_held(tmp_path: Path, monkeypatch: pytest
     handle = os.open(tmp_path / LOCK, os.O_RDWR | os.O_CREAT)
     fcntl.flock(handle, fcntl.LOCK_EX)
     passed = os.dup(handle)
+    os.set_inheritable(passed, True)
     monkeypatch.setenv(HELD, str(passed))
     with lock(tmp_path):
         assert HELD not in os.environ

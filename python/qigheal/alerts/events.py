@@ -111,9 +111,9 @@ def _health(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
     title = f"{report.severity}: {first}"
     lines = [*words.findings_lines(found), *_done(said, since, scene)]
     onset = min([each.since for each in found if each.severity == report.severity and each.since] or [since])
-    alert = replace(
-        _alert(scene, "degraded", "service", onset, report.severity, title, *lines), findings=found
-    )
+    # Its key is of now: a service may fall ill again of what began before it was well.
+    alert = _alert(scene, "degraded", "service", scene.now, report.severity, title, *lines)
+    alert = replace(alert, since=onset, findings=found)
     return replace(said, episode=Episode(severity=report.severity, since=since, title=alert.title)), [alert]
 
 
