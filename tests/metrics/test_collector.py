@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,32 @@ def test_a_repaired_value_is_counted_and_not_shown(monitor: GeometricHealthMonit
     assert found["geometric_health_kappa"] == 64.0
 
 
+def test_a_service_that_falls_silent_has_no_figures_but_its_age() -> None:
+    clock = [time.time()]
+    monitor = GeometricHealthMonitor()
+    record(monitor, 20)
+    collector = HealthCollector(monitor, clock=lambda: clock[0])
+    assert scrape(collector)["geometric_health_writers"] == 1
+    clock[0] += 401
+    found = scrape(collector)
+    assert found["geometric_health_writers"] == 0
+    assert "geometric_health_phi" not in found
+    assert "geometric_health_status|normal" not in found
+    assert found["geometric_health_snapshot_age_seconds"] >= 400
+    assert found["geometric_health_snapshots_total"] == 20
+
+
+def test_a_ring_that_turned_over_between_two_scrapes() -> None:
+    monitor = GeometricHealthMonitor(history_size=20)
+    record(monitor, 20)
+    collector = HealthCollector(monitor)
+    record(monitor, 70, phi=0.3)
+    found = scrape(collector)
+    assert found["geometric_health_snapshots_total"] == 90
+    assert found["geometric_health_alarms_total|phi_low"] == 1
+    assert found["geometric_health_phi"] == monitor.snapshots[-1].phi
+
+
 def test_a_monitor_that_recorded_nothing_has_no_figures() -> None:
     found = scrape(HealthCollector(GeometricHealthMonitor()))
     assert "geometric_health_phi" not in found
@@ -173,8 +200,13 @@ def test_what_is_broken_costs_its_own_part_alone(monitor: GeometricHealthMonitor
     (tmp_path / "kept.db").rename(store / "ledger.db")
     assert scrape(collector)["healing_attempts_total"] == 4
     (store / "baseline.json").write_text("{}")
+    record(monitor, 3)
+    monitor.flush()
     found = scrape(collector)
     assert found["qigheal_scrape_errors|health"] == 1
+    assert found["qigheal_scrape_errors|history"] == 0
+    assert found["geometric_health_snapshots_total"] == 3
+    assert found["geometric_health_writers"] == 1
     assert found["qigheal_scrape_errors|ledger"] == 0
     assert found["healing_attempts_total"] == 4
     shutil.rmtree(store)

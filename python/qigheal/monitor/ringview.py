@@ -44,9 +44,9 @@ class RingView(Sequence[GeometricSnapshot]):
         """How many were ever recorded."""
         return self._recorder.total
 
-    def since(self, number: int) -> tuple[int, Array]:
-        """(Number of the first row given, heads of those from row `number` on that are still held, shape [n])."""
-        first, heads, _ = self._recorder.rows(number, self._recorder.total)
+    def since(self, number: int, most: int) -> tuple[int, Array]:
+        """(Number of the first row given, heads of at most `most` held rows from row `number` on, shape [n])."""
+        first, heads, _ = self._recorder.rows(number, number + most)
         return first, heads
 
     def _held(self, number: int) -> GeometricSnapshot | None:

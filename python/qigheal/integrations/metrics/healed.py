@@ -25,9 +25,8 @@ NEITHER = frozenset({"confirmed", "superseded"})
 class HealingFigures:
     """Folds a store's ledger, entry by entry, from where it was left. Owned by one thread at a time."""
 
-    def __init__(self, store: Path, settings: HealSettings | None = None) -> None:
+    def __init__(self, store: Path) -> None:
         self._path = store / FILE
-        self._settings = settings or HealSettings()
         self._begin()
 
     def _begin(self) -> None:
@@ -74,7 +73,7 @@ class HealingFigures:
                 self._unread = str(error)
             self._seq = entry.seq
         back = any(state in TAKEN_BACK for state in self._states.values())
-        return back and breaker_open(ledger, self._settings, now)
+        return back and breaker_open(ledger, HealSettings(), now)
 
     def _fold(self, entry: Entry) -> None:
         if entry.kind == "verdict":

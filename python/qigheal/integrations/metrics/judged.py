@@ -15,6 +15,22 @@ from qigheal.integrations.metrics.catalogue import KINDS
 from qigheal.integrations.metrics.reading import Reading
 from qigheal.records import HealthReport
 
+PATIENCE = 5
+"""Of a process's mean intervals between snapshots, how many without one until its figures are absent."""
+
+LEAST_S = 60.0
+"""Seconds until then at least: rows reach a store within five, and a scrape has an interval of its own."""
+
+UNKNOWN_S = 300.0
+"""Seconds until then where a process has recorded too few snapshots to tell its interval."""
+
+
+def patience_s(rows: int, first: float, last: float) -> float:
+    """How old, in seconds, the newest of `rows` snapshots from `first` to `last` may be to count as present."""
+    if rows < 3 or not last > first:
+        return UNKNOWN_S
+    return max(LEAST_S, PATIENCE * (last - first) / (rows - 1))
+
 
 class Latest:
     """The newest value of each metric (keys of `rows.METRICS`) that was not repaired, with its time."""

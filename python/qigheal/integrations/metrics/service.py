@@ -8,15 +8,29 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qigcore.rules import LOOK_BACK
+from qigcore.rows import Array
+from qigcore.rules import LOOK_BACK, RuleSet
 from qigheal.health import rules_for
-from qigheal.integrations.metrics.judged import Judged, Latest, tell_figures, tell_health
+from qigheal.integrations.metrics.judged import (
+    Judged,
+    Latest,
+    patience_s,
+    tell_figures,
+    tell_health,
+    tell_limits,
+)
 from qigheal.integrations.metrics.reading import Parts, Reading
+from qigheal.records import HealthReport
 
 if TYPE_CHECKING:
     from qigheal.monitor import GeometricHealthMonitor
 
 OURS = (".qigh", ".journal")
+CHUNK = 4096
+"""Rows copied out of the ring at a time."""
+
+RECENT = 100
+"""Rows by which the present interval between snapshots is told."""
 
 
 class ServiceFigures:
@@ -34,10 +48,14 @@ class ServiceFigures:
         self._latest = Latest()
         self._checks = 0
         self._next = monitor.snapshots.total
-        first, heads = monitor.snapshots.since(max(0, self._next - LOOK_BACK))
-        heads = heads[: self._next - first]
+        heads = self._before(self._next, LOOK_BACK)
         self._judged.begin_after(heads)
         self._latest.note(heads)
+
+    def _before(self, number: int, count: int) -> Array:
+        """Heads of the `count` rows before row `number`, shape [n], as far as they are held."""
+        first, heads = self._monitor.snapshots.since(max(0, number - count), count)
+        return heads[: max(0, number - first)]
 
     def read(self) -> Reading:
         """The figures as they are now. Never raises."""
@@ -67,16 +85,27 @@ class ServiceFigures:
         report = monitor.check_health()
         self._checks += 1
         rules = rules_for(monitor.settings, monitor.baseline)
-        first, heads = monitor.snapshots.since(self._next)
-        self._next = first + len(heads)
-        self._latest.note(heads)
-        self._judged.take(heads, rules)
+        total = monitor.snapshots.total
+        while self._next < total:
+            first, heads = monitor.snapshots.since(self._next, CHUNK)
+            self._next = first + len(heads)
+            self._latest.note(heads)
+            self._judged.take(heads, rules)
         self._judged.report(report)
         self._judged.tell(reading)
-        tell_health(reading, report, rules)
-        tell_figures(reading, [self._latest.since(float("-inf"))] if self._latest.values else [])
-        if self._next:
-            newest = max(at for at, _ in self._latest.values.values()) if self._latest.values else None
-            last = monitor.snapshots[-1].timestamp if len(monitor.snapshots) else newest
-            if last is not None:
-                reading.put("geometric_health_snapshot_age_seconds", max(0.0, self._clock() - last))
+        self._tell_present(reading, report, rules)
+
+    def _tell_present(self, reading: Reading, report: HealthReport, rules: RuleSet) -> None:
+        """What holds only while snapshots come."""
+        times = self._before(self._monitor.snapshots.total, RECENT)["timestamp"]
+        now, figures = self._clock(), []
+        if len(times):
+            last = float(times[-1])
+            reading.put("geometric_health_snapshot_age_seconds", max(0.0, now - last))
+            oldest = now - patience_s(len(times), float(times[0]), last)
+            figures = [self._latest.since(oldest)] if last >= oldest else []
+        tell_figures(reading, figures)
+        if figures:
+            tell_health(reading, report, rules)
+        else:
+            tell_limits(reading, rules)

@@ -1,7 +1,7 @@
 """The figures of a store, for a sidecar: all processes that write it, summed up, and its ledger.
 
-A process counts while it holds its segment and its newest snapshot is no older than `PATIENCE` of its own
-intervals: what a killed or silent one reported last is nobody's present figure.
+A process counts while it holds its segment and its newest snapshot is no older than `judged.PATIENCE` of its
+own intervals: what a killed or silent one reported last is nobody's present figure.
 """
 
 from __future__ import annotations
@@ -10,37 +10,24 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qigcore.history import History, SegmentInfo
-from qigcore.rules import LOOK_BACK, RuleSet
+from qigcore.baseline import Baseline
+from qigcore.errors import QigcoreError
+from qigcore.history import History
+from qigcore.rules import LOOK_BACK, RuleSet, absolute_rules
 from qigheal.health import remeasure, rules_for
-from qigheal.integrations.metrics.judged import Judged, tell_figures, tell_health, tell_limits
+from qigheal.integrations.metrics.judged import Judged, patience_s, tell_figures, tell_health, tell_limits
 from qigheal.integrations.metrics.reading import Parts, Reading
 from qigheal.integrations.metrics.tail import Tail
 from qigheal.standing import Standing
 
 if TYPE_CHECKING:
     from qigheal.integrations.metrics.healed import HealingFigures
-
-PATIENCE = 5
-"""Of a process's mean intervals between snapshots, how many without one until its figures are absent."""
-
-LEAST_S = 60.0
-"""Seconds until then at least: rows reach the store within five, and a scrape has an interval of its own."""
-
-UNKNOWN_S = 300.0
-"""Seconds until then where a process has written too few snapshots to tell its interval."""
-
-
-def patience_s(info: SegmentInfo) -> float:
-    """How old, in seconds, the newest snapshot of a process may be for its figures to count."""
-    if info.rows < 3 or not info.last > info.first:
-        return UNKNOWN_S
-    return max(LEAST_S, PATIENCE * (info.last - info.first) / (info.rows - 1))
 
 
 class StoreFigures:
@@ -60,6 +47,7 @@ class StoreFigures:
         self._healing: HealingFigures | None = None
         self._rows = 0
         self._checks = 0
+        self._judging: tuple[Baseline | None, RuleSet] = (None, absolute_rules())
         self._awaited = not self.store.is_dir()
         if not self._awaited:
             with self._parts.part("history", Reading()):
@@ -95,7 +83,9 @@ class StoreFigures:
         if self._tail is None:
             self._tail = self._begun()
         tail = self._tail
-        baseline, rules = self._standing.baseline, self._rules()
+        with suppress(QigcoreError):  # the health's part says so; until then by what was last known
+            self._judging = self._standing.baseline, self._rules()
+        baseline, rules = self._judging
         for batch in tail.new():
             self._rows += len(batch)
             rows = batch if baseline is None else remeasure(batch, baseline)
@@ -103,10 +93,10 @@ class StoreFigures:
         infos = [each.info for each in tail.found]
         now = self._clock()
         writing = [
-            latest.since(now - patience_s(each.info))
+            latest.since(oldest)
             for each in tail.found
             if each.info.alive and (latest := tail.latest.get(each.path)) is not None
-            if each.info.last >= now - patience_s(each.info)
+            if each.info.last >= (oldest := now - patience_s(each.info.rows, each.info.first, each.info.last))
         ]
         reading.put("geometric_health_snapshots_total", self._rows)
         for field, count in self._judged.invalid.items():  # rows have no flag for the other fields

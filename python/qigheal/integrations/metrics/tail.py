@@ -42,8 +42,9 @@ class Tail:
         self._standing = Standing()
         self._tally = Tally()
         self._query = self._look()
+        alive = {each.path for each in self.found if each.info.alive}
         for path, source in () if whole else self._begun().items():
-            if self._alive(path):
+            if path in alive:
                 for chunk in source.chunks(self._query._replace(newest=RECENT), Tally()):
                     self._noted(path, chunk)
             else:
@@ -91,9 +92,6 @@ class Tail:
             if source.header is not None and source.header.segment in left:
                 source.done = True
         return {path: source for path, source in self._sources.items() if not (source.done or source.waiting)}
-
-    def _alive(self, path: Path) -> bool:
-        return any(each.path == path and each.info.alive for each in self.found)
 
     def _read(self, path: Path, source: Source) -> Iterator[Chunk]:
         for chunk in source.chunks(self._query, self._tally):
