@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 from qigcore.history import History
 from qigcore.rows import HEAD
 from qigheal.cli import checks
-from qigheal.cli.checks import Check, host, machine
+from qigheal.cli.checks import Check, alerting, host, machine
 from qigheal.cli.checks import store as stored
 from qigheal.healing.ledger import Ledger
 from qigheal.settings import MonitorSettings
@@ -91,6 +92,20 @@ def test_secrets_are_named_and_not_shown(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"QIGHEAL_STORE={tmp_path / 'place'}" in found["environment"].found
     assert found["tokens"].state == "warn"
     assert "the-secret-itself" not in str(found)
+
+
+def test_alerts_are_tried_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    monkeypatch.setenv("QIGHEAL_ALERT_WEBHOOK", f"http://127.0.0.1:{port}/the-secret-path")  # nobody is there
+    assert by_name(alerting.configured())["alerts"].found == "would go to log, webhook 127.0.0.1"
+    log, webhook = alerting.delivered()
+    assert log.state == "ok"
+    assert webhook.state == "fail"
+    assert "the-secret-path" not in str(webhook)
+    monkeypatch.setenv("QIGHEAL_ALERT_WEBHOOK", "no address")
+    broken = by_name(checks.looked_at([("alerts", alerting.configured)]))["alerts"]
+    assert broken.state == "fail"
 
 
 def test_an_open_folder_is_warned_of(place: Path) -> None:

@@ -18,18 +18,23 @@ def doctor(
     host: Annotated[
         Path | None, typer.Option("--host", help="Also look at this service's git repository.")
     ] = None,
+    send_test_alert: Annotated[
+        bool,
+        typer.Option("--send-test-alert", help="Also send a test alert to every sink of the environment."),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Is everything here as it should be? Exit 0 yes, 1 something fails, 2 warnings only. Nothing is changed.
 
     Looks at versions, the compiled core, extras, isolation, clock and environment; at the store, its permissions,
     damage, writers, size, baseline and ledger; with --host at the repository and its manifest. Each line that
-    is not ok says what to do. Without --store, a default store that is not there is passed over.
+    is not ok says what to do. Without --store, a default store that is not there is passed over. Nothing is sent
+    unless --send-test-alert asks for it.
 
     Example: qigheal doctor --store /var/lib/digits/.qigheal --host ~/src/digits
     """
     from qigheal.cli import checks
-    from qigheal.cli.checks import machine
+    from qigheal.cli.checks import alerting, machine
     from qigheal.cli.checks import store as stored
 
     began = time.time(), time.monotonic()
@@ -40,6 +45,7 @@ def doctor(
         ("extras", machine.extras),
         ("sandbox", partial(machine.sandbox, needed=host is not None)),
         ("environment", machine.environment),
+        ("alerts", alerting.delivered if send_test_alert else alerting.configured),
     ]
     if store is not None or place.exists():
         looks.append(("store", partial(stored.folder, place)))
