@@ -267,6 +267,14 @@ def test_the_script_of_completion_is_shown(tmp_path: Path) -> None:
     assert "_QIGHEAL_COMPLETE=complete_bash" in done.stdout
 
 
+def test_completion_is_installed_for_a_shell(tmp_path: Path) -> None:
+    done = command(["--install-completion", "bash"], tmp_path, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (script,) = tmp_path.rglob("qigheal.sh")
+    assert "_QIGHEAL_COMPLETE=complete_bash" in script.read_text()
+    assert str(script) in (tmp_path / ".bashrc").read_text()
+
+
 def command(arguments: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(path for path in sys.path if path)
     return subprocess.run(

@@ -22,7 +22,7 @@ from qigheal.cli.options import Store, existing
 
 def _length(text: str) -> str:
     try:
-        seconds(text, "--heal-every")
+        seconds(text, "interval")
     except InvalidLimit as error:
         raise typer.BadParameter(str(error)) from None
     return text

@@ -92,8 +92,9 @@ class Frame:
         for finding in findings[:FINDINGS]:
             text = Text("  ")
             text.append(f"{finding.severity:8}", style=COLOUR[finding.severity])
-            since = f" (since {_clock(finding.since)})" if finding.since else ""
-            text.append(f" {self._said(finding.message)}{since}")
+            # Before what is the matter: a long message is cut off at its end.
+            since = f" since {self._since(finding.since)}:" if finding.since else ""
+            text.append(f"{since} {self._said(finding.message)}")
             yield text
         if len(findings) > FINDINGS:
             yield Text(f"  and {len(findings) - FINDINGS} more: qigheal status")
@@ -164,6 +165,10 @@ class Frame:
             strategy, reason = one_line(change.patch.strategy), one_line(change.reason)
             said = f"  change {change.id} {change.state} by {strategy}, {_clock(change.opened_at)}"
             yield Text(said + (f": {reason}" if reason else ""))
+
+    def _since(self, at: float) -> str:
+        day, _, hour = _clock(at).partition(" ")
+        return hour if hour and day == _clock(self.scene.at).partition(" ")[0] else f"{day} {hour}".strip()
 
     def _said(self, text: str) -> str:
         text = one_line(text)

@@ -97,7 +97,7 @@ def application(store: Path, host: Path | None, access: Access) -> FastAPI:
 
 
 def run(app: FastAPI, listening: socket.socket, ended: Callable[[], bool]) -> None:
-    """Serve until SIGTERM or SIGINT, or until `ended` is true."""
+    """Serve until SIGTERM or SIGINT, or until `ended` is true. Raises EngineError where it cannot begin."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -123,7 +123,10 @@ def run(app: FastAPI, listening: socket.socket, ended: Callable[[], bool]) -> No
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    Server(config).run(sockets=[listening])
+    server = Server(config)
+    server.run(sockets=[listening])
+    if not server.started:
+        raise EngineError("the web server could not begin; what it said stands above")
 
 
 class Healer:

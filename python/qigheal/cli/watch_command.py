@@ -33,7 +33,7 @@ FIRST_S = 5.0
 def duration(text: str) -> float:
     """Seconds of what a person types; at least a tenth of one."""
     try:
-        found = float(text) if text.replace(".", "", 1).isdigit() else seconds(text, "--every")
+        found = float(text) if text.replace(".", "", 1).isdigit() else seconds(text, "interval")
     except InvalidLimit as error:
         raise typer.BadParameter(str(error)) from None
     if not 0.1 <= found <= 86_400.0:
