@@ -163,3 +163,17 @@ def test_a_process_that_is_silent_has_no_figures_after_a_while(tmp_path: Path) -
         assert found["geometric_health_snapshot_age_seconds"] == pytest.approx(361)
         quick.append_rows(*rows(clock[0] + np.arange(1), 0.6), ("",))
         assert scrape(collector)["geometric_health_phi"] == pytest.approx(0.6, abs=1e-3)
+
+
+def test_a_young_process_of_a_slow_service_is_not_silent(tmp_path: Path) -> None:
+    clock = [1_700_000_000.0]
+    store = tmp_path / "store"
+    with History(store) as before:
+        before.append_rows(*rows(clock[0] - 3600.0 * np.arange(10)[::-1], 0.9), ("",))
+    with History(store) as young:
+        young.append_rows(*rows(clock[0] + np.arange(1), 0.7), ("",))
+        collector = HealthCollector(store, clock=lambda: clock[0])
+        clock[0] += 3600
+        assert scrape(collector)["geometric_health_phi"] == pytest.approx(0.7, abs=1e-3)
+        clock[0] += 5 * 3600
+        assert scrape(collector)["geometric_health_writers"] == 0

@@ -22,14 +22,20 @@ LEAST_S = 60.0
 """Seconds until then at least: rows reach a store within five, and a scrape has an interval of its own."""
 
 UNKNOWN_S = 300.0
-"""Seconds until then where a process has recorded too few snapshots to tell its interval."""
+"""Seconds until then at least where a process has recorded too few snapshots to tell its interval."""
 
 
-def patience_s(rows: int, first: float, last: float) -> float:
-    """How old, in seconds, the newest of `rows` snapshots from `first` to `last` may be to count as present."""
-    if rows < 3 or not last > first:
-        return UNKNOWN_S
-    return max(LEAST_S, PATIENCE * (last - first) / (rows - 1))
+def interval_s(rows: int, first: float, last: float) -> float | None:
+    """Mean seconds between `rows` snapshots from `first` to `last`; None where they are too few to tell."""
+    return (last - first) / (rows - 1) if rows >= 3 and last > first else None
+
+
+def patience_s(own: float | None, usual: float = 0.0) -> float:
+    """How old, in seconds, the newest snapshot of a process may be to count as present.
+
+    own: its interval; usual: that of others like it, for one that is too young to have one.
+    """
+    return max(UNKNOWN_S, PATIENCE * usual) if own is None else max(LEAST_S, PATIENCE * own)
 
 
 class Latest:

@@ -14,6 +14,7 @@ from qigheal.health import rules_for
 from qigheal.integrations.metrics.judged import (
     Judged,
     Latest,
+    interval_s,
     patience_s,
     tell_figures,
     tell_health,
@@ -102,7 +103,7 @@ class ServiceFigures:
         if len(times):
             last = float(times[-1])
             reading.put("geometric_health_snapshot_age_seconds", max(0.0, now - last))
-            oldest = now - patience_s(len(times), float(times[0]), last)
+            oldest = now - patience_s(interval_s(len(times), float(times[0]), last))
             figures = [self._latest.since(oldest)] if last >= oldest else []
         tell_figures(reading, figures)
         if figures:

@@ -21,7 +21,14 @@ from qigcore.errors import QigcoreError
 from qigcore.history import History
 from qigcore.rules import LOOK_BACK, RuleSet, absolute_rules
 from qigheal.health import remeasure, rules_for
-from qigheal.integrations.metrics.judged import Judged, patience_s, tell_figures, tell_health, tell_limits
+from qigheal.integrations.metrics.judged import (
+    Judged,
+    interval_s,
+    patience_s,
+    tell_figures,
+    tell_health,
+    tell_limits,
+)
 from qigheal.integrations.metrics.reading import Parts, Reading
 from qigheal.integrations.metrics.tail import Tail
 from qigheal.standing import Standing
@@ -92,11 +99,14 @@ class StoreFigures:
             self._judged.take(rows.heads(), rules)
         infos = [each.info for each in tail.found]
         now = self._clock()
+        intervals = [interval_s(info.rows, info.first, info.last) for info in infos]
+        known = [interval for interval in intervals if interval is not None]
+        usual = float(np.median(known)) if known else 0.0  # for a process that has just begun a segment
         writing = [
             latest.since(oldest)
-            for each in tail.found
+            for each, own in zip(tail.found, intervals, strict=True)
             if each.info.alive and (latest := tail.latest.get(each.path)) is not None
-            if each.info.last >= (oldest := now - patience_s(each.info.rows, each.info.first, each.info.last))
+            if each.info.last >= (oldest := now - patience_s(own, usual))
         ]
         reading.put("geometric_health_snapshots_total", self._rows)
         for field, count in self._judged.invalid.items():  # rows have no flag for the other fields
