@@ -211,6 +211,35 @@ def test_addresses() -> None:
         sidecar.bound("192.0.2.1", 0)  # an address for documents, and nobody's
 
 
+CHILDREN = """
+import os, subprocess, sys
+from qigheal.cli.sidecar import end_children
+stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); signal.pause()"
+first = subprocess.Popen(["sleep", "600"], start_new_session=True)
+second = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE)
+second.stdout.readline()
+end_children(0.2)
+for child in (first, second):
+    try:
+        os.kill(child.pid, 0)
+    except ProcessLookupError:
+        print("gone")
+"""
+
+
+def test_jobs_are_ended_with_it_and_killed_when_they_do_not(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CHILDREN],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    assert done.stdout.split() == ["gone", "gone"], done.stderr
+
+
 def test_a_killed_healer_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sidecar, "AGAIN_S", 0.01)
     said: list[str] = []

@@ -55,7 +55,7 @@ def serve(
     Tokens come from the environment: QIGHEAL_READ_TOKEN reads, QIGHEAL_TOKEN starts healing, QIGHEAL_REVIEW_TOKEN
     reviews. /metrics is open, as of every exporter, to whoever reaches the address, which is this machine alone
     unless --bind says otherwise; another one is refused without a token that guards the rest. Exit 0 when it is
-    told to end (SIGTERM, Ctrl-C), 64 and up when it cannot be started or the healer cannot work.
+    told to end (SIGTERM, Ctrl-C), and all that it started ends with it; 64 and up when it cannot be started or the healer cannot work.
 
     Example: qigheal serve ~/src/digits --store /var/lib/digits/.qigheal --heal --alerts
     """
@@ -79,6 +79,7 @@ def serve(
     app = sidecar.application(place, host, access)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     with contextlib.ExitStack() as running:
+        running.callback(sidecar.end_children)
         listening = running.enter_context(sidecar.bound(bind, port))
         url = sidecar.url_of(listening)
         watched = ""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -127,6 +129,37 @@ def run(app: FastAPI, listening: socket.socket, ended: Callable[[], bool]) -> No
     server.run(sockets=[listening])
     if not server.started:
         raise EngineError("the web server could not begin; what it said stands above")
+
+
+def end_children(patience_s: float = ENDING_S) -> None:
+    """Have every process that was started here, such as a job of the routes, end; kill what does not.
+
+    What a pass of the healer had begun stands in the ledger, and the next one goes on with it.
+    """
+    waiting = _children()
+    for number, until in ((signal.SIGTERM, time.monotonic() + patience_s), (signal.SIGKILL, math.inf)):
+        for child in waiting:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+        while waiting and time.monotonic() < until:
+            waiting = [child for child in waiting if _lives(child)]
+            time.sleep(0.02 if waiting else 0.0)
+
+
+def _children() -> list[int]:
+    found = []
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children") as listed:
+            found += [int(child) for child in listed.read().split()]
+    return found
+
+
+def _lives(child: int) -> bool:
+    """Whether a child has not ended; one that has is reaped."""
+    try:
+        return os.waitpid(child, os.WNOHANG) == (0, 0)
+    except ChildProcessError:
+        return False
 
 
 class Healer:
