@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from qigheal.healing.ledger import Ledger
 
 patch_app = typer.Typer(
-    help="Changes opened so far and their state, and every patch that was measured.",
     invoke_without_command=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
