@@ -19,7 +19,10 @@ from tests import doctables
 from tests.docpages import DOCS, ROOT, pages, prose
 
 NAME = re.compile(r"\bQIGHEAL_[A-Z][A-Z_]*\b")
-OURS = re.compile(r"`((?:qigheal|qigcore)(?:\.\w+)+)`")
+OURS = re.compile(r"`((?:qigheal|qigcore)(?:\.\w+)+)(?:\(.*?\))?`")
+NO_MODULES = {"qigheal.toml", "qigheal.strategies"}
+"""A file, and a group of entry points."""
+
 EXIT = re.compile(r"^\| (\d+(?:, \d+)*) \|", re.M)
 FOR_TESTS = {"QIGHEAL_EXHAUSTIVE", "QIGHEAL_FUZZ", "QIGHEAL_TEST", "QIGHEAL_TEST_MARK"}
 """Variables that only tests read."""
@@ -105,7 +108,7 @@ def test_extras_that_errors_name_are_there() -> None:
 def test_names_of_ours_can_be_imported() -> None:
     for page in pages():
         for dotted in OURS.findall(prose(page)):
-            assert reachable(dotted), f"{page}: there is no {dotted}"
+            assert dotted in NO_MODULES or reachable(dotted), f"{page}: there is no {dotted}"
 
 
 def reachable(dotted: str) -> bool:
@@ -122,7 +125,7 @@ def reachable(dotted: str) -> bool:
                 return False
             found = getattr(found, name)
         return True
-    return parts[1] in ("strategies", "qigh")  # a group of entry points, the suffix of a file
+    return False
 
 
 def test_messages_that_are_quoted_are_printed() -> None:
