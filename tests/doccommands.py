@@ -38,16 +38,19 @@ def project() -> dict[str, Any]:
 def faults(line: str) -> list[str]:
     """Why the line could not be typed; empty where it could."""
     found: list[str] = []
-    for words in parts(line):
-        while words and re.fullmatch(r"[A-Za-z_]\w*=.*", words[0]):
-            words = words[1:]  # a variable that is set for one command
-        if words[:1] == ["sudo"]:
-            words = words[1:]
-            if words[:1] == ["-u"]:
-                words = words[2:]
+    for words in map(bare, parts(line)):
         if words:
             found += one(words, bool(SYNOPSIS.search(line)))
     return found
+
+
+def bare(words: list[str]) -> list[str]:
+    """Without the variables that are set for one command, and without `sudo`."""
+    while words and re.fullmatch(r"[A-Za-z_]\w*=.*", words[0]):
+        words = words[1:]
+    if words[:2] == ["sudo", "-u"]:
+        return words[3:]
+    return words[1:] if words[:1] == ["sudo"] else words
 
 
 def parts(line: str) -> list[list[str]]:

@@ -62,7 +62,9 @@ def document(name: str) -> str:
     kind: type[msgspec.Struct] = getattr(records, name)
     lines = ["| field | type | default | note |", "|---|---|---|---|"]
     for field in msgspec.structs.fields(kind):
-        owner = next(each for each in reversed(kind.__mro__) if field.name in vars(each).get("__annotations__", {}))
+        owner = next(
+            each for each in reversed(kind.__mro__) if field.name in vars(each).get("__annotations__", {})
+        )
         written, comment = declared(owner)[field.name]
         default = "" if field.required else f"`{plain(field.default)}`"
         lines.append(f"| `{field.name}` | {written} | {default} | {comment} |")

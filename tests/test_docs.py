@@ -25,7 +25,19 @@ NOT_RUN: dict[str, str] = {}
 
 RUNNABLE = [page for page in pages() if page not in NOT_RUN and json.loads(as_job(page))["steps"]]
 COMMANDS = [(block, line, text) for block in every("commands") for line, text in lines(block)]
-INSTRUCTIONS = {"FROM", "RUN", "COPY", "ENV", "USER", "WORKDIR", "VOLUME", "EXPOSE", "CMD", "ENTRYPOINT", "ARG"}
+INSTRUCTIONS = {
+    "FROM",
+    "RUN",
+    "COPY",
+    "ENV",
+    "USER",
+    "WORKDIR",
+    "VOLUME",
+    "EXPOSE",
+    "CMD",
+    "ENTRYPOINT",
+    "ARG",
+}
 
 
 def ids(value: Any) -> str | None:
@@ -104,7 +116,9 @@ def test_toml_is_what_its_reader_takes(block: Block) -> None:
     if "project" in tables:
         assert set(tables["project"]) <= {"entry-points", "dependencies", "optional-dependencies"}
         return
-    whole = block.text if "probe" in tables else f'{block.text}\n[probe]\ncommand = ["python", "-m", "probe"]\n'
+    whole = (
+        block.text if "probe" in tables else f'{block.text}\n[probe]\ncommand = ["python", "-m", "probe"]\n'
+    )
     Manifest.parse(whole, block.where)
 
 
@@ -151,7 +165,9 @@ def test_container_files_hold_instructions(block: Block) -> None:
 def test_requests_and_answers_have_their_shape(block: Block) -> None:
     head, _, body = block.text.partition("\n\n")
     first, *headers = head.splitlines()
-    assert re.fullmatch(r"(GET|POST) /api/self-healing/\S+ HTTP/1\.1|HTTP/1\.1 [1-5]\d\d [A-Z].*", first), first
+    assert re.fullmatch(r"(GET|POST) /api/self-healing/\S+ HTTP/1\.1|HTTP/1\.1 [1-5]\d\d [A-Z].*", first), (
+        first
+    )
     for header in headers:
         assert re.fullmatch(r"[A-Z][A-Za-z-]*: \S.*", header), f"{block.where}: {header}"
     if body and "text/event-stream" not in head:

@@ -52,7 +52,9 @@ def test_every_document_has_its_table() -> None:
     kinds = {
         name
         for name, value in vars(records).items()
-        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__module__ == records.__name__
+        if isinstance(value, type)
+        and issubclass(value, msgspec.Struct)
+        and value.__module__ == records.__name__
     }
     assert kinds == set(doctables.DOCUMENTS)
     marked = set(re.findall(r"<!-- table: (\w+) -->", (DOCS / "http.md").read_text()))
@@ -75,9 +77,7 @@ def test_environment_variables_are_those_of_the_code() -> None:
 def test_exit_codes_are_those_of_the_code() -> None:
     section = (DOCS / "settings.md").read_text().partition("## Exit codes")[2]
     listed = {int(code) for row in EXIT.findall(section) for code in row.split(", ")}
-    known = {
-        value for name, value in vars(qigheal.cli).items() if name.isupper() and isinstance(value, int)
-    }
+    known = {value for name, value in vars(qigheal.cli).items() if name.isupper() and isinstance(value, int)}
     assert listed == known
 
 
@@ -85,9 +85,7 @@ def test_extras_are_those_of_the_project() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     section = (DOCS / "settings.md").read_text().partition("## Extras")[2].partition("\n## ")[0]
     listed = {
-        name.strip(" `")
-        for row in re.findall(r"^\| (`[^|]*) \|", section, re.M)
-        for name in row.split(",")
+        name.strip(" `") for row in re.findall(r"^\| (`[^|]*) \|", section, re.M) for name in row.split(",")
     }
     assert listed == set(extras)
 
@@ -97,7 +95,11 @@ def test_extras_that_errors_name_are_there() -> None:
     named = set()
     for path in (ROOT / "python").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("MissingExtra") and len(node.args) > 1:
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func).endswith("MissingExtra")
+                and len(node.args) > 1
+            ):
                 extra = node.args[1]
                 if isinstance(extra, ast.Constant):
                     named.add(extra.value)
@@ -145,7 +147,14 @@ def test_alerts_find_their_page() -> None:
     """Rules of Prometheus link to these; their names are a promise."""
     headings = re.findall(r"^#+ (.*)$", (DOCS / "troubleshooting.md").read_text(), re.M)
     anchors = {heading.lower().replace(" ", "-") for heading in headings}
-    promised = {"phi-low", "drift-over-limit", "healing-failing", "breaker-open", "monitor-silent", "snapshots-lost"}
+    promised = {
+        "phi-low",
+        "drift-over-limit",
+        "healing-failing",
+        "breaker-open",
+        "monitor-silent",
+        "snapshots-lost",
+    }
     assert promised <= anchors
     linked = set(re.findall(r"troubleshooting(?:\.md|\.html)?#([\w-]+)", source_of_rules()))
     assert linked <= anchors, sorted(linked - anchors)

@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds without a warning, every link leads somewhere, nothing comes from elsewhere."""
+"""The documentation as a site: it builds without a warning, its links lead somewhere, all comes from itself."""
 
 from __future__ import annotations
 
