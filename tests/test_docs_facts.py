@@ -101,7 +101,7 @@ def test_extras_that_errors_name_are_there() -> None:
                 and len(node.args) > 1
             ):
                 extra = node.args[1]
-                if isinstance(extra, ast.Constant):
+                if isinstance(extra, ast.Constant) and isinstance(extra.value, str):
                     named.add(extra.value)
     assert "heal" in named
     assert named <= set(extras), f"pip would not know {sorted(named - set(extras))}"
