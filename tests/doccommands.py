@@ -25,7 +25,7 @@ SIGNS = frozenset({"|", ">", ">>", "<", "&&", ";"})
 
 @cache
 def tree() -> Any:
-    from qigheal.cli.commands import app
+    from qigheal.cli.app import app
 
     return typer.main.get_command(app)
 
