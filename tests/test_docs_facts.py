@@ -14,6 +14,7 @@ import pytest
 
 import qigheal.cli
 from qigheal.api import records
+from qigheal.host import Deploy, Hosting, HostTests, Lever, Manifest, PatchLimits, Probe, Sites
 from qigheal.settings import HealSettings, MonitorSettings
 from tests import doctables
 from tests.docpages import DOCS, ROOT, pages, prose
@@ -162,3 +163,12 @@ def test_alerts_find_their_page() -> None:
 
 def source_of_rules() -> str:
     return "".join(path.read_text() for path in sorted((ROOT / "deploy").rglob("*")) if path.is_file())
+
+
+def test_every_key_of_the_manifest_is_explained() -> None:
+    tables = {"probe": Probe, "tests": HostTests, "patch": PatchLimits, "levers": Lever, "sites": Sites}
+    tables |= {"deploy": Deploy, "forge": Hosting}
+    assert set(Manifest.__struct_fields__) == set(tables)
+    known = {f"{table}.{key}" for table, kind in tables.items() for key in kind.__struct_fields__}
+    listed = set(re.findall(rf"`((?:{'|'.join(tables)})\.\w+)`", (DOCS / "manifest.md").read_text()))
+    assert listed == known
