@@ -172,3 +172,42 @@ def test_every_key_of_the_manifest_is_explained() -> None:
     known = {f"{table}.{key}" for table, kind in tables.items() for key in kind.__struct_fields__}
     listed = set(re.findall(rf"`((?:{'|'.join(tables)})\.\w+)`", (DOCS / "manifest.md").read_text()))
     assert listed == known
+
+
+def test_every_route_has_its_row() -> None:
+    from qigheal.api.routes import ROUTES
+
+    assert set(rows_of_routes()) == {f"{route.method} {route.path.strip('/')}" for route in ROUTES}
+
+
+def test_every_answer_of_a_route_is_told() -> None:
+    from qigheal.api import PREFIX
+    from qigheal.api.description import document
+
+    section = (DOCS / "http.md").read_text().partition("Every answer from 400 on")[2].partition("\n## ")[0]
+    errors = {
+        code for row in re.findall(r"^\| (\d{3}(?:, \d{3})*) \|", section, re.M) for code in row.split(", ")
+    }
+    rows = rows_of_routes()
+    for path, methods in document(PREFIX)["paths"].items():
+        for method, operation in methods.items():
+            if method not in ("get", "post"):
+                continue
+            name = f"{method.upper()} {path.removeprefix(PREFIX).strip('/')}"
+            codes = set(operation["responses"]) - {"304"}
+            told = set(re.findall(r"\b([2-5]\d\d)\b", rows[name]))
+            assert codes <= told | errors, (
+                f"{name}: docs/http.md does not tell of {sorted(codes - told - errors)}"
+            )
+            assert told <= codes, f"{name}: docs/http.md tells of {sorted(told - codes)}, which never comes"
+
+
+def rows_of_routes() -> dict[str, str]:
+    """The rows of the table of routes by `METHOD path`, a row with several once for each."""
+    section = (DOCS / "http.md").read_text().partition("## Routes")[2].partition("\n## ")[0]
+    found = {}
+    for row in section.splitlines():
+        first, _, rest = row.removeprefix("| ").partition(" | ")
+        for name in re.findall(r"`((?:GET|POST) [^`]+)`", first):
+            found[name] = rest
+    return found
