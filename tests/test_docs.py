@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -146,6 +147,21 @@ def test_units_can_be_read_and_their_commands_typed(block: Block) -> None:
     if "Service" in unit:
         command = unit["Service"]["ExecStart"]
         assert faults(" ".join([command.split()[0].rpartition("/")[2], *command.split()[1:]])) == []
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("block", every("unit"), ids=ids)
+def test_systemd_knows_every_key_of_a_unit(block: Block, tmp_path: Path) -> None:
+    unit = tmp_path / "qigheal.service"
+    unit.write_text(re.sub(r"(?m)^ExecStart=.*$", "ExecStart=/bin/true", block.text))  # ours is not installed
+    said = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (said.returncode, said.stderr) == (0, ""), block.where
 
 
 @pytest.mark.parametrize("block", every("container"), ids=ids)
