@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,7 +35,6 @@ FENCES = {
     "text": "text",
     "sql": "text",
 }
-FENCED = re.compile(r"[A-Za-z]*")
 PROGRAMS = frozenset(
     {"apt-get", "cp", "curl", "docker", "export", "git", "gunicorn", "install", "jq", "ls", "make", "mv"}
     | {"pip", "podman", "prometheus", "promtool", "python", "qigheal", "rsync", "sha256sum", "sudo"}
@@ -75,7 +73,7 @@ def blocks(page: str) -> tuple[Block, ...]:
     for token in MarkdownIt("commonmark").parse((ROOT / page).read_text()):
         if token.type in ("fence", "code_block"):
             first = (token.map or [0])[0] + 1 + (token.type == "fence")
-            kind = indented(token.content) if token.type == "code_block" else fenced(token.info, page, first)
+            kind = indented(token.content) if token.type == "code_block" else fenced(token.info)
             found.append(Block(page, first, kind, token.content, before == RUN))
         before = token.content.strip() if token.type == "html_block" else ""
     return tuple(found)
@@ -86,11 +84,9 @@ def every(kind: str) -> list[Block]:
     return [block for page in pages() for block in blocks(page) if block.kind == kind]
 
 
-def fenced(info: str, page: str, line: int) -> str:
-    language = info.strip()
-    if language not in FENCES:
-        raise AssertionError(f"{page}:{line}: expected a fence of {', '.join(FENCES)}, got {language!r}")
-    return FENCES[language]
+def fenced(info: str) -> str:
+    """What a fence's language means here; "unknown" for one that no test knows."""
+    return FENCES.get(info.strip(), "unknown")
 
 
 def indented(text: str) -> str:

@@ -87,6 +87,11 @@ def test_what_is_not_run_is_there_and_has_a_reason() -> None:
         assert len(reason) > 20, page
 
 
+def test_every_block_says_a_language_that_is_checked() -> None:
+    """A fence without one, or of another: name it in tests/docpages.py together with what is checked of it."""
+    assert [block.where for block in every("unknown")] == []
+
+
 @pytest.mark.parametrize(("block", "line", "text"), COMMANDS, ids=ids)
 def test_commands_could_be_typed(block: Block, line: int, text: str) -> None:
     assert faults(text) == [], f"{block.page}:{line}: {text}"
