@@ -1,0 +1,1 @@
+"""Adapters: each room fits the monitor to one kind of host, which is wrapped and never rewritten."""
