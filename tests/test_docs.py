@@ -24,6 +24,9 @@ from tests.docpages import ROOT, Block, as_job, blocks, every, lines, pages
 NOT_RUN: dict[str, str] = {}
 """Pages whose Python cannot be run here, each with the reason."""
 
+GIVEN = {"ALERT_WEBHOOK": "http://127.0.0.1:9/hook"}
+"""What pages read from the environment; nothing listens there."""
+
 RUNNABLE = [page for page in pages() if page not in NOT_RUN and json.loads(as_job(page))["steps"]]
 COMMANDS = [(block, line, text) for block in every("commands") for line, text in lines(block)]
 INSTRUCTIONS = {
@@ -65,6 +68,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_code_of_a_page_runs_in_order(page: str, tmp_path: Path, exported: Path) -> None:
     (tmp_path / "history.parquet").write_bytes(exported.read_bytes())
     environment = {name: value for name, value in os.environ.items() if not name.startswith("QIGHEAL_")}
+    environment |= GIVEN
     environment["PYTHONPATH"] = os.pathsep.join(
         [*(str(Path(each).resolve()) for each in sys.path if each), environment.get("PYTHONPATH", "")]
     )

@@ -208,7 +208,7 @@ def rows_of_routes() -> dict[str, str]:
     """The rows of the table of routes by `METHOD path`, a row with several once for each."""
     section = (DOCS / "http.md").read_text().partition("## Routes")[2].partition("\n## ")[0]
     found = {}
-    for row in section.splitlines():
+    for row in (line for line in section.splitlines() if line.startswith("| ")):
         first, _, rest = row.removeprefix("| ").partition(" | ")
         for name in re.findall(r"`((?:GET|POST) [^`]+)`", first):
             found[name] = rest
