@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from qigheal.cli import show_judged
-from qigheal.cli.commands import app
+from qigheal.cli.app import app
 from qigheal.records import Evaluation, Guard, HealingPatch, Verdict
 from qigheal.repo import Repo
 from tests.heal.toyhost import CONFIG, MANIFEST, ToyHost, git

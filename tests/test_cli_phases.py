@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from qigheal.cli import ENVIRONMENT
-from qigheal.cli.commands import app
+from qigheal.cli.app import app
 from qigheal.errors import QighealError
 from qigheal.healing import phases
 from qigheal.healing.ledger import Ledger

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer
 
-from qigheal.cli.commands import app
+from qigheal.cli.app import app
 from qigheal.sandbox.processes import marked
 from tests.heal.isolated import isolated
 from tests.heal.probed_host import belongs

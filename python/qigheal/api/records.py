@@ -13,6 +13,10 @@ import msgspec
 from qigheal.records import Change, Departure, Finding, HealingPatch, Record, Severity, Verdict
 
 Status = Literal["learning", "healthy", "warning", "critical"]
+WRITTEN = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$(?!\n)"
+TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$(?!\n)"
+"""Without control characters (no argument of a program may hold a NUL), and a name that is not blank."""
+
 JobState = Literal["running", "done", "failed"]
 
 
@@ -69,6 +73,7 @@ class Snapshots(Record, frozen=True):
 
     snapshots: tuple[Snapshot, ...]
     next_since: float | None  # give it as `since` for the next page; null: there is none yet
+    notes: tuple[str, ...] = ()  # what of the store could not be read
 
 
 class TimeToLimit(Record, frozen=True):
@@ -98,6 +103,7 @@ class Trends(Record, frozen=True):
 
     window: int
     trends: dict[str, TrendOf]
+    notes: tuple[str, ...] = ()
 
 
 class Range(Record, frozen=True):
@@ -182,6 +188,7 @@ class Patches(Record, frozen=True):
     """`GET patches`, newest first."""
 
     patches: tuple[PatchSummary, ...]
+    notes: tuple[str, ...] = ()  # such as a ledger whose chain is broken
 
 
 class PatchDetail(Record, frozen=True):
@@ -200,8 +207,8 @@ class ReviewRequest(Record, frozen=True, forbid_unknown_fields=True):
 
     approve: bool
     fingerprint: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    reviewer: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-    reason: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+    reviewer: Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=WRITTEN)]
+    reason: Annotated[str, msgspec.Meta(max_length=2000, pattern=TEXT)] = ""
 
 
 class GateLine(Record, frozen=True):

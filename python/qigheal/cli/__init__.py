@@ -1,10 +1,11 @@
 """The command line. Exit codes: 0 fine, 1 unhealthy or worse, 2 nothing to say, 64 and up errors.
 
-`main` is the entry point; the commands stand in `commands`, what they print in `show`.
+`main` is the entry point; `app` lists the commands, `commands` and its neighbours hold them, `show` what they print.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -24,14 +25,11 @@ def main() -> None:
     """Run one command and exit; an error is one line on standard error, with its remedy."""
     try:
         import rich.console  # noqa: F401  # whether the extra is there
-        import typer
     except ImportError as error:
-        print(f"qigheal: {MissingExtra(error.name or 'typer', 'cli', 'the command line')}", file=sys.stderr)
+        print(f"qigheal: {MissingExtra(error.name or 'rich', 'cli', 'the command line')}", file=sys.stderr)
         sys.exit(ENVIRONMENT)
 
     from qigcore.errors import QigcoreError
-    from qigheal.cli.commands import app
-    from qigheal.cli.show import plain
     from qigheal.errors import QighealError
 
     # A locale without Greek gets Φ as \u03a6, which JSON allows too.
@@ -41,18 +39,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(HUNG_UP))
-    # typer does not export the class of usage errors, only this child of it.
-    usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     try:
-        code = typer.main.get_command(app)(standalone_mode=False, prog_name="qigheal")
-        if code == INTERRUPTED:  # what typer makes of Ctrl-C
-            raise KeyboardInterrupt
-    except usage_error as error:
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
-        what = f"{plain(' '.join(message.split()))} (see: qigheal --help)" if message else "which command?"
-        print(f"qigheal: {what}", file=sys.stderr)
-        sys.exit(USAGE)
-    except (typer.Abort, KeyboardInterrupt):
+        code = _run()
+    except KeyboardInterrupt:
         print(
             "qigheal: interrupted; what was begun stands in the ledger and goes on next time", file=sys.stderr
         )
@@ -65,9 +54,15 @@ def main() -> None:
         raise
     except OSError as error:
         _leave_stdout()
-        print(f"qigheal: {error.strerror or error}; is the disk full, or the output closed?", file=sys.stderr)
+        if error.filename is None:
+            what = f"{error.strerror or error}; is the disk full, or the output closed?"
+        else:
+            what = f"{error.filename}: {error.strerror}; see that it is there and that this user may use it"
+        print(f"qigheal: {' '.join(what.split())}", file=sys.stderr)
         sys.exit(ENVIRONMENT)
     except (QighealError, QigcoreError) as error:
+        from qigheal.cli.show import plain
+
         print(f"qigheal: {plain(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(ENVIRONMENT)
     try:
@@ -79,6 +74,38 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else FINE)
 
 
+def _run() -> object:
+    """What the command gives: its exit code, or None."""
+    from qigheal.cli.glance import plainly_asked, status
+
+    if (asked := plainly_asked(sys.argv[1:])) is not None:
+        return status(asked)
+    try:
+        import typer
+    except ImportError as error:
+        raise MissingExtra(error.name or "typer", "cli", "the command line") from error
+
+    from qigheal.cli.app import app
+
+    # typer does not export the class of usage errors, only this child of it.
+    usage_error: type[Exception] = typer.BadParameter.__bases__[0]
+    try:
+        code = typer.main.get_command(app)(standalone_mode=False, prog_name="qigheal")
+    except usage_error as error:
+        from qigheal.cli.show import plain
+
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        what = f"{plain(' '.join(message.split()))} (see: qigheal --help)" if message else "which command?"
+        print(f"qigheal: {what}", file=sys.stderr)
+        sys.exit(USAGE)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if code == INTERRUPTED:  # what typer makes of Ctrl-C
+        raise KeyboardInterrupt
+    return code
+
+
 def _leave_stdout() -> None:
     """Nothing more can be written there; without this Python would try once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(io.UnsupportedOperation):  # it was replaced by something that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,6 +15,7 @@ from qigheal.settings import default_store
 baseline_app = typer.Typer(
     help="What was learned as healthy, and what changed since.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

@@ -8,39 +8,20 @@ from __future__ import annotations
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from qigcore.history import History
-from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show, show_phase
-from qigheal.cli.backtest_command import backtest
-from qigheal.cli.baseline_commands import baseline_app
-from qigheal.cli.heal_loop import heal_every, refuse
-from qigheal.cli.judge_commands import compare, evaluate
-from qigheal.cli.options import Host, HostOption, Json, Store
+from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, glance, show
+from qigheal.cli.options import Host, HostOption, Json, StateDir, Store
 from qigheal.cli.options import existing as _existing
 from qigheal.cli.options import named as _store
-from qigheal.cli.patch_commands import patch_app
-from qigheal.cli.phase_commands import phase_app
 from qigheal.moments import moment
-from qigheal.records import HealResult
 from qigheal.settings import HealSettings, SandboxChoice, operator
-from qigheal.standing import Standing
 
-app = typer.Typer(
-    name="qigheal",
-    help="Watches a service, says when healthy is gone, and repairs its repository with measured patches.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(phase_app, name="phase")
-app.add_typer(baseline_app, name="baseline")
-app.add_typer(patch_app, name="patches")
-app.command()(backtest)
-app.command()(evaluate)
-app.command()(compare)
+if TYPE_CHECKING:
+    from qigheal.records import HealResult
 
 Format = Literal["parquet", "arrow", "feather", "csv", "json"]
 MERGED = ("merged", "watching", "confirmed", "unconfirmed")
@@ -55,69 +36,44 @@ def _moment(text: str) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        try:
-            from qigheal import __version__ as version
-        except ImportError:
-            version = "(run from its source, not installed)"
-        show.line(f"qigheal {version}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
-    ] = False,
-) -> None:
-    """Nothing by itself: its option is served while it is read."""
-
-
-@app.command()
-def status(store: Store = None, json: Json = False) -> int:
+def status(store: Store = None, state_dir: StateDir = None, json: Json = False) -> int:
     """Is the service healthy? Exit 0 healthy, 1 not, 2 too few snapshots to say.
 
     Example: qigheal status --store /var/lib/digits/.qigheal
     """
-    report = Standing(_store(store)).report()
-    show.status(report, json=json)
-    if report.state == "learning":
-        return NOTHING_TO_SAY
-    return FINE if report.healthy else UNHEALTHY
+    return glance.status(glance.Asked(store, state_dir, json))
 
 
-@app.command()
 def trends(
     store: Store = None,
     window: Annotated[int, typer.Option(help="Snapshots to look back over.", min=10)] = 50,
+    state_dir: StateDir = None,
     json: Json = False,
 ) -> int:
     """Where Φ, κ, drift, latency, errors and memory are heading, and when what degrades is at its limit.
 
     Example: qigheal trends --window 200
     """
-    found = Standing(_store(store)).trends(window, show.METRIC_NAMES)
+    found = glance.standing(store, state_dir).trends(window, show.METRIC_NAMES)
     show.trends(found, json=json)
     return NOTHING_TO_SAY if all(t.direction == "unknown" for t in found.values()) else FINE
 
 
-@app.command()
 def history(
     store: Store = None,
     last: Annotated[int, typer.Option(help="Snapshots to show, newest last.", min=1)] = 20,
+    state_dir: StateDir = None,
     json: Json = False,
 ) -> int:
     """The newest snapshots, and which processes wrote them.
 
     Example: qigheal history --last 5 --json
     """
-    read = Standing(_store(store)).last(last)
+    read = glance.standing(store, state_dir).last(last)
     show.history(read.batch, read.segments, read.damage, json=json)
     return FINE if len(read.batch) else NOTHING_TO_SAY
 
 
-@app.command()
 def export(
     file: Annotated[
         Path,
@@ -157,7 +113,6 @@ def export(
     return FINE if rows else NOTHING_TO_SAY
 
 
-@app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="The JSON that save_history() or the earlier modules wrote.")],
     store: Store = None,
@@ -177,7 +132,6 @@ def import_(
     return FINE if done.snapshots else NOTHING_TO_SAY
 
 
-@app.command()
 def compact(
     store: Store = None,
     keep_days: Annotated[
@@ -211,7 +165,6 @@ def compact(
     return FINE
 
 
-@app.command()
 def heal(
     host: Host = Path(),
     store: Store = None,
@@ -244,6 +197,7 @@ def heal(
 
     Beside a service: qigheal heal ~/src/digits --store /var/lib/digits/.qigheal --every 5m
     """
+    from qigheal.cli.heal_loop import heal_every, refuse
     from qigheal.healing.engine import SelfHealingEngine
     from qigheal.repo import Repo
 
@@ -275,7 +229,6 @@ def heal(
     return FINE if states & {"watching", "confirmed"} else UNHEALTHY if not states else NOTHING_TO_SAY
 
 
-@app.command()
 def review(
     change: Annotated[
         str, typer.Argument(help="The id of a change or of a measured patch, or its first digits.")
@@ -294,6 +247,7 @@ def review(
 
     Example: qigheal review 3f2a --approve --host ~/src/digits
     """
+    from qigheal.cli import show_phase
     from qigheal.healing.engine import SelfHealingEngine
     from qigheal.healing.ledger import Ledger
     from qigheal.healing.reviewing import measured_only, review_measured
@@ -313,7 +267,6 @@ def review(
     return NOTHING_TO_SAY if approve and changed.state not in MERGED else FINE
 
 
-@app.command()
 def demo(
     fault_temperature: Annotated[
         float, typer.Option(help="The attention temperature that the bad deploy sets.", min=1e-3, max=1e6)

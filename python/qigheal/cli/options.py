@@ -12,7 +12,13 @@ from qigheal.settings import default_store
 
 Store = Annotated[
     Path | None,
-    typer.Option("--store", help="Folder of the history; default $QIGHEAL_STORE, else .qigheal."),
+    typer.Option(
+        "--store", readable=False, help="Folder of the history; default $QIGHEAL_STORE, else .qigheal."
+    ),  # whether it can be read is said where it is read, with what to do
+]
+StateDir = Annotated[
+    Path | None,
+    typer.Option("--state-dir", help="Instead of a store: a folder with a chain's monitor_history.json."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Host = Annotated[Path, typer.Argument(help="The service's git repository, with its qigheal.toml.")]

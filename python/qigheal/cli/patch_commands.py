@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from qigheal.healing.ledger import Ledger
 
 patch_app = typer.Typer(
-    help="Changes opened so far and their state, and every patch that was measured.",
     invoke_without_command=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -86,9 +86,9 @@ def show(
     Example: qigheal patches show 3f2a --replay
     """
     from qigheal.healing import audit
-    from qigheal.healing.evaluating import measured
     from qigheal.healing.ledger import Ledger
     from qigheal.healing.proofs import Proof
+    from qigheal.healing.sides import measured
 
     before = context.parent.params if context.parent is not None else {}
     place = named(store or before.get("store"))

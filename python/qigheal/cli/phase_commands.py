@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qigheal.cli import FINE, UNHEALTHY, show, show_phase
+from qigheal.cli.options import Json, Store, named
+from qigheal.cli.options import existing as _existing
 from qigheal.errors import LedgerError
-from qigheal.settings import HealSettings, default_store, operator
+from qigheal.settings import HealSettings, operator
 
 if TYPE_CHECKING:
     from qigheal.healing.ledger import Ledger
@@ -19,14 +21,10 @@ if TYPE_CHECKING:
 phase_app = typer.Typer(
     help="The four phases: what the healer may do by itself.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Store = Annotated[
-    Path | None,
-    typer.Option("--store", help="Folder of the history; default $QIGHEAL_STORE, else .qigheal."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Host = Annotated[
     Path | None,
     typer.Option("--host", help="The service's git repository: its manifest says which strategies apply."),
@@ -39,14 +37,6 @@ Hours = Annotated[
         help="Hours in which a person would find and mend one such fault: by your word, for the hours saved.",
     ),
 ]
-
-
-def _existing(given: Path | None) -> Path:
-    """The store, which must be there: a mistyped name is to be an error and not a new store."""
-    store = given if given is not None else default_store()
-    if not store.is_dir():
-        raise LedgerError(f"{store}: no store here; name the one that the service writes with --store")
-    return store
 
 
 def _ledger(store: Path) -> Ledger:
@@ -121,7 +111,7 @@ def override(
     """
     from qigheal.healing import phases
 
-    ledger = _ledger(store if store is not None else default_store())
+    ledger = _ledger(named(store))
     phases.override(ledger, to, actor=operator(), reason=reason, at=time.time())
     show_phase.moved(ledger.entries("phase")[-1].read(phases.Move), json=json)
     return FINE

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich import markup
@@ -18,9 +18,11 @@ from rich.table import Table
 
 from qigcore.history import Compacted, Damage, Expired, SegmentInfo
 from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
-from qigcore.trends import TimeTo, Trend
-from qigheal.importing import Imported
-from qigheal.records import Change, HealResult, HealthReport
+
+if TYPE_CHECKING:
+    from qigcore.trends import TimeTo, Trend
+    from qigheal.importing import Imported
+    from qigheal.records import Change, HealResult, HealthReport
 
 METRIC_NAMES = tuple(METRICS)
 CALLED = {"phi": "Φ", "kappa": "κ", "basin_drift": "drift", "errors": "error rate"}

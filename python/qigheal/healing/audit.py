@@ -18,7 +18,6 @@ from typing import Any, Final
 import msgspec
 
 from qigheal.errors import EngineError, LedgerError
-from qigheal.healing import judge
 from qigheal.healing.forge.messages import CHANGE, LEDGER
 from qigheal.healing.ledger import GENESIS, Entry, Judged, Ledger
 from qigheal.healing.proofs import FOLDER, SUFFIX, Kept, Proof, read
@@ -125,6 +124,8 @@ def proof_of(store: Path, judged: Standing) -> Proof:
 
 def replay(proof: Proof) -> Replay:
     """Judge a trial again, by the settings that it was judged by."""
+    from qigheal.healing import judge  # not for a process that serves the list and judges nothing
+
     again = judge.verdict(proof.trial, proof.settings)
     if again == proof.verdict:
         return Replay(verdict=again)

@@ -14,11 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from msgspec import structs
 
 from qigcore.baseline import Baseline
-from qigcore.geometry import distance, frechet_mean, from_amplitudes
 from qigcore.history import History
 from qigcore.rows import METRICS, Batch
 from qigheal.errors import EngineError
@@ -26,11 +24,12 @@ from qigheal.healing import judge
 from qigheal.healing.bench import Bench
 from qigheal.healing.measuring import READ_SNAPSHOTS, Measuring, silent, stored_baseline
 from qigheal.healing.passage import Step
+from qigheal.healing.sides import measured
 from qigheal.healing.submission import canonical
 from qigheal.healing.trial import refused_for
 from qigheal.host import Manifest, PatchLimits
 from qigheal.host.refusals import FILE_MODES, NO_FILE, refused_path
-from qigheal.records import Answer, Evaluation, FileChange, HealingPatch, Target, Trial, Verdict
+from qigheal.records import Evaluation, FileChange, HealingPatch, Target, Trial, Verdict
 from qigheal.repo import Repo
 from qigheal.settings import HealSettings
 
@@ -246,27 +245,3 @@ def outputs_differ(trial: Trial) -> int | None:
     if not told or any(digest is None for pair in told for digest in pair):
         return None
     return sum(before != after for before, after in told)
-
-
-def measured(trial: Trial) -> tuple[dict[str, float], dict[str, float]]:
-    """What each side of a trial came to, by metric; empty where nothing was measured."""
-    if not trial.pairs:
-        return {}, {}
-    return (
-        _figures([pair.before for pair in trial.pairs], trial.target),
-        _figures([pair.after for pair in trial.pairs], trial.target),
-    )
-
-
-def _figures(answers: Sequence[Answer], target: Target) -> dict[str, float]:
-    basins = np.array([answer.basin for answer in answers])
-    mean = frechet_mean(basins, geometry=target.geometry)
-    healthy, found = (from_amplitudes(units, target.geometry) for units in (np.array(target.basin), mean))
-    return {
-        "phi": float(np.mean([answer.phi for answer in answers])),
-        "kappa": float(np.mean([answer.kappa_eff for answer in answers])),
-        "basin_drift": float(distance(found, healthy, target.geometry)),
-        "errors": float(np.mean([answer.error_rate for answer in answers])),
-        "latency": float(np.median([answer.wall_ms - answer.waited_ms for answer in answers])),
-        "memory": float(np.mean([answer.rss_mb for answer in answers])),
-    }

@@ -15,7 +15,6 @@ from qigcore.history import History, SegmentInfo
 from qigcore.rows import HEAD
 from qigheal.healing.ledger import Ledger
 from qigheal.healing.phases import StoreEvidence, figures
-from qigheal.healing.strategies import builtin
 from qigheal.health import trend_of
 from qigheal.host import Manifest
 from qigheal.host.refusals import refused_path
@@ -67,6 +66,8 @@ def applicable(repo: Repo) -> tuple[str, ...]:
     declared idempotent. latency, memory, errors: a Python file may be patched. revert: there is a commit
     before this one.
     """
+    from qigheal.healing.strategies import builtin  # not for a process that serves, which names no host
+
     head = repo.head()
     manifest = Manifest.at(repo, head)
     open_to_patches = {
@@ -90,6 +91,8 @@ def applicable(repo: Repo) -> tuple[str, ...]:
 
 def _wanted(store: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     """Of these strategies, those that heal something that was diagnosed: no other is ever asked."""
+    from qigheal.healing.strategies import builtin
+
     path = store / "ledger.db"
     entries = Ledger(path, read_only=True).entries("diagnosis") if path.exists() else ()
     diagnosed = {metric for entry in entries for metric in entry.read(Diagnosis).metrics}

@@ -1,0 +1,81 @@
+"""The dashboard's files as they are sent: shells that hold no data, and the script, style and charts they load."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from typing import Final, NamedTuple
+
+from qigheal.api.exchange import Refused, Request, Response
+
+Asset = Callable[[str], tuple[bytes, str]]
+"""Content and media type of a file by its name; KeyError for an unknown one."""
+
+SHELLS: Final = {"dashboard": "dashboard.html", "widget": "widget.html"}
+GZIPPED: Final = ("text/", "application/javascript", "application/json", "image/svg+xml")
+SMALL: Final = 1000
+"""Bytes below which compressing saves nothing."""
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; font-src 'self'; "
+    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors "
+)
+
+
+class _Page(NamedTuple):
+    content: bytes
+    media: str
+    tag: str
+    packed: bytes  # empty where that is no smaller
+
+
+class Pages:
+    """What `asset` has, each file compressed once. widget_ancestors: the sites that may frame the widget."""
+
+    def __init__(self, asset: Asset, widget_ancestors: str = "'self'") -> None:
+        self._frames = {"dashboard": "'none'", "widget": widget_ancestors}
+        self._page = cache(lambda name: _page(*asset(name)))
+
+    def shell(self, name: str, request: Request) -> Response:
+        framing = self._frames[name]
+        headers = [("Cache-Control", "no-cache"), ("Content-Security-Policy", POLICY + framing)]
+        headers.append(("Referrer-Policy", "no-referrer"))
+        if framing == "'none'":
+            headers.append(("X-Frame-Options", "DENY"))
+        return self._sent(SHELLS[name], request, tuple(headers))
+
+    def asset(self, name: str, request: Request) -> Response:
+        """Asked for anew each time, and answered by 304 while it is the same."""
+        return self._sent(name, request, (("Cache-Control", "no-cache"),))
+
+    def _sent(self, name: str, request: Request, headers: tuple[tuple[str, str], ...]) -> Response:
+        try:
+            page = self._page(name)
+        except KeyError:
+            raise Refused(404, "not_found", f"the dashboard has no file {name[:64]!r}") from None
+        accepted = request.headers.get("accept-encoding", "").lower()
+        packed = bool(page.packed) and any(
+            part.split(";")[0].strip() == "gzip"
+            and part.replace(" ", "").partition(";q=")[2] not in ("0", "0.0")
+            for part in accepted.split(",")
+        )
+        tag = f'"{page.tag}{"-gzip" if packed else ""}"'
+        sent = (*headers, ("X-Content-Type-Options", "nosniff"), ("ETag", tag), ("Vary", "Accept-Encoding"))
+        known = [
+            each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")
+        ]
+        if tag in known:
+            return Response(304, b"", sent)
+        sent = (("Content-Type", page.media), *sent)
+        if packed:
+            return Response(200, page.packed, (*sent, ("Content-Encoding", "gzip")))
+        return Response(200, page.content, sent)
+
+
+def _page(content: bytes, media: str) -> _Page:
+    packed = b""
+    if len(content) >= SMALL and media.startswith(GZIPPED):
+        packed = gzip.compress(content, mtime=0)
+    return _Page(content, media, hashlib.sha256(content).hexdigest()[:32], packed)

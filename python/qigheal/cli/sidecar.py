@@ -1,0 +1,198 @@
+"""What `qigheal serve` runs: routes, metrics and alerts in this process, the healer's loop in one of its own.
+
+Knows what is started and how it ends; what is served, told or healed is decided in the rooms below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from qigheal.api import PREFIX
+from qigheal.api.access import VARIABLES
+from qigheal.errors import EngineError, MissingExtra
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from qigheal.api.access import Access
+
+GRACE_S: Final = 3
+"""How long requests may still take when the server is told to end; a stream is ended at once."""
+
+ENDING_S: Final = 10.0
+"""How long the healer has for winding up what it began, before it is killed."""
+
+AGAIN_S: Final = 30.0
+FINAL: Final = range(64, 80)
+"""Exit codes of a healer that would say the same when started again: usage, another healer, a missing extra."""
+
+
+def loopback(address: str) -> bool:
+    """Whether only this machine reaches a server that is bound there."""
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def bound(address: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises EngineError."""
+    address = address.strip("[]")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=256)
+    except OSError as error:
+        raise EngineError(
+            f"{address} port {port}: cannot be listened at: {error.strerror or error}; choose others with "
+            "--bind and --port"
+        ) from error
+
+
+def url_of(listening: socket.socket) -> str:
+    """Where that is, as a browser wants it."""
+    address, port = listening.getsockname()[:2]
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def application(store: Path, host: Path | None, access: Access) -> FastAPI:
+    """The routes of a store, its metrics at /metrics, and the dashboard at /. Raises MissingExtra."""
+    try:
+        import fastapi
+        import fastapi.responses
+        import uvicorn  # noqa: F401  # whether the extra is there
+    except ImportError as error:
+        raise MissingExtra(error.name or "uvicorn", "serve", "qigheal serve") from error
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.exposition import choose_encoder
+
+    from qigheal.integrations.fastapi_routes import standalone
+    from qigheal.integrations.prometheus import HealthCollector
+
+    registry = CollectorRegistry()
+    HealthCollector(store, registry=registry)
+    app = standalone(store, host, access)
+
+    # Not coroutines: they run beside the event loop, which a large store would hold up.
+    def metrics(request: Any) -> Any:
+        encode, kind = choose_encoder(request.headers.get("accept", ""))
+        return fastapi.Response(encode(registry), media_type=kind, headers={"Cache-Control": "no-store"})
+
+    def home() -> Any:
+        return fastapi.responses.RedirectResponse(f"{PREFIX}/dashboard")
+
+    metrics.__annotations__ = {"request": fastapi.Request}  # FastAPI looks here for what to hand over
+    app.add_api_route("/metrics", metrics, include_in_schema=False, response_model=None)
+    app.add_api_route("/", home, include_in_schema=False, response_model=None)
+    return app
+
+
+def run(app: FastAPI, listening: socket.socket, ended: Callable[[], bool]) -> None:
+    """Serve until SIGTERM or SIGINT, or until `ended` is true."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """It ends without raising the signal again: what else was started is still to be wound up."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGTERM, signal.SIGINT)}
+            try:
+                yield
+            finally:
+                for each, handler in before.items():
+                    signal.signal(each, handler)
+
+        async def on_tick(self, counter: int) -> bool:
+            return await super().on_tick(counter) or ended()
+
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    Server(config).run(sockets=[listening])
+
+
+class Healer:
+    """The healer's loop as a process of its own, without this one's tokens.
+
+    A loop that is killed is begun again after a while; one that says why it cannot work leaves its exit code in
+    `failed`. Used as a context; at the end the loop is told to end, waited for, and killed when it does not.
+    """
+
+    def __init__(self, host: Path, store: Path, every: str, say: Callable[[str], None]) -> None:
+        program = (sys.executable, "-P", "-m", "qigheal", "heal", str(host), "--store", str(store))
+        self._argv = [*program, "--every", every, "--with-parent", str(os.getpid())]
+        self._say = say
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._attend, name="qigheal-healer", daemon=True)
+        self.failed: int | None = None
+
+    def __enter__(self) -> Healer:
+        self._begin()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        with self._lock:
+            child = self._child
+        if child is not None:
+            child.terminate()
+            try:
+                child.wait(ENDING_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        self._thread.join(ENDING_S)
+
+    @property
+    def pid(self) -> int:
+        with self._lock:
+            return 0 if self._child is None else self._child.pid
+
+    def ended(self) -> bool:
+        """Whether it cannot work here."""
+        return self.failed is not None
+
+    def _begin(self) -> None:
+        secret = {*VARIABLES.values()}
+        environment = {name: value for name, value in os.environ.items() if name not in secret}
+        with self._lock:
+            if not self._stop.is_set():
+                # A session of its own: Ctrl-C in the terminal reaches it once, by this process.
+                self._child = subprocess.Popen(
+                    self._argv, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+                )
+
+    def _attend(self) -> None:
+        while not self._stop.is_set():
+            with self._lock:
+                child = self._child
+            code = child.wait() if child is not None else 0
+            if self._stop.is_set():
+                return
+            if code in FINAL:
+                self.failed = code
+                return
+            self._say(f"the healer ended with {code}; it begins again in {AGAIN_S:.0f} s")
+            if self._stop.wait(AGAIN_S):
+                return
+            try:
+                self._begin()
+            except OSError as error:
+                self._say(f"the healer cannot be started: {error.strerror}")

@@ -1,0 +1,252 @@
+"""The routes as a FastAPI router, and as an application of their own.
+
+Only what FastAPI does in its own way: requests are read off the event loop, the stream is sent on it. What is
+answered is decided in `qigheal.api`. Nothing here records or starts anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from qigheal.api import Access, Api
+from qigheal.api.description import SCHEMES, operation
+from qigheal.api.exchange import MOST_BODY, STRICT, Right
+from qigheal.api.exchange import Request as Asked
+from qigheal.api.exchange import Response as Told
+from qigheal.api.routes import ROUTES, Name, Route
+from qigheal.api.stream import KEEP_ALIVE, MEDIA, Client, Stream
+from qigheal.errors import MissingExtra
+from qigheal.integrations.dashboard_files import asset
+
+try:
+    from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import StreamingResponse
+    from fastapi.routing import APIRoute
+    from fastapi.security import HTTPBearer
+    from starlette.concurrency import run_in_threadpool
+    from starlette.types import Receive, Scope, Send
+except ImportError as error:
+    raise MissingExtra(error.name or "fastapi", "fastapi", "serving the routes by FastAPI") from error
+
+Authorize = Callable[..., Any]
+METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+LOOK_S: Final = 0.5
+"""How often a stream that has nothing to say looks whether the server is being stopped."""
+
+_SCHEMES: Final[dict[Right, HTTPBearer]] = {
+    right: HTTPBearer(scheme_name=name, description=told, auto_error=False)
+    for right, (name, told) in SCHEMES.items()
+}
+
+
+def router(api: Api, authorize: Authorize | None = None) -> APIRouter:
+    """The routes of `api`, under its prefix, for `app.include_router`.
+
+    authorize: a dependency of the host's that replaces the read token; it raises for who may not read. `POST heal`,
+        `POST snapshot` and reviews need their tokens all the same.
+    """
+    api.serve_pages(asset)
+    made = APIRouter(prefix=api.prefix, tags=["self-healing"])
+    for route in ROUTES:
+        guarded = authorize is not None and route.right in ("read", "glance")
+        endpoint = _endpoint(api, route, None if authorize is None else guarded)
+        described = operation(route)
+        schemes: list[Any] = []
+        if guarded and authorize is not None:
+            schemes = [Depends(authorize)]
+        elif route.right != "page":
+            schemes = [Depends(_SCHEMES["read" if route.right == "glance" else route.right])]
+        open_too: dict[str, Any] = {"security": [{}]} if route.right == "glance" and not guarded else {}
+        made.add_api_route(
+            route.path,
+            endpoint,
+            methods=[route.method],
+            name=f"qigheal_{route.name}",
+            operation_id=f"qigheal_{route.name}",
+            dependencies=schemes,
+            response_class=Response,
+            response_model=None,
+            status_code=min(map(int, described["responses"])),
+            summary=described["summary"],
+            description=described["description"],
+            openapi_extra={
+                key: value
+                for key, value in described.items()
+                if key in ("parameters", "requestBody", "responses")
+            }
+            | open_too,
+            route_class_override=_glancing(api) if guarded and route.right == "glance" else None,
+        )
+    made.add_api_route(
+        "/{path:path}", _otherwise(api), methods=METHODS, include_in_schema=False, response_model=None
+    )
+    return made
+
+
+def standalone(store: Path, host: Path | None = None, access: Access | None = None) -> FastAPI:
+    """An application of the routes alone, over a store that services write."""
+    api = Api(store, host=host, access=access)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await run_in_threadpool(api.close)
+
+    app = FastAPI(title="qigheal", description="Self-healing beside a service", lifespan=lifespan)
+    app.state.qigheal_api = api
+    app.include_router(router(api))
+    return app
+
+
+def _endpoint(api: Api, route: Route, permitted: bool | None) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        asked = await _asked(request, permitted)
+        if route.name == "stream":
+            return await _stream(api, asked)
+        if route.name == "take_snapshot":
+            return _sent(await _snapshot(api, asked))
+        return _sent(await run_in_threadpool(api.answer, route.name, asked))
+
+    endpoint.__doc__ = None
+    return endpoint
+
+
+def _otherwise(api: Api) -> Callable[[Request], Awaitable[Response]]:
+    async def otherwise(request: Request) -> Response:
+        path = request.path_params["path"]
+        asked = await _asked(request, None)
+        if request.method == "HEAD" and (name := _page_of(path)) is not None:
+            return _sent(await run_in_threadpool(api.answer, name, asked))
+        return _sent(api.unknown(path, asked))
+
+    return otherwise
+
+
+def _glancing(api: Api) -> type[APIRoute]:
+    """Of a health route whose reader the host checks: whom it turns away still gets status and severity."""
+
+    class Glancing(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+            full = super().get_route_handler()
+
+            async def handler(request: Request) -> Response:
+                try:
+                    return await full(request)
+                except HTTPException as refused:
+                    if refused.status_code >= 500:
+                        raise
+                except RequestValidationError:  # it lacks what the host's check looks at
+                    pass
+                asked = await _asked(request, False)
+                return _sent(await run_in_threadpool(api.answer, "health", asked))
+
+            return handler
+
+    return Glancing
+
+
+async def _asked(request: Request, permitted: bool | None) -> Asked:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BODY:
+            break
+    return Asked(
+        method=request.method,
+        params={name: str(value) for name, value in request.path_params.items()},
+        query=request.query_params.multi_items(),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        authorization=tuple(value for name, value in request.headers.raw if name.lower() == b"authorization"),
+        client=request.client.host if request.client is not None else "",
+        body=bytes(body),
+        permitted=permitted,
+    )
+
+
+def _sent(told: Told) -> Response:
+    return Response(told.body, told.status, dict(told.headers))
+
+
+async def _snapshot(api: Api, asked: Asked) -> Told:
+    refused = await run_in_threadpool(api.may_take_snapshot, asked)
+    take = api.take_snapshot
+    if refused is not None or take is None:
+        return refused if refused is not None else api.taken(None)
+    taken: Any
+    try:
+        taken = take() if inspect.iscoroutinefunction(take) else await run_in_threadpool(take)
+        if inspect.isawaitable(taken):
+            taken = await taken
+    except Exception as problem:  # of the host's own reading, whatever it is
+        taken = problem
+    return api.taken(taken)
+
+
+async def _stream(api: Api, asked: Asked) -> Response:
+    refused = await run_in_threadpool(api.may_stream, asked)
+    if refused is not None:
+        return _sent(refused)
+    loop, something = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake() -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(something.set)
+
+    client = await run_in_threadpool(api.begin_stream, wake)
+    if not isinstance(client, Client):
+        return _sent(client)
+    return _Events(api.stream, client, something)
+
+
+class _Events(StreamingResponse):
+    """A client's events. However the request ends, and even if it never begins, the client leaves."""
+
+    def __init__(self, stream: Stream, client: Client, something: asyncio.Event) -> None:
+        super().__init__(_events(stream, client, something), media_type=MEDIA, headers=dict(STRICT))
+        self._stream, self._client = stream, client
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._stream.leave(self._client)
+
+
+async def _events(stream: Stream, client: Client, something: asyncio.Event) -> AsyncIterator[bytes]:
+    quiet = 0.0
+    while True:
+        try:
+            await asyncio.wait_for(something.wait(), min(LOOK_S, stream.keep_alive_s))
+        except TimeoutError:
+            quiet += LOOK_S
+        something.clear()
+        if taken := client.take():
+            quiet = 0.0
+            yield taken
+        elif quiet >= stream.keep_alive_s:
+            quiet = 0.0
+            yield KEEP_ALIVE
+        if client.ended or _stopping():
+            return
+
+
+def _stopping() -> bool:
+    """Whether uvicorn was told to end: it waits for open requests first, and a stream would never end.
+
+    Its handler of the signal is a method of the server that knows; no other server is asked.
+    """
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return bool(getattr(server, "should_exit", False))
+
+
+def _page_of(path: str) -> Name | None:
+    return next((route.name for route in ROUTES if route.path == f"/{path}" and route.name != "stream"), None)

@@ -1,0 +1,142 @@
+"""The routes as a Flask blueprint.
+
+Only what Flask does in its own way. What is answered is decided in `qigheal.api`. Nothing here records or starts
+anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import Any, Final
+
+from qigheal.api import Api
+from qigheal.api.exchange import MOST_BODY, STRICT
+from qigheal.api.exchange import Request as Asked
+from qigheal.api.exchange import Response as Told
+from qigheal.api.routes import ROUTES, Route
+from qigheal.api.stream import MEDIA
+from qigheal.errors import MissingExtra
+from qigheal.integrations.dashboard_files import asset
+
+try:
+    from flask import Blueprint, Response, request
+    from werkzeug.exceptions import HTTPException
+except ImportError as error:
+    raise MissingExtra(error.name or "flask", "flask", "serving the routes by Flask") from error
+
+Authorize = Callable[[], Any]
+METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+
+
+def blueprint(api: Api, authorize: Authorize | None = None) -> Blueprint:
+    """The routes of `api`, under its prefix, for `app.register_blueprint`.
+
+    authorize: the host's own check of who may read, in place of the read token: it aborts or raises, or returns
+        whether. `POST heal`, `POST snapshot` and reviews need their tokens all the same.
+    """
+    api.serve_pages(asset)
+    made = Blueprint("qigheal", __name__, url_prefix=api.prefix)
+    for route in ROUTES:
+        methods = [route.method] + (["HEAD"] if route.method == "GET" and route.name != "stream" else [])
+        rule = route.path.replace("{", "<").replace("}", ">")
+        made.add_url_rule(
+            rule,
+            endpoint=route.name,
+            view_func=_view(api, route, authorize),
+            methods=methods,
+            provide_automatic_options=False,
+        )
+    otherwise = _otherwise(api)
+    for rule in ("/", "/<path:path>"):
+        made.add_url_rule(
+            rule,
+            endpoint="otherwise",
+            view_func=otherwise,
+            methods=METHODS,
+            provide_automatic_options=False,
+        )
+    return made
+
+
+def _view(api: Api, route: Route, authorize: Authorize | None) -> Callable[..., Response]:
+    def view(**params: str) -> Response:
+        asked = _asked(params, _permitted(route, authorize))
+        if route.name == "stream":
+            return _stream(api, asked)
+        if route.name == "take_snapshot":
+            return _sent(_snapshot(api, asked))
+        return _sent(api.answer(route.name, asked))
+
+    return view
+
+
+def _otherwise(api: Api) -> Callable[..., Response]:
+    def otherwise(path: str = "") -> Response:
+        return _sent(api.unknown(path, _asked({}, None)))
+
+    return otherwise
+
+
+def _permitted(route: Route, authorize: Authorize | None) -> bool | None:
+    """What the host's check says; on health a refusal only means that less is said."""
+    if authorize is None:
+        return None
+    if route.right not in ("read", "glance"):
+        return False
+    try:
+        said = authorize()
+    except HTTPException:
+        if route.right == "glance":
+            return False
+        raise
+    return said is None or bool(said)
+
+
+def _asked(params: dict[str, str], permitted: bool | None) -> Asked:
+    # WSGI has headers as text of Latin-1, whatever bytes came.
+    authorization = request.environ.get("HTTP_AUTHORIZATION")
+    return Asked(
+        method=request.method,
+        params=params,
+        query=list(request.args.items(multi=True)),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        authorization=() if authorization is None else (authorization.encode("latin-1", "replace"),),
+        client=request.remote_addr or "",
+        body=request.stream.read(MOST_BODY + 1),
+        permitted=permitted,
+    )
+
+
+def _sent(told: Told) -> Response:
+    return Response([told.body], told.status, list(told.headers))
+
+
+def _snapshot(api: Api, asked: Asked) -> Told:
+    refused = api.may_take_snapshot(asked)
+    take = api.take_snapshot
+    if refused is not None or take is None:
+        return refused if refused is not None else api.taken(None)
+    taken: Any
+    try:
+        taken = take()
+        if inspect.isawaitable(taken):
+            taken = asyncio.run(_awaited(taken))
+    except Exception as problem:  # of the host's own reading, whatever it is
+        taken = problem
+    return api.taken(taken)
+
+
+async def _awaited(taken: Any) -> Any:
+    return await taken
+
+
+def _stream(api: Api, asked: Asked) -> Response:
+    refused = api.may_stream(asked)
+    if refused is not None:
+        return _sent(refused)
+    events = api.listen()
+    if isinstance(events, Told):
+        return _sent(events)
+    return Response(events, 200, [*STRICT], mimetype=MEDIA)

@@ -1,0 +1,230 @@
+"""`qigheal serve`: what it serves, to whom, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qigheal.cli import sidecar
+from qigheal.errors import EngineError
+from qigheal.healing.looping import lock
+from tests.heal.toyhost import ToyHost
+from tests.test_cli import qigheal
+
+MAIN = [sys.executable, "-c", "from qigheal.cli import main; main()"]
+PATIENCE_S = 60.0
+SECRET = "a-token-that-is-nowhere-shown"  # noqa: S105  # of nothing
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    toy = ToyHost(tmp_path_factory.mktemp("toy"))
+    toy.learn()
+    toy.live(1.0, 60, toy.healthy)
+    return toy.path.parent
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "toy"))
+
+
+class Served:
+    """A sidecar that has said where it is."""
+
+    def __init__(self, place: Path, *arguments: str, **environment: str) -> None:
+        path = os.pathsep.join(path for path in sys.path if path)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("QIGHEAL_")}
+        self.process = subprocess.Popen(
+            [*MAIN, "serve", *arguments, "--store", str(place / "store"), "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**kept, "PYTHONPATH": path, **environment},
+        )
+        assert self.process.stdout is not None
+        self.said = ""
+        while "  healing  " not in self.said:
+            line = self.process.stdout.readline()
+            assert line, self.process.communicate()
+            self.said += line
+        self.url = self.said.split(" at ", 1)[1].split()[0]
+
+    @property
+    def healer(self) -> int:
+        return int(self.said.rsplit("process ", 1)[1])
+
+    def get(self, path: str, token: str = "") -> tuple[int, str]:
+        asked = urllib.request.Request(self.url + path)  # noqa: S310  # its own address
+        if token:
+            asked.add_header("Authorization", f"Bearer {token}")
+        try:
+            with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:  # noqa: S310
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        self.process.send_signal(number)
+        _, complaints = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, complaints
+
+
+@pytest.fixture
+def serving(place: Path) -> Iterator[list[Served]]:
+    made: list[Served] = []
+    yield made
+    for each in made:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.communicate()
+
+
+def gone(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
+
+
+def wait_until_gone(process: int) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not gone(process):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_everything_over_a_store_and_a_clean_end(place: Path, serving: list[Served]) -> None:
+    served = Served(place, str(place / "host"), "--heal", "--alerts", QIGHEAL_READ_TOKEN=SECRET)
+    serving.append(served)
+    assert SECRET not in served.said
+    assert "reading by QIGHEAL_READ_TOKEN" in served.said
+    assert "healing off: QIGHEAL_TOKEN is not set" in served.said
+    assert "alerts     to log" in served.said
+    status, text = served.get("/metrics")
+    assert status == 200
+    assert "\ngeometric_health_phi_limit 0.7" in text
+    assert served.get("/api/self-healing/snapshots")[0] == 401
+    status, text = served.get("/api/self-healing/health", SECRET)
+    assert (status, json.loads(text)["snapshots"]) == (200, 360)
+    there = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=PATIENCE_S)
+    there.request("GET", "/")
+    assert there.getresponse().headers["location"] == "/api/self-healing/dashboard"
+    there.close()
+    healer = served.healer
+    assert not gone(healer)
+    environment = Path(f"/proc/{healer}/environ").read_bytes()
+    assert SECRET.encode() not in environment
+    asked = urllib.request.Request(served.url + "/api/self-healing/stream")  # noqa: S310
+    asked.add_header("Authorization", f"Bearer {SECRET}")
+    with urllib.request.urlopen(asked, timeout=PATIENCE_S) as stream:  # noqa: S310
+        assert stream.readline()  # somebody looks on while it is ended
+        code, complaints = served.end()
+    assert code == 0, complaints
+    assert "Traceback" not in complaints
+    assert SECRET not in complaints
+    wait_until_gone(healer)
+
+
+def test_ctrl_c_and_nothing_enabled(place: Path, serving: list[Served]) -> None:
+    served = Served(place)
+    serving.append(served)
+    for what in ("reading off", "dashboard, off", "both need HOST", "alerts     off", "healing    off"):
+        assert what in served.said
+    assert served.get("/api/self-healing/health") == (200, '{"status":"healthy","severity":"normal"}')
+    assert served.get("/api/self-healing/snapshots")[0] == 403
+    code, complaints = served.end(signal.SIGINT)
+    assert (code, complaints) == (0, "")
+
+
+def test_a_healer_does_not_outlive_it(place: Path, serving: list[Served]) -> None:
+    served = Served(place, str(place / "host"), "--heal")
+    serving.append(served)
+    healer = served.healer
+    served.end(signal.SIGKILL)
+    wait_until_gone(healer)
+
+
+def test_a_second_healer_is_refused(place: Path, serving: list[Served]) -> None:
+    with lock(place / "store"):
+        served = Served(place, str(place / "host"), "--heal")
+        serving.append(served)
+        _, complaints = served.process.communicate(timeout=PATIENCE_S)
+    assert served.process.returncode == 69
+    assert "another healer" in complaints
+
+
+def test_what_cannot_be_started_is_one_line(place: Path, tmp_path: Path) -> None:
+    store = ("--store", place / "store")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for arguments, code, said in (
+            ((*store, "--port", port), 69, "--port"),
+            ((*store, "--bind", "0.0.0.0"), 64, "QIGHEAL_READ_TOKEN"),  # noqa: S104  # refused
+            ((*store, "--bind", "::"), 64, "QIGHEAL_READ_TOKEN"),
+            ((*store, "--heal"), 64, "serve HOST --heal"),
+            ((*store, "--heal-every", "soon"), 64, "soon"),
+            (("--store", "nowhere"), 69, "no store here"),
+            ((place / "store", *store), 69, "store"),
+        ):
+            done = qigheal("serve", *arguments, cwd=tmp_path)
+            assert done.returncode == code, (arguments, done.stderr)
+            assert done.stdout == ""
+            assert len(done.stderr.splitlines()) == 1
+            assert said in done.stderr
+
+
+def test_without_its_extra_it_says_which(place: Path, tmp_path: Path) -> None:
+    script = "import sys; sys.modules['uvicorn'] = None; from qigheal.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "serve", "--store", str(place / "store")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 69
+    assert "qigheal[serve]" in done.stderr
+
+
+def test_addresses() -> None:
+    assert all(map(sidecar.loopback, ("127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost")))
+    others = ("0.0.0.0", "::", "192.168.1.1", "example.org", "")  # noqa: S104  # nothing is bound
+    assert not any(map(sidecar.loopback, others))
+    with sidecar.bound("127.0.0.1", 0) as listening:
+        assert sidecar.url_of(listening) == f"http://127.0.0.1:{listening.getsockname()[1]}"
+    with pytest.raises(EngineError, match="--bind"):
+        sidecar.bound("192.0.2.1", 0)  # an address for documents, and nobody's
+
+
+def test_a_killed_healer_is_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecar, "AGAIN_S", 0.01)
+    said: list[str] = []
+    healer = sidecar.Healer(tmp_path, tmp_path, "5m", said.append)
+    healer._argv = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with healer:
+        first = healer.pid
+        os.kill(first, signal.SIGKILL)
+        until = time.monotonic() + PATIENCE_S
+        while healer.pid == first:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        second = healer.pid
+        assert not healer.ended()
+    assert gone(first)
+    assert gone(second)
+    assert "begins again" in said[0]
