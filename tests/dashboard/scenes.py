@@ -12,11 +12,14 @@ from msgspec.structs import replace
 from qigcore.baseline import Baseline
 from qigcore.history import History
 from qigcore.rows import Batch
-from qigheal.healing import phases
+from qigheal.healing import phases, proofs
 from qigheal.healing.engine import SelfHealingEngine
-from qigheal.records import Change
+from qigheal.healing.ledger import Judged
+from qigheal.records import Change, HealingPatch
+from qigheal.repo import Repo
+from tests.heal import simulated
 from tests.heal.test_engine import QUICK
-from tests.heal.toyhost import ToyHost
+from tests.heal.toyhost import CONFIG, ToyHost
 
 EVERY_S = 60.0
 
@@ -33,6 +36,7 @@ class Scene:
         healthy = self.rows(snapshots - sick, 1.0, self.toy.healthy)
         with History(self.toy.store) as history:
             history.append(healthy)
+        self.oldest = self.newest = healthy
         Baseline.learn(healthy.take(slice(0, 600))).save(self.toy.store / "baseline.json")
         if sick:
             self.record(sick, gain, self.toy.break_it(gain))
@@ -55,6 +59,7 @@ class Scene:
         rows = self.rows(count, gain, code, module)
         with History(self.toy.store) as history:
             history.append(rows)
+        self.newest = rows
         return rows
 
     def enter(self, phase: int) -> SelfHealingEngine:
@@ -73,3 +78,38 @@ class Scene:
         result = self.enter(3).check_and_heal()
         assert [change.state for change in result.changes] == ["open"], (result.message, result.verdicts)
         return result.changes[0]
+
+    def opened_at_once(self, phase: int = 3) -> HealingPatch:
+        """The same without the search and the trial: a simulated one stands in the ledger. In phase 2 it is
+        only measured."""
+        healer = self.enter(phase)
+        repo = Repo(self.toy.path)
+        base = repo.head()
+        cured = repo.edit(base, {"config/app.toml": CONFIG.format(gain=1.0).encode()})
+        patch = HealingPatch(
+            strategy="attention",
+            tier="safe",
+            base=base,
+            diff=repo.diff(base, cured),
+            rationale=f"Sets attention.gain from {self.gain} to 1.0.",
+            heals=("phi", "kappa"),
+        )
+        before, after = simulated.World(phi=0.4, kappa=150.0), simulated.World()
+        observed = {"phi": 0.4, "kappa": 150.0}
+        verdict, trial = simulated.judged(before, after, 1, settings=QUICK, observed=observed, heals=patch.heals)
+        assert verdict.accepted, verdict.reason
+        proof = proofs.Proof(
+            trial=replace(trial, patch=patch),
+            verdict=verdict,
+            diagnosis=simulated.diagnosis("phi", "kappa", **observed),
+            settings=QUICK,
+            versions=proofs.versions(),
+            at=self.at,
+        )
+        kept = proofs.keep(self.toy.store / proofs.FOLDER, proof)
+        judged = Judged(patch=patch, verdict=verdict, bundle=kept.bundle, proof=kept.digest)
+        healer.ledger.append("verdict", patch.fingerprint, judged, self.at)
+        if phase > 2:
+            with healer._opened() as (_, passage):
+                passage.begin(patch, verdict, "main")
+        return patch

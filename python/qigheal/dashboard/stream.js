@@ -4,6 +4,7 @@
 import { Failed, request } from "./access.js";
 
 const SILENCE_MS = 60_000; // the service writes a comment every few seconds
+const LASTING_MS = 5000; // a stream that ended sooner was none
 const LONGEST_WAIT_MS = 30_000;
 
 // Calls on(event, data) for each event; state(name) with "live", "polling" or "lost" as it changes. `catchUp`
@@ -11,18 +12,18 @@ const LONGEST_WAIT_MS = 30_000;
 export async function follow({ on, state, catchUp, signal }) {
   let failures = 0;
   for (;;) {
+    let opened = Infinity;
     try {
       await once(on, () => {
-        const missed = failures > 0;
-        failures = 0;
+        opened = performance.now();
         state("live");
-        return missed ? catchUp() : undefined;
+        return failures > 0 ? catchUp() : undefined;
       }, signal);
     } catch (error) {
       if (signal?.aborted) return;
       if (error instanceof Failed && (error.status === 401 || error.status === 403)) throw error;
     }
-    failures += 1;
+    failures = performance.now() - opened > LASTING_MS ? 1 : failures + 1;
     let asked = 0;
     if (failures > 1) {
       try {
