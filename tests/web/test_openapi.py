@@ -76,7 +76,7 @@ def test_every_answer_is_as_described(
         heals_per_minute=10**6,
         snapshots_per_minute=10**6,
     )
-    web = serve(host=store, access=many, asset=FILES.__getitem__)
+    web = serve(host=store, access=many, asset=FILES.__getitem__, program=("true",))
     with ExitStack() as stack:
         if framework == "fastapi":
             schema = schemathesis.openapi.from_asgi("/openapi.json", web.app, config=configured(token))

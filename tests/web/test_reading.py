@@ -265,6 +265,22 @@ def test_unknown_paths_and_methods(web: Web) -> None:
     assert web("health", method="OPTIONS").status == 405
 
 
+@pytest.mark.parametrize(
+    "path", ["health", "snapshots", "stream", "patches/x", "jobs/x", "openapi.json", "nothing"]
+)
+def test_head_is_get_without_the_body(web: Web, path: str) -> None:
+    head = web(path, method="HEAD")
+    assert head.body == b""
+    assert web(path, method="HEAD", token=WRONG).status == {"openapi.json": 200, "nothing": 404}.get(
+        path, 401
+    )
+    if path == "stream":
+        assert (head.status, head.headers["content-type"]) == (200, "text/event-stream")
+    else:
+        assert head.status == web(path).status
+        assert head.headers["content-length"] == str(len(web(path).body))
+
+
 def test_every_answer_says_that_it_is_not_to_be_kept(web: Web) -> None:
     asked = [web(path) for path in ("health", "snapshots", "patches/x", "nothing", "snapshots?limit=0")]
     asked += [web("health", token=WRONG), web.post("health"), web("health", method="HEAD")]

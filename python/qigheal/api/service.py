@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,13 +19,13 @@ import msgspec
 from qigcore.rows import Batch
 from qigheal.api import PREFIX, judged, reading
 from qigheal.api.access import Access, too_many
-from qigheal.api.exchange import MOST_BODY, Refused, Request, Response, answer, refusal
+from qigheal.api.exchange import MOST_BODY, STRICT, Refused, Request, Response, answer, refusal
 from qigheal.api.jobs import PROGRAM, Jobs, reap
 from qigheal.api.limits import Limits
 from qigheal.api.pages import Asset, Pages
 from qigheal.api.records import Glance, Health, ReviewRequest, Triggered
 from qigheal.api.routes import BY_NAME, Name, methods_of
-from qigheal.api.stream import Client, Event, Stream
+from qigheal.api.stream import MEDIA, Client, Event, Stream
 from qigheal.api.unchanged import JUDGED, RECORDED, Unchanged
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ log = logging.getLogger("qigheal")
 
 LIMIT: Final = (100, 1, 1000)  # default, least, most
 MOST_SINCE: Final = 1e12
+PHASE_S: Final = 60.0
+"""The brakes of a phase depend on the clock too: it is looked up anew at least this often."""
+
 WINDOW: Final = (50, 10, 1000)
 
 
@@ -158,9 +162,11 @@ class Api:
             return refusal(refused)
 
     def may_stream(self, request: Request) -> Response | None:
-        """Why there is no stream for this request; None: there is one, see `stream`."""
+        """The answer where there is no stream for this request; None: there is one, see `stream`."""
         try:
             self.access.check(request, "read", self._limits)
+            if request.method == "HEAD":
+                return Response(200, b"", (("Content-Type", MEDIA), *STRICT))
         except Refused as refused:
             return refusal(refused)
         return None
@@ -257,7 +263,7 @@ class Api:
     def _phase(self, _: Request) -> Response:
         self._flush()
         return self._unchanged.get(
-            ("phase", None), (*RECORDED, *JUDGED), lambda: answer(judged.phase(self.store))
+            ("phase", time.time() // PHASE_S), (*RECORDED, *JUDGED), lambda: answer(judged.phase(self.store))
         )
 
     def _dashboard(self, request: Request) -> Response:

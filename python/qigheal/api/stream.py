@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -129,21 +129,9 @@ class Stream:
         with self._lock:
             self._clients.discard(client)
 
-    def listen(self) -> Iterator[bytes]:
+    def listen(self) -> Listening:
         """What one client is sent, for a server that gives each a thread. Joins at once, not at the first step."""
-        something = threading.Event()
-        return self._listened(self.join(something.set), something)
-
-    def _listened(self, client: Client, something: threading.Event) -> Iterator[bytes]:
-        try:
-            while True:
-                something.wait(self.keep_alive_s)
-                something.clear()
-                yield client.take() or KEEP_ALIVE
-                if client.ended:
-                    return
-        finally:
-            self.leave(client)
+        return Listening(self)
 
     def close(self) -> None:
         """End every stream. The thread ends by itself, within a moment."""
@@ -234,3 +222,31 @@ class Stream:
             baseline = Standing(self._store).baseline
             return batch if baseline is None else remeasure(batch, baseline)
         return batch
+
+
+class Listening:
+    """An iterator over one client's events. However it is given up, and even if it never began, the client leaves."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._something = threading.Event()
+        self._client = stream.join(self._something.set)
+
+    def __iter__(self) -> Listening:
+        return self
+
+    def __next__(self) -> bytes:
+        while True:
+            if taken := self._client.take():
+                return taken
+            if self._client.ended:
+                self.close()
+                raise StopIteration
+            woken = self._something.wait(self._stream.keep_alive_s)
+            self._something.clear()
+            if not woken:
+                return KEEP_ALIVE
+
+    def close(self) -> None:
+        self._client.ended = True
+        self._stream.leave(self._client)
