@@ -132,9 +132,9 @@ def test_toml_is_what_its_reader_takes(block: Block) -> None:
     Manifest.parse(whole, block.where)
 
 
-@pytest.mark.parametrize("block", every("json"), ids=ids)
-def test_json_can_be_read(block: Block) -> None:
-    json.loads(block.text)
+def test_json_can_be_read() -> None:
+    for block in every("json"):
+        json.loads(block.text)
 
 
 @pytest.mark.parametrize("block", every("yaml"), ids=ids)
@@ -199,8 +199,8 @@ def test_requests_and_answers_have_their_shape(block: Block) -> None:
         json.loads(body)
 
 
-@pytest.mark.parametrize("block", every("promql"), ids=ids)
-def test_queries_are_balanced(block: Block) -> None:
-    for opening, closing in ("()", "[]", "{}"):
-        assert block.text.count(opening) == block.text.count(closing), block.where
-    assert re.search(r"\b(geometric_health|healing|qigheal)_", block.text), block.where
+def test_queries_are_balanced_and_ask_for_something_of_ours() -> None:
+    for block in every("promql"):
+        for opening, closing in ("()", "[]", "{}"):
+            assert block.text.count(opening) == block.text.count(closing), block.where
+        assert re.search(r"\b(geometric_health|healing|qigheal)_", block.text), block.where

@@ -184,9 +184,8 @@ def test_every_route_has_its_row() -> None:
 
 
 def test_every_answer_of_a_route_is_told() -> None:
-    from qigheal.api.description import document
-
     from qigheal.api import PREFIX
+    from qigheal.api.description import document
 
     section = (DOCS / "http.md").read_text().partition("Every answer from 400 on")[2].partition("\n## ")[0]
     errors = {

@@ -95,6 +95,17 @@ def anchors(parsed: dict[Path, Page], target: Path) -> set[str]:
     return parsed[target].anchors if target in parsed else set()
 
 
+def test_every_picture_script_and_style_is_there(parsed: dict[Path, Page]) -> None:
+    missing = [
+        f"{path.name}: {address}"
+        for path, page in parsed.items()
+        for address in page.loaded
+        if path.name != "404.html" and not urlsplit(address).scheme
+        if not (path.parent / unquote(urlsplit(address).path)).exists()
+    ]
+    assert not missing, missing
+
+
 def test_nothing_is_fetched_from_elsewhere(site: Path, parsed: dict[Path, Page]) -> None:
     for path, page in parsed.items():
         for address in page.loaded:

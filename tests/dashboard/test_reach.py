@@ -37,7 +37,16 @@ def axe() -> str:
         if npm is None:
             pytest.skip("npm is not installed")
         CACHE.mkdir(parents=True, exist_ok=True)
-        command = [npm, "install", "--prefix", str(CACHE), "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE]
+        command = [
+            npm,
+            "install",
+            "--prefix",
+            str(CACHE),
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            PACKAGE,
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=75, check=False)
         except subprocess.TimeoutExpired:
