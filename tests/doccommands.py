@@ -88,6 +88,8 @@ def one(words: list[str], synopsis: bool) -> list[str]:
         return [f"make has no target {word!r}" for word in rest if "=" not in word and word not in targets]
     if program == "pip" and rest[:1] == ["install"]:
         return extras(" ".join(rest))
+    if [program, *rest[:2]] == ["python", "-m", "qigheal"]:
+        return of_qigheal(rest[2:], synopsis)
     if program == "python" and rest[:1] == ["-m"]:
         return [] if importlib.util.find_spec(rest[1]) else [f"there is no module {rest[1]!r}"]
     return []

@@ -113,6 +113,7 @@ def test_a_command_that_could_not_be_typed_is_found() -> None:
         "qigehal status",
         "qigheal patches show ID [--repaly]",
         "python -m benchmarks.nothing",
+        "python -m qigheal heel HOST",
     ):
         assert faults(wrong), wrong
     assert faults("qigheal status --json > status.json && qigheal trends  # and so on") == []
