@@ -54,7 +54,7 @@ class Ticker:
         self._end = threading.Event()
 
     def start(self) -> None:
-        """Begin; nothing where it has begun, or was closed. The first moment comes within `every_s`, not before half."""
+        """Begin, unless it has begun or was closed. The first moment comes within `every_s`, not before half of it."""
         with self._lock:
             if self._thread is not None or self._end.is_set():
                 return
