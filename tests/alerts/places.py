@@ -118,6 +118,14 @@ class Post:
         self.refusals = iter(refusals)
         self.port = 0
 
+    async def handle_RCPT(
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        if address.startswith(("450", "550")):
+            return f"{address[:3]} not this one"
+        envelope.rcpt_tos.append(address)
+        return "250 this one"
+
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         if refused := next(self.refusals, ""):
             return refused
@@ -135,7 +143,10 @@ class Post:
 
 
 @contextlib.contextmanager
-def posted(*refusals: str, certificate: Path | None = None, login: bool = False) -> Iterator[Post]:
+def posted(
+    *refusals: str, certificate: Path | None = None, login: bool = False, wrapped: bool = False
+) -> Iterator[Post]:
+    """wrapped: TLS from the start, and not by STARTTLS."""
     post = Post(list(refusals))
     context = None
     if certificate is not None:
@@ -148,11 +159,13 @@ def posted(*refusals: str, certificate: Path | None = None, login: bool = False)
             post,
             hostname="localhost",
             loop=loop,
-            tls_context=context,
+            tls_context=None if wrapped else context,
             authenticator=post.authenticate if login else None,
         )
 
-    server = loop.run_until_complete(loop.create_server(protocol, "127.0.0.1", 0))
+    server = loop.run_until_complete(
+        loop.create_server(protocol, "127.0.0.1", 0, ssl=context if wrapped else None)
+    )
     post.port = server.sockets[0].getsockname()[1]
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

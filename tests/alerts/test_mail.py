@@ -94,3 +94,22 @@ def test_a_server_that_stalls_is_given_up_in_time(monkeypatch: pytest.MonkeyPatc
     with silent_server() as (port, _), pytest.raises(SendFailed) as failed:
         send(Email("ops@example.org", server=f"smtp+plain://127.0.0.1:{port}"), deadline_s=0.5)
     assert failed.value.again
+
+
+def test_tls_from_the_start(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with posted(certificate=certificate, wrapped=True) as post:
+        send(Email("ops@example.org", server=f"smtps://127.0.0.1:{post.port}"))
+        assert post.next()[0] == ["ops@example.org"]
+
+
+def test_a_recipient_who_is_refused_keeps_no_other_from_it(caplog: pytest.LogCaptureFixture) -> None:
+    with posted() as post:
+        server = f"smtp+plain://127.0.0.1:{post.port}"
+        send(Email("ops@example.org", "550@example.org", server=server))
+        assert post.next()[0] == ["ops@example.org"]
+        assert "some recipients were refused" in caplog.text
+        for address, again in (("550@example.org", False), ("450@example.org", True)):
+            with pytest.raises(SendFailed, match=f"refused every recipient .{address[:3]}") as failed:
+                send(Email(address, server=server))
+            assert failed.value.again == again

@@ -53,6 +53,7 @@ def test_a_webhook_posts_what_slack_reads_and_the_fields_beside_it() -> None:
     [
         ("https://hooks.slack.com/services/T/B/X", {"text", "mrkdwn", "unfurl_links", "unfurl_media"}),
         ("https://hooks.slack.com/triggers/T/1/x", {"text"}),
+        ("https://hooks.slack-gov.com/services/T", {"text", "mrkdwn", "unfurl_links", "unfurl_media"}),
         ("https://slack.com.example/x", {"text", "mrkdwn", "unfurl_links", "unfurl_media", "alert"}),
     ],
 )

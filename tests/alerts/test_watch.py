@@ -106,6 +106,7 @@ def test_of_several_workers_one_alerts_and_another_takes_over(toy: ToyHost) -> N
     assert tuple([a.kind for a in each.alerts] for each in heard) == ([], ["degraded"])
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # a thread of another test may linger
 def test_a_child_of_a_fork_neither_alerts_nor_keeps_the_lock(toy: ToyHost) -> None:
     watch = watching(toy, Heard())
     watch.look()

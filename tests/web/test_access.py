@@ -210,3 +210,12 @@ def test_a_check_may_return_a_bool(store: Path) -> None:
     for said, status in ((True, 200), (False, 401), (None, 200)):
         web = Web("flask", Api(store, access=Access(environ={})), lambda said=said: said)
         assert web("trends", token=None).status == status
+
+
+def test_one_client_has_many_addresses_of_its_own(serve: Make, store: Path) -> None:
+    recorded(store)
+    web = serve(access=access(wrong_per_minute=2))
+    for address in ("2001:db8::1", "2001:db8::2"):
+        assert web("trends", token=WRONG, client=address).status == 401
+    assert web("trends", client="2001:db8::3").status == 429
+    assert web("trends", client="2001:db8:0:1::1").status == 200

@@ -153,14 +153,17 @@ def test_a_job_outlives_the_worker_that_began_it(tmp_path: Path, pipe: Pipe) -> 
 
 def test_a_job_that_is_killed_has_failed(tmp_path: Path, pipe: Pipe) -> None:
     jobs = Jobs(tmp_path, program=pipe.program)
+    before = set(jobs_module._CHILDREN)
     job = jobs.start("heal", [])
-    child = jobs_module._CHILDREN[-1]
-    child.kill()
+    (child,) = jobs_module._CHILDREN - before
+    os.kill(child, signal.SIGKILL)
     told = ended(jobs, job.id)
     assert (told["state"], "killed" in told["message"]) == ("failed", True)
-    child.wait()
-    jobs_module.reap()
-    assert child not in jobs_module._CHILDREN
+    while child in jobs_module._CHILDREN:
+        jobs_module.reap()
+        time.sleep(0.02)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child, os.WNOHANG)
     assert jobs.running() is None
 
 
@@ -247,3 +250,14 @@ def test_limits_of_acts_are_of_all_workers(serve: Make, store: Path) -> None:
     recorded(store)
     options: Any = {"host": store, "access": access(heals_per_minute=1)}
     assert [serve(**options).post("heal", token=HEAL).status for _ in range(2)] == [200, 429]
+
+
+def test_a_pass_on_what_is_no_repository_fails_and_says_so(serve: Make, store: Path, tmp_path: Path) -> None:
+    """By the real command line."""
+    recorded(store, phi=0.2)
+    (tmp_path / "host").mkdir()
+    web = serve(host=tmp_path / "host")
+    job = ended(web, web.post("heal", token=HEAL).json["job"]["id"])
+    assert job["state"] == "failed"
+    assert "host" in job["message"]
+    assert "Traceback" not in job["message"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from qigcore.baseline import Baseline
+from qigcore.errors import InvalidSnapshot
 from qigcore.history import History
 from qigheal import GeometricHealthMonitor
 from qigheal.api import reading
@@ -167,9 +168,20 @@ def test_following_pages_loses_and_repeats_nothing(web: Web, store: Path, limit:
     with History(store) as one, History(store) as two, History(store) as three:
         for number, history in enumerate((one, two, three)):
             append(history, times[number::3])
+        later = 1.75e9 + 10 + np.arange({1: 5, 2: 5, 7: 600}.get(limit, 3000))  # in blocks of 256
+        append(two, later)
         append(two, [1.75e9 + 0.1])  # its clock was set back
-    expected = sorted([*times.tolist(), 1.75e9 + 0.1])
+    expected = sorted([*times.tolist(), *later.tolist(), 1.75e9 + 0.1])
     assert pages(web, 0.0, limit) == pytest.approx(expected, abs=1e-6)
+
+
+def test_large_basins_make_short_pages(web: Web, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_VALUES", 10 * DIM)
+    recorded(store, 30)
+    first = web("snapshots?since=0&limit=20&basins=true").json
+    assert [len(first["snapshots"]), first["next_since"]] == [10, 1.75e9 + 9]
+    assert len(web("snapshots?basins=true").json["snapshots"]) == 10
+    assert len(web("snapshots?since=0&limit=20").json["snapshots"]) == 20
 
 
 def test_a_page_ends_before_what_other_workers_may_still_write(
@@ -199,6 +211,32 @@ def test_what_the_monitor_holds_is_in_the_answer(serve: Make, store: Path) -> No
         row = web("snapshots").json["snapshots"][-1]
         assert set(row["repaired"]) == {"phi", "basin_coords"}
         assert web("health").json["snapshots"] == 4
+
+
+def test_what_only_the_monitor_knows_is_said(serve: Make, store: Path) -> None:
+    recorded(store)
+    with GeometricHealthMonitor(
+        history=store, dim=DIM, on_invalid="raise", false_alarm_every=None
+    ) as monitor:
+        web = serve(monitor=monitor)
+        assert web("health").status == 200
+        for _ in range(10):
+            with pytest.raises(InvalidSnapshot):
+                monitor.record(math.nan, 64.0, np.ones(DIM))
+        answer = web("health")
+        assert (answer.status, answer.json["findings"][0]["kind"]) == (503, "unmeasurable")
+        assert answer.json["snapshots"] == 30
+
+
+def test_a_store_that_cannot_be_written_hides_nothing(serve: Make) -> None:
+    monitor = GeometricHealthMonitor(dim=DIM, false_alarm_every=None)
+    web = serve(monitor=monitor)
+    for _ in range(12):
+        monitor.record(0.2, 64.0, np.ones(DIM))
+    answer = web("health")
+    assert (answer.status, answer.json["snapshots"]) == (503, 12)
+    assert answer.json["last_at"] == monitor.snapshots[-1].timestamp
+    assert any("nothing can be said" in note for note in answer.json["notes"])
 
 
 def test_what_no_number_can_say_is_flagged(web: Web, store: Path) -> None:
@@ -263,6 +301,22 @@ def test_unknown_paths_and_methods(web: Web) -> None:
     assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD")
     assert web("heal").headers["allow"] == "POST"
     assert web("health", method="OPTIONS").status == 405
+
+
+@pytest.mark.parametrize(
+    "path", ["health", "snapshots", "stream", "patches/x", "jobs/x", "openapi.json", "nothing"]
+)
+def test_head_is_get_without_the_body(web: Web, path: str) -> None:
+    head = web(path, method="HEAD")
+    assert head.body == b""
+    assert web(path, method="HEAD", token=WRONG).status == {"openapi.json": 200, "nothing": 404}.get(
+        path, 401
+    )
+    if path == "stream":
+        assert (head.status, head.headers["content-type"]) == (200, "text/event-stream")
+    else:
+        assert head.status == web(path).status
+        assert head.headers["content-length"] == str(len(web(path).body))
 
 
 def test_every_answer_says_that_it_is_not_to_be_kept(web: Web) -> None:

@@ -56,7 +56,7 @@ class Alert(Record, frozen=True):
 
     key: str
     kind: Kind
-    subject: str  # "service", "monitor", "history", "healing", or a change's id
+    subject: str  # "service", "monitor", "history", "recording", "healing", or a change's id
     severity: Weight
     title: str
     at: float  # Unix seconds

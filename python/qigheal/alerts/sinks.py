@@ -71,7 +71,7 @@ class Webhook:
         name: str | None = None,
     ) -> None:
         parts = _address(url, ("https", "http"), "a webhook")
-        slack = parts.hostname == "slack.com" or str(parts.hostname).endswith(".slack.com")
+        slack = f".{parts.hostname}".endswith((".slack.com", ".slack-gov.com"))
         self._url = url.strip()
         self._headers = dict(headers or {})
         for key, value in self._headers.items():

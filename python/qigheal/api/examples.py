@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from qigcore.fitness import Fitness
 from qigheal.api.records import (
     Error,
     GateLine,
@@ -105,7 +106,7 @@ NOT_TRIGGERED: Final = Triggered(triggered=False, message="healthy: nothing to h
 VERDICT: Final = Verdict(
     decision="improved",
     accepted=True,
-    fitness=None,
+    fitness=Fitness(point=0.75, low=0.7, high=0.8, components={"phi": 1.0, "drift": 0.5, "service": 0.5}),
     guards=(Guard(metric="latency", margin=0.03, estimate=0.001, low=-0.01, high=0.012, result="pass"),),
     vetoes=(),
     pairs=80,
@@ -180,7 +181,7 @@ PHASE: Final = Phase(
     gate="1→2",
     criteria=(GATE,),
     missing=(GATE,),
-    since=None,
+    since=AT,
     demotion="",
     breaker_open=False,
 )

@@ -53,15 +53,21 @@ class _Begun(Record, frozen=True):
     started_at: float
 
 
-_CHILDREN: Final[list[subprocess.Popen[bytes]]] = []
+_CHILDREN: Final[set[int]] = set()
 _LOCK: Final = threading.Lock()
-"""Those of this process, which is their parent also when the `Jobs` that began them is gone."""
+"""Process numbers of those of this process, their parent also when the `Jobs` that began them is gone."""
 
 
 def reap() -> None:
     """Let go of the children that have ended, so that none stays a zombie."""
     with _LOCK:
-        _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
+        for pid in list(_CHILDREN):
+            try:
+                ended = os.waitpid(pid, os.WNOHANG)[0] != 0
+            except ChildProcessError:  # another's: of the process that this one was forked from
+                ended = True
+            if ended:
+                _CHILDREN.discard(pid)
 
 
 class Jobs:
@@ -116,7 +122,10 @@ class Jobs:
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
             with _LOCK:
-                _CHILDREN.append(child)
+                _CHILDREN.add(child.pid)
+            child.returncode = (
+                0  # it is waited for by its number: the object would complain that it still runs
+            )
             return Job(id=begun.id, kind=kind, state="running", started_at=begun.started_at)
         finally:
             for descriptor in opened:
