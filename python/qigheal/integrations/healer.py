@@ -1,8 +1,8 @@
 """The process that heals, of which there is one for all workers of a store: who starts it, and when.
 
 Whoever gets the lock of `STORE/healer.lock` starts `qigheal heal HOST --every` and hands the lock down: it lasts as
-long as that process, which lowers its own priority, and nothing is started while another one holds it, such as a sidecar. No room of healing is
-imported here, for this runs in the process that serves.
+long as that process, which lowers its own priority. Nothing is started while another process holds it, such as a
+sidecar. No room of healing is imported here, for this runs in the process that serves.
 """
 
 from __future__ import annotations
