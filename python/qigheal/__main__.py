@@ -1,4 +1,4 @@
-"""`python -m qigheal`: the command line, by the interpreter that is named and not by what PATH finds."""
+"""`python -m qigheal`: the command line."""
 
 from qigheal.cli import main
 

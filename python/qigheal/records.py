@@ -154,6 +154,7 @@ class HealingPatch(Record, frozen=True):
     searched: int = 0  # probe batches that the strategy spent to find it
     other_output: bool = False  # people's commits, which may change what is put out: no digest is compared
     evidence: dict[str, Any] = {}  # what it was found from, such as a profile: kept with the proof alone
+    found_s: float | None = None  # seconds that its strategy took to propose it; None: nobody measured it
 
     @property
     def fingerprint(self) -> str:

@@ -146,7 +146,7 @@ def test_which_strategies_have_something_to_work_on(
     def six(settings: HealSettings) -> tuple[SimpleNamespace, ...]:
         return tuple(SimpleNamespace(name=name) for name in SIX)
 
-    monkeypatch.setattr("qigheal.healing.stored.builtin", six)
+    monkeypatch.setattr("qigheal.healing.strategies.builtin", six)
     files = {"app/store.py": "", "config/app.toml": "[attention]\ngain = 1.0\n"}
     file = "config/gone.toml" if "gone" in allow else "config/app.toml"
     manifest = MANIFEST.format(allow=allow, strategy=strategy, sites=sites, file=file)

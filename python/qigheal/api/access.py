@@ -12,6 +12,7 @@ constant time, and stand in no log, error or answer.
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import os
 from collections.abc import Mapping
 from typing import Final
@@ -111,7 +112,7 @@ class Access:
 
     def _tried(self, token: bytes, client: str, limits: Limits) -> tuple[Right, ...]:
         """The rights that a token gives."""
-        key = f"wrong {client}"
+        key = f"wrong {_network(client)}"
         wait = limits.wait(key, self.wrong_per_minute)
         if wait > 0:
             raise too_many(f"{self.wrong_per_minute} wrong tokens within a minute from {client}", wait)
@@ -121,6 +122,15 @@ class Access:
             limits.note(key)
             raise _unauthorized("the token is not one of this service's", ' error="invalid_token"')
         return tuple(rights)
+
+
+def _network(client: str) -> str:
+    """An address as it is counted: of IPv6 the first half, since one client has all of the other."""
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return client[:64]
+    return str(address) if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def too_many(what: str, wait: float) -> Refused:

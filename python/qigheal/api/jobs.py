@@ -53,6 +53,23 @@ class _Begun(Record, frozen=True):
     started_at: float
 
 
+_CHILDREN: Final[set[int]] = set()
+_LOCK: Final = threading.Lock()
+"""Process numbers of those of this process, their parent also when the `Jobs` that began them is gone."""
+
+
+def reap() -> None:
+    """Let go of the children that have ended, so that none stays a zombie."""
+    with _LOCK:
+        for pid in list(_CHILDREN):
+            try:
+                ended = os.waitpid(pid, os.WNOHANG)[0] != 0
+            except ChildProcessError:  # another's: of the process that this one was forked from
+                ended = True
+            if ended:
+                _CHILDREN.discard(pid)
+
+
 class Jobs:
     """The jobs of one store. program: the command line to run.
 
@@ -65,12 +82,10 @@ class Jobs:
         self._folder = store / FOLDER
         self._program = tuple(program)
         self._clock = clock
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._lock = threading.Lock()
 
     def start(self, kind: Kind, arguments: Sequence[str]) -> Job:
         """Begin one. Nothing that it prints reaches this process, and it outlives it."""
-        self.reap()
+        reap()
         try:
             return self._start(kind, arguments)
         except OSError as error:
@@ -96,18 +111,21 @@ class Jobs:
             out, err = (self._create(f"{begun.id}{suffix}") for suffix in (".out", ".err"))
             opened += [out, err]
             child = subprocess.Popen(
-                [*self._program, *arguments],
+                [text.encode("utf-8", "surrogateescape") for text in (*self._program, *arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 pass_fds=(held, own),
-                env={name: value for name, value in os.environ.items() if name not in VARIABLES.values()},
+                env=_environment(),
                 start_new_session=True,  # a signal to the workers' group is not meant for it
             )
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
-            with self._lock:
-                self._children.append(child)
+            with _LOCK:
+                _CHILDREN.add(child.pid)
+            child.returncode = (
+                0  # it is waited for by its number: the object would complain that it still runs
+            )
             return Job(id=begun.id, kind=kind, state="running", started_at=begun.started_at)
         finally:
             for descriptor in opened:
@@ -115,7 +133,7 @@ class Jobs:
 
     def get(self, identity: str) -> Job:
         """A job as it is now."""
-        self.reap()
+        reap()
         begun = self._begun(identity)
         if begun is None:
             raise Refused(
@@ -129,11 +147,6 @@ class Jobs:
         """The id of the one that runs."""
         names = self._names()
         return next((name for name in reversed(names) if self._runs(name)), None)
-
-    def reap(self) -> None:
-        """Let go of those of this process that have ended."""
-        with self._lock:
-            self._children = [child for child in self._children if child.poll() is None]
 
     def _busy(self) -> Refused:
         identity = self.running()
@@ -217,6 +230,12 @@ class Jobs:
             if path.name != "lock" and (path.name.startswith(".") or path.stem not in kept):
                 with suppress(OSError):
                     path.unlink()
+
+
+def _environment() -> dict[str, str]:
+    """That of this process without the tokens; arguments are UTF-8 whatever the locale."""
+    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES.values()}
+    return kept | {"PYTHONUTF8": "1"}
 
 
 def _message(result: Any) -> str:

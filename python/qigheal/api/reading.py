@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +45,12 @@ CODES: Final[dict[Status, int]] = {"learning": 200, "healthy": 200, "warning": 2
 CALLED: Final = {"phi": "Φ", "kappa": "κ", "basin_drift": "drift", "errors": "error rate"}
 LATE_S: Final = 5.0
 """Beyond the time after which a worker writes what it has recorded: what that may take on a slow disk."""
+
+ROUNDING_S: Final = 0.001
+"""More than a store rounds a time by."""
+
+MOST_VALUES: Final = 1_000_000
+"""Components on one page; with basins of thousands of them a page has fewer snapshots than `limit`."""
 
 CURRENT: Final = 10
 """Good basins whose mean is the present state."""
@@ -99,12 +104,35 @@ def told_health(report: HealthReport, last_at: float | None) -> Health:
     )
 
 
-def newest(store: Path, limit: int, *, basins: bool, clock: Callable[[], float] = time.time) -> Snapshots:
+def beside(found: Health, own: HealthReport, last_at: float | None) -> Health:
+    """The store's health with what only this process's monitor knows: what it was refused, or cannot write.
+
+    own: the monitor's report, its newest snapshot recorded at `last_at`. Where the store lacks that one, the
+    monitor's word is taken: it has just been told to write it, and could not.
+    """
+    if last_at is not None and (found.last_at is None or last_at - found.last_at > ROUNDING_S):
+        found = msgspec.structs.replace(told_health(own, last_at), notes=found.notes)
+    known = {finding.kind for finding in found.findings}
+    more = tuple(each for each in own.findings if each.kind == "unmeasurable" and each.kind not in known)
+    if more:  # of which no row tells
+        found = msgspec.structs.replace(
+            found,
+            status="critical",
+            severity="critical",
+            healthy=False,
+            issues=(*(each.message for each in more), *found.issues),
+            findings=(*more, *found.findings),
+        )
+    notes = (*found.notes, *(note for note in own.notes if not note.startswith("learning")))
+    return msgspec.structs.replace(found, notes=tuple(dict.fromkeys(notes)))
+
+
+def newest(store: Path, limit: int, *, basins: bool) -> Snapshots:
     """The newest snapshots of all workers, oldest first."""
     try:
         with History.read_only(store) as history:
-            complete = _complete(history, store, clock)
-            batch = _by_time(history.last(limit))
+            complete = _complete(history, store)
+            batch = _by_time(history.last(_bounded(limit, history, basins=basins)))
             lost = _lost(history.damage)
         batch, note = _remeasured(batch, store)
     except UNREADABLE as error:
@@ -113,9 +141,7 @@ def newest(store: Path, limit: int, *, basins: bool, clock: Callable[[], float] 
     return Snapshots(snapshots=told(batch, basins=basins), next_since=since, notes=(*note, *lost))
 
 
-def after(
-    store: Path, since: float, limit: int, *, basins: bool, clock: Callable[[], float] = time.time
-) -> Snapshots:
+def after(store: Path, since: float, limit: int, *, basins: bool) -> Snapshots:
     """Snapshots later than `since`, oldest first: `limit`, and more where the last time has several.
 
     A page never ends amid snapshots of one time. While other workers live, it ends before what one of them may
@@ -123,17 +149,26 @@ def after(
     """
     try:
         with History.read_only(store) as history:
-            complete = _complete(history, store, clock)
-            parts = [batch.timestamp for batch in history.scan(start=since, columns=("timestamp",))]
-            times = np.concatenate([np.empty(0), *parts])
-            times = np.sort(times[(times > since) & (times <= complete)])
-            lost = _lost(history.damage)
+            complete = _complete(history, store)
+            limit = _bounded(limit, history, basins=basins)
+            times = np.empty(0)
+            for part in history.scan(start=since, columns=("timestamp",)):
+                fresh = part.timestamp[(part.timestamp > since) & (part.timestamp <= complete)]
+                times = np.concatenate([times, fresh])
+                if len(times) >= limit:
+                    break
             if not len(times):
-                return Snapshots(snapshots=(), next_since=since, notes=lost)
-            until = float(times[min(limit, len(times)) - 1])
+                return Snapshots(snapshots=(), next_since=since, notes=_lost(history.damage))
+            until = float(np.sort(times)[min(limit, len(times)) - 1])
+            # Rows of a clock that was set back may lie beyond those first ones, and are among these.
             found = history.scan(start=since, end=math.nextafter(until, math.inf))
             batch = Batch.concat(found, history.dim)
-        batch, note = _remeasured(_by_time(batch.take(batch.timestamp > since)), store)
+            lost = _lost(history.damage)
+        batch = _by_time(batch.take(batch.timestamp > since))
+        if not len(batch):  # removed meanwhile, for their age
+            return Snapshots(snapshots=(), next_since=since, notes=lost)
+        until = float(batch.timestamp[min(limit, len(batch)) - 1])
+        batch, note = _remeasured(batch.take(batch.timestamp <= until), store)
     except UNREADABLE as error:
         return Snapshots(snapshots=(), next_since=since, notes=(str(error),))
     return Snapshots(snapshots=told(batch, basins=basins), next_since=until, notes=(*note, *lost))
@@ -260,12 +295,16 @@ def _time_to(reaches: TimeTo) -> TimeToLimit:
     )
 
 
-def _complete(history: History, store: Path, clock: Callable[[], float]) -> float:
+def _complete(history: History, store: Path) -> float:
     """Unix seconds up to which every living worker has written what it recorded; ∞ where none but this one lives."""
-    now = clock()
+    now = time.time()
     if all(not each.alive or each.pid == os.getpid() for each in history.segments()):
         return math.inf
     return now - MonitorSettings.load(store).flush_every_s - LATE_S
+
+
+def _bounded(limit: int, history: History, *, basins: bool) -> int:
+    return min(limit, max(1, MOST_VALUES // history.dim)) if basins else limit
 
 
 def _by_time(batch: Batch) -> Batch:

@@ -13,6 +13,10 @@ import msgspec
 from qigheal.records import Change, Departure, Finding, HealingPatch, Record, Severity, Verdict
 
 Status = Literal["learning", "healthy", "warning", "critical"]
+WRITTEN = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$(?!\n)"
+TEXT = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$(?!\n)"
+"""Without control characters (no argument of a program may hold a NUL), and a name that is not blank."""
+
 JobState = Literal["running", "done", "failed"]
 
 
@@ -203,8 +207,8 @@ class ReviewRequest(Record, frozen=True, forbid_unknown_fields=True):
 
     approve: bool
     fingerprint: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    reviewer: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-    reason: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+    reviewer: Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=WRITTEN)]
+    reason: Annotated[str, msgspec.Meta(max_length=2000, pattern=TEXT)] = ""
 
 
 class GateLine(Record, frozen=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,13 +19,13 @@ import msgspec
 from qigcore.rows import Batch
 from qigheal.api import PREFIX, judged, reading
 from qigheal.api.access import Access, too_many
-from qigheal.api.exchange import MOST_BODY, Refused, Request, Response, answer, refusal
-from qigheal.api.jobs import PROGRAM, Jobs
+from qigheal.api.exchange import MOST_BODY, STRICT, Refused, Request, Response, answer, refusal
+from qigheal.api.jobs import PROGRAM, Jobs, reap
 from qigheal.api.limits import Limits
 from qigheal.api.pages import Asset, Pages
 from qigheal.api.records import Glance, Health, ReviewRequest, Triggered
 from qigheal.api.routes import BY_NAME, Name, methods_of
-from qigheal.api.stream import Client, Event, Stream
+from qigheal.api.stream import MEDIA, Client, Event, Stream
 from qigheal.api.unchanged import JUDGED, RECORDED, Unchanged
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("qigheal")
 
 LIMIT: Final = (100, 1, 1000)  # default, least, most
+MOST_SINCE: Final = 1e12
+PHASE_S: Final = 60.0
+"""The phase is looked up anew when the ledger changes, and else so often: its brakes depend on the clock, and its
+gates on the whole history, which takes half a second to read where it has a million snapshots."""
+
 WINDOW: Final = (50, 10, 1000)
 
 
@@ -82,7 +88,7 @@ class Api:
     def close(self) -> None:
         """End the streams. Jobs that run go on."""
         self.stream.close()
-        self.jobs.reap()
+        reap()
 
     def serve_pages(self, asset: Asset) -> None:
         """Where the dashboard's files are, unless that was said already."""
@@ -93,7 +99,7 @@ class Api:
         """The answer of a route; errors are answers too."""
         route = BY_NAME[name]
         try:
-            if len(request.body) > MOST_BODY:
+            if route.method == "POST" and len(request.body) > MOST_BODY:
                 raise Refused(
                     413, "too_large", f"expected a body of at most {MOST_BODY} bytes, got a larger one"
                 )
@@ -157,9 +163,11 @@ class Api:
             return refusal(refused)
 
     def may_stream(self, request: Request) -> Response | None:
-        """Why there is no stream for this request; None: there is one, see `stream`."""
+        """The answer where there is no stream for this request; None: there is one, see `stream`."""
         try:
             self.access.check(request, "read", self._limits)
+            if request.method == "HEAD":
+                return Response(200, b"", (("Content-Type", MEDIA), *STRICT))
         except Refused as refused:
             return refusal(refused)
         return None
@@ -256,7 +264,7 @@ class Api:
     def _phase(self, _: Request) -> Response:
         self._flush()
         return self._unchanged.get(
-            ("phase", None), (*RECORDED, *JUDGED), lambda: answer(judged.phase(self.store))
+            ("phase", time.time() // PHASE_S), JUDGED, lambda: answer(judged.phase(self.store))
         )
 
     def _dashboard(self, request: Request) -> Response:
@@ -277,7 +285,11 @@ class Api:
 
     def _known_health(self) -> Health:
         self._flush()
-        return self._unchanged.get(("health", None), RECORDED, lambda: reading.health(self.store))
+        found = self._unchanged.get(("health", None), RECORDED, lambda: reading.health(self.store))
+        if self.monitor is None:
+            return found
+        last = self.monitor.snapshots[-1].timestamp if len(self.monitor.snapshots) else None
+        return reading.beside(found, self.monitor.check_health(), last)
 
     def _event(self, event: Event) -> object:
         return self._known_health() if event == "health" else judged.patches(self.store)
@@ -344,6 +356,9 @@ def _number(query: dict[str, str], name: str) -> float | None:
     text = query.get(name)
     if text is None:
         return None
-    if re.fullmatch(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?", text, re.ASCII) and abs(float(text)) < 1e300:
+    if (
+        re.fullmatch(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?", text, re.ASCII)
+        and abs(float(text)) <= MOST_SINCE
+    ):
         return float(text)
-    raise Refused(422, "invalid", f"{name}: expected Unix seconds, got {text[:64]!r}")
+    raise Refused(422, "invalid", f"{name}: expected Unix seconds within ±{MOST_SINCE:g}, got {text[:64]!r}")

@@ -16,6 +16,7 @@ from qigcore.history import History
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show, show_phase
 from qigheal.cli.backtest_command import backtest
 from qigheal.cli.baseline_commands import baseline_app
+from qigheal.cli.heal_loop import heal_every, refuse
 from qigheal.cli.judge_commands import compare, evaluate
 from qigheal.cli.options import Host, HostOption, Json, Store
 from qigheal.cli.options import existing as _existing
@@ -23,6 +24,7 @@ from qigheal.cli.options import named as _store
 from qigheal.cli.patch_commands import patch_app
 from qigheal.cli.phase_commands import phase_app
 from qigheal.moments import moment
+from qigheal.records import HealResult
 from qigheal.settings import HealSettings, SandboxChoice, operator
 from qigheal.standing import Standing
 
@@ -226,27 +228,47 @@ def heal(
             help="auto, namespaces, partial (no bubblewrap), or none (no isolation: only for code you trust)."
         ),
     ] = "auto",
+    every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Go on with a pass every so often, as 5m or 90s, until ended; --json then prints one line a pass.",
+        ),
+    ] = None,
+    with_parent: Annotated[int | None, typer.Option(metavar="PID", hidden=True)] = None,
     json: Json = False,
 ) -> int:
     """Diagnose, propose a patch, measure it against the unpatched code, and open a change.
 
     Example: qigheal heal ~/src/digits --store /var/lib/digits/.qigheal
+
+    Beside a service: qigheal heal ~/src/digits --store /var/lib/digits/.qigheal --every 5m
     """
     from qigheal.healing.engine import SelfHealingEngine
     from qigheal.repo import Repo
 
     settings = HealSettings(sandbox=cast(SandboxChoice, sandbox))
     Repo(host)  # a mistyped host is said before a missing store
-    engine = SelfHealingEngine(
-        host=host,
-        store=_existing(store) if healthy is None else _store(store),
-        auto_apply=apply,
-        settings=settings,
-        on_step=show.silent if json else show.step,
-    )
-    result = engine.check_and_heal(healthy=healthy, strategy=strategy)
-    place = "" if store is None else f" --store {shlex.quote(str(store))}"
-    show.healed(result, f"--host {shlex.quote(str(host))}{place}", json=json)
+    place = _store(store) if healthy is not None or every is not None else _existing(store)
+    options = f"--host {shlex.quote(str(host))}"
+    options += "" if store is None else f" --store {shlex.quote(str(store))}"
+
+    def one_pass() -> HealResult:
+        engine = SelfHealingEngine(
+            host=host,
+            store=place,
+            auto_apply=apply,
+            settings=settings,
+            on_step=show.silent if json else show.step,
+        )
+        # A loop that measures until it comes out well has proved nothing.
+        return engine.check_and_heal(healthy=healthy, strategy=strategy, again=every is None)
+
+    if every is not None:
+        refuse(apply=apply, healthy=healthy)
+        heal_every(every, one_pass, place, options, parent=with_parent, json=json)
+    result = one_pass()
+    show.healed(result, options, json=json)
     if not result.triggered:
         return FINE
     states = {change.state for change in result.changes}

@@ -7,7 +7,10 @@ is asked, and what becomes of a patch, is not decided here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+
+from msgspec.structs import replace
 
 from qigheal.healing.bench import Bench
 from qigheal.healing.ledger import Ledger
@@ -30,15 +33,19 @@ def proposals(
     bench: Bench,
     repo: Repo,
     clock: Callable[[], float],
+    timer: Callable[[], float] = time.monotonic,
 ) -> Iterator[HealingPatch]:
-    """The strategy's patches. When there are no more, its answer is written down; the same one once.
+    """The strategy's patches, each with the time it took. When there are no more, its answer is written down.
 
-    Nothing is written where the present code cannot be measured: then it had nothing to go by.
+    The same answer is written once; nothing where the present code cannot be measured: then it had nothing to
+    go by.
     """
     patches = 0
+    began = timer()
     for patch in strategy.propose(diagnosis, bench, repo):
         patches += 1
-        yield patch
+        yield replace(patch, found_s=timer() - began)
+        began = timer()  # what was done with the patch meanwhile is not the strategy's time
     answer = Asked(base=bench.base, metrics=_metrics(diagnosis), patches=patches)
     if not bench.failure and _last(ledger, strategy.name, answer.base, answer.metrics) != answer:
         ledger.append("asked", strategy.name, answer, clock())

@@ -19,7 +19,7 @@ from qigheal.api.description import SCHEMES, operation
 from qigheal.api.exchange import MOST_BODY, STRICT, Right
 from qigheal.api.exchange import Request as Asked
 from qigheal.api.exchange import Response as Told
-from qigheal.api.routes import ROUTES, Name, Route
+from qigheal.api.routes import ROUTES, Route
 from qigheal.api.stream import KEEP_ALIVE, MEDIA, Client, Stream
 from qigheal.errors import MissingExtra
 from qigheal.integrations.dashboard_files import asset
@@ -58,6 +58,7 @@ def router(api: Api, authorize: Authorize | None = None) -> APIRouter:
         guarded = authorize is not None and route.right in ("read", "glance")
         endpoint = _endpoint(api, route, None if authorize is None else guarded)
         described = operation(route)
+        glancing = _glancing(api) if guarded and route.right == "glance" else None
         schemes: list[Any] = []
         if guarded and authorize is not None:
             schemes = [Depends(authorize)]
@@ -82,8 +83,18 @@ def router(api: Api, authorize: Authorize | None = None) -> APIRouter:
                 if key in ("parameters", "requestBody", "responses")
             }
             | open_too,
-            route_class_override=_glancing(api) if guarded and route.right == "glance" else None,
+            route_class_override=glancing,
         )
+        if route.method == "GET":
+            made.add_api_route(
+                route.path,
+                endpoint,
+                methods=["HEAD"],
+                dependencies=schemes,
+                include_in_schema=False,
+                response_model=None,
+                route_class_override=glancing,
+            )
     made.add_api_route(
         "/{path:path}", _otherwise(api), methods=METHODS, include_in_schema=False, response_model=None
     )
@@ -124,8 +135,6 @@ def _otherwise(api: Api) -> Callable[[Request], Awaitable[Response]]:
     async def otherwise(request: Request) -> Response:
         path = request.path_params["path"]
         asked = await _asked(request, None)
-        if request.method == "HEAD" and (name := _page_of(path)) is not None:
-            return _sent(await run_in_threadpool(api.answer, name, asked))
         return _sent(api.unknown(path, asked))
 
     return otherwise
@@ -212,13 +221,13 @@ class _Events(StreamingResponse):
 
     def __init__(self, stream: Stream, client: Client, something: asyncio.Event) -> None:
         super().__init__(_events(stream, client, something), media_type=MEDIA, headers=dict(STRICT))
-        self._leave = lambda: stream.leave(client)
+        self._stream, self._client = stream, client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._leave()
+            self._stream.leave(self._client)
 
 
 async def _events(stream: Stream, client: Client, something: asyncio.Event) -> AsyncIterator[bytes]:
@@ -246,7 +255,3 @@ def _stopping() -> bool:
     """
     server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return bool(getattr(server, "should_exit", False))
-
-
-def _page_of(path: str) -> Name | None:
-    return next((route.name for route in ROUTES if route.path == f"/{path}" and route.name != "stream"), None)

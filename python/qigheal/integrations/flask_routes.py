@@ -39,13 +39,12 @@ def blueprint(api: Api, authorize: Authorize | None = None) -> Blueprint:
     api.serve_pages(asset)
     made = Blueprint("qigheal", __name__, url_prefix=api.prefix)
     for route in ROUTES:
-        methods = [route.method] + (["HEAD"] if route.method == "GET" and route.name != "stream" else [])
         rule = route.path.replace("{", "<").replace("}", ">")
         made.add_url_rule(
             rule,
             endpoint=route.name,
             view_func=_view(api, route, authorize),
-            methods=methods,
+            methods=[route.method],  # GET takes HEAD along
             provide_automatic_options=False,
         )
     otherwise = _otherwise(api)
@@ -110,7 +109,7 @@ def _asked(params: dict[str, str], permitted: bool | None) -> Asked:
 
 
 def _sent(told: Told) -> Response:
-    return Response(told.body, told.status, list(told.headers))
+    return Response([told.body], told.status, list(told.headers))
 
 
 def _snapshot(api: Api, asked: Asked) -> Told:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from qigcore.recorder import GeometricSnapshot, Recorder
+from qigcore.rows import Array
 
 
 class RingView(Sequence[GeometricSnapshot]):
@@ -37,6 +38,16 @@ class RingView(Sequence[GeometricSnapshot]):
         for number in range(max(0, total - self._recorder.capacity), total):
             if (snapshot := self._held(number)) is not None:
                 yield snapshot
+
+    @property
+    def total(self) -> int:
+        """How many were ever recorded."""
+        return self._recorder.total
+
+    def since(self, number: int, most: int) -> tuple[int, Array]:
+        """(Number of the first row given, heads of at most `most` held rows from row `number` on, shape [n])."""
+        first, heads, _ = self._recorder.rows(number, number + most)
+        return first, heads
 
     def _held(self, number: int) -> GeometricSnapshot | None:
         """None for one that other threads overwrote since its number was read."""

@@ -1,0 +1,102 @@
+"""Reads what alerts are made from: the store's health, and what is new in the ledger.
+
+What cannot be read is a sentence among the problems, never an error: a store that does not exist yet is no reason to
+stop. Nothing is compared here, and nothing is written. Of healing only the ledger is known: the rooms of the phases
+load what a serving process shall not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from qigcore.errors import QigcoreError
+from qigcore.history import Damage
+from qigheal.alerts.records import Said
+from qigheal.errors import QighealError
+from qigheal.records import Change, HealthReport
+from qigheal.standing import Standing
+
+LEDGER = "ledger.db"
+
+
+class Step(NamedTuple):
+    """A change enters a state; `at` in Unix seconds."""
+
+    at: float
+    change: Change
+
+
+class Seen(NamedTuple):
+    """One look at a store."""
+
+    report: HealthReport | None = None  # None: there is nothing to judge by
+    last_at: float | None = None  # time of the newest snapshot
+    interval_s: float | None = None  # usually between two of them, of whatever process
+    damage: Mapping[str, int] = MappingProxyType({})
+    losses: int = 0  # snapshots that this process could not write, since it began
+    steps: tuple[Step, ...] = ()
+    ledger_seq: int = 0
+    ledger_digest: str = ""
+    anew: bool = False  # the ledger is another than the one known: all of it was read
+    problems: tuple[str, ...] = ()
+
+
+def look(store: Path, said: Said, losses: int = 0) -> Seen:
+    """What stands in the store now, and what the ledger got since the last look."""
+    seen = Seen(losses=losses, ledger_seq=said.ledger_seq, ledger_digest=said.ledger_digest)
+    problems: list[str] = []
+    for read in (_health, _ledger):
+        try:
+            seen = read(seen, store)
+        except (QigcoreError, QighealError, OSError) as error:
+            problems.append(str(error))
+    return seen._replace(problems=tuple(problems))
+
+
+def _health(seen: Seen, store: Path) -> Seen:
+    standing = Standing(store)
+    read = standing.last()
+    times = read.batch.timestamp
+    seen = seen._replace(damage=_counted(read.damage))
+    if not len(times):
+        return seen
+    gaps = np.diff(times[-200:])
+    seen = seen._replace(last_at=float(times.max()), interval_s=float(np.median(gaps)) if len(gaps) else None)
+    return seen._replace(report=standing.report(read))
+
+
+def _counted(damage: Damage) -> dict[str, int]:
+    """What is lost. A torn tail is not: it is half a row of a process that was killed."""
+    counts = {
+        "damaged segment headers": damage.bad_headers,
+        "damaged blocks": damage.bad_blocks,
+        "damaged rows": damage.bad_rows,
+        "missing rows": damage.missing_rows,
+        "unreadable segments": len(damage.unreadable),
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _ledger(seen: Seen, store: Path) -> Seen:
+    path = store / LEDGER
+    if not path.exists():  # no healer has run here yet
+        return seen
+    from qigheal.healing.ledger import Ledger
+
+    ledger = Ledger(path, read_only=True)
+    entries = ledger.entries(after=max(0, seen.ledger_seq - 1))
+    known = seen.ledger_seq == 0 or (bool(entries) and entries[0].digest == seen.ledger_digest)
+    if not known:
+        entries = ledger.entries()
+    fresh = [each for each in entries if not known or each.seq > seen.ledger_seq]
+    steps = tuple(Step(each.at, each.read(Change)) for each in fresh if each.kind == "change")
+    if not entries:
+        return seen._replace(ledger_seq=0, ledger_digest="", anew=True)
+    return seen._replace(
+        steps=steps, ledger_seq=entries[-1].seq, ledger_digest=entries[-1].digest, anew=not known
+    )

@@ -1,0 +1,318 @@
+"""What a chain does beside its runs: it is asked for metrics, has itself healed, and keeps its state."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qigcore.baseline import Baseline
+from qigcore.errors import HistoryError
+from qigheal import GeometricHealthMonitor
+from qigheal.cli import show
+from qigheal.healing.ledger import Judged, Ledger
+from qigheal.integrations import childheal
+from qigheal.integrations.statedir import HealerHistory, StateDir, StateError
+from qigheal.records import HealingPatch, Verdict
+from tests.chains import (
+    BASIN,
+    Chain,
+    Measured,
+    Result,
+    classes_as_before,  # noqa: F401  # by being here it is around every test
+    heads,
+    monitored,
+    step,
+)
+from tests.heal.toyhost import ToyHost
+
+
+def test_metrics_methods_are_read_by_start(caplog: pytest.LogCaptureFixture) -> None:
+    async def use() -> Measured:
+        chain = Measured(
+            {"phi": 0.7, "kappa_eff": 60.0, "basin_coords": BASIN, "unknown": object()}, {"error_rate": 0.25}
+        )
+        monitored(chain)
+        await chain.self_healing.start(interval_seconds=3600)
+        await chain.self_healing.start(interval_seconds=3600)
+        await asyncio.wait_for(chain.asked.wait(), 60)
+        await chain.self_healing.look()
+        await chain.self_healing.stop()
+        await chain.self_healing.stop()
+        return chain
+
+    chain = asyncio.run(use())
+    batch = heads(chain)
+    assert (batch.phi[0], batch.kappa_eff[0], batch.error_rate[0]) == (0.7, 60.0, 0.25)
+    assert [record.message for record in caplog.records] == ["the chain's metrics have no avg_latency_ms"]
+    chain.self_healing.remove()
+
+
+@pytest.mark.parametrize("odd", [RuntimeError("down"), None, [1], {"phi": "high"}])
+def test_odd_metrics_are_flagged_and_told_once(odd: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def use() -> Any:
+        chain: Any = monitored(Measured(odd, {}))
+        await chain.self_healing.look()
+        told = len(caplog.records)
+        await chain.self_healing.look()
+        assert len(caplog.records) == told >= 1
+        return chain
+
+    chain = asyncio.run(use())
+    assert {s.repaired for s in chain.self_healing.monitor.snapshots} == {
+        ("phi", "kappa_eff", "basin_coords")
+    }
+    chain.self_healing.remove()
+
+
+def test_start_wants_positive_intervals() -> None:
+    async def use() -> None:
+        chain = monitored(Chain())
+        with pytest.raises(ValueError, match="interval_seconds: expected a number of seconds above 0, got 0"):
+            await chain.self_healing.start(0)
+        chain.self_healing.remove()
+
+    asyncio.run(use())
+
+
+def test_manual_heal_says_how_to_enable_it(tmp_path: Path) -> None:
+    chain = monitored(Chain())
+    said = asyncio.run(chain.self_healing.manual_heal())
+    assert said["triggered"] is False
+    assert "host=... and store=..." in said["message"]
+    chain.self_healing.remove()
+    chain = monitored(Chain(), store=tmp_path / "s")
+    assert "with host=...," in asyncio.run(chain.self_healing.manual_heal())["message"]
+    chain.self_healing.remove()
+
+
+def healer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> Any:
+    """A chain whose healer is this program."""
+    monkeypatch.setattr(childheal, "command", lambda host, store: [sys.executable, "-c", code, host, store])
+    return monitored(Chain(), store=tmp_path / "s", host=tmp_path)
+
+
+def test_manual_heal_gives_what_the_healer_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import os, json; print(json.dumps({'triggered': True, 'message': str(os.nice(0))})); raise SystemExit(2)"
+    chain = healer(tmp_path, monkeypatch, code)
+    before = os.nice(0)
+    assert asyncio.run(chain.self_healing.manual_heal())["triggered"] is True
+    assert os.nice(0) == before
+    chain.self_healing.remove()
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            "import sys; print('x\\nqigheal: no manifest', file=sys.stderr); sys.exit(69)",
+            "69: qigheal: no manifest",
+        ),
+        ("print('not json')", "exit code 0"),
+        ("import os; os.kill(os.getpid(), 9)", "exit code -9"),
+    ],
+)
+def test_a_healer_that_fails_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, told: str
+) -> None:
+    chain = healer(tmp_path, monkeypatch, code)
+    said = asyncio.run(chain.self_healing.manual_heal())
+    assert said["triggered"] is False
+    assert told in said["message"]
+    chain.self_healing.remove()
+
+
+def test_start_heals_while_the_chain_is_not_healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "healed"
+    chain = healer(tmp_path, monkeypatch, f"open({str(mark)!r}, 'a').write('x'); print('{{}}')")
+
+    async def use() -> None:
+        monitor, looked = chain.self_healing.monitor, asyncio.Event()
+        check = monitor.check_health
+        monkeypatch.setattr(monitor, "check_health", lambda: looked.set() or check(), raising=False)
+        await chain.self_healing.start(3600, heal_every_seconds=0.01)
+        for _ in range(2):  # the second look is after what came of the first
+            looked.clear()
+            await looked.wait()
+        assert not mark.exists()
+        for _ in range(20):
+            chain.answers = [Result([step(phi_after=0.1)])]
+            chain.run(BASIN)
+        while not mark.exists():
+            await asyncio.sleep(0.01)
+        await chain.self_healing.stop()
+
+    asyncio.run(asyncio.wait_for(use(), 120))
+    chain.self_healing.remove()
+
+
+def test_the_healer_reads_what_a_chain_stored(tmp_path: Path) -> None:
+    toy = ToyHost(tmp_path)
+    chain = monitored(Chain(), store=tmp_path / "chain", host=toy.path, flush_every_s=5.0)
+    for _ in range(30):
+        chain.run(BASIN)
+    said = asyncio.run(chain.self_healing.manual_heal())
+    assert said["triggered"] is False
+    assert said["message"]
+    chain.self_healing.remove()
+
+
+def test_stop_ends_the_healer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "begun"
+    code = f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    chain = healer(tmp_path, monkeypatch, code)
+
+    async def use() -> None:
+        first = asyncio.create_task(chain.self_healing.manual_heal())
+        while not mark.exists() or not mark.read_text():
+            await asyncio.sleep(0.01)
+        assert "under way" in (await chain.self_healing.manual_heal())["message"]
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+    asyncio.run(asyncio.wait_for(use(), 120))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
+    chain.self_healing.remove()
+
+
+def test_the_real_healer_is_found() -> None:
+    argv = childheal.command(Path("host"), Path("store"))
+    assert argv[1:3] == ["-m", "qigheal"]
+
+    async def use() -> dict[str, Any]:
+        return await childheal.heal([*argv[:3], "heal", "/nowhere/at/all", "--json"])
+
+    said = asyncio.run(use())
+    assert said["triggered"] is False
+    assert "exit code 69: qigheal:" in said["message"]
+
+
+def test_state_goes_out_and_comes_in(tmp_path: Path) -> None:
+    chain = monitored(Chain())
+    for number in range(320):
+        chain.answers = [Result([step(number, phi_after=0.7 + (number % 5) / 100)])]
+        chain.run(BASIN)
+    was = chain.self_healing.get_health()
+    trends = chain.self_healing.get_trends()
+    chain.self_healing.save_state(tmp_path / "state")
+    chain.self_healing.remove()
+
+    state = StateDir(tmp_path / "state")
+    report = state.report()
+    assert (report.healthy, report.severity, list(report.issues)) == (
+        was["healthy"], was["severity"], was["issues"]
+    )  # fmt: skip
+    assert report.snapshots == 320
+    assert state.trends()["phi"].slope == pytest.approx(trends["phi"]["slope"])
+    read = state.last(5)
+    assert (len(read.batch), read.total) == (5, 320)
+    assert read.batch.module_name.tolist() == [f"project-{i % 3}" for i in range(315, 320)]
+    assert isinstance(state.baseline, Baseline)
+
+    fresh = monitored(Chain())
+    fresh.self_healing.load_state(tmp_path / "state")
+    assert fresh.self_healing.get_health() == was
+    fresh.self_healing.remove()
+
+
+def earlier_state(folder: Path) -> dict[str, Any]:
+    """A folder as the earlier modules left it, and its patches."""
+    folder.mkdir()
+    monitor = GeometricHealthMonitor(geometry="sphere", code_hash="ab")
+    for _ in range(20):
+        monitor.record(0.5, 64.0, BASIN)
+    monitor.save_history(folder / "monitor_history.json")
+    patch = {
+        "module_path": "m.py",
+        "patch_code": "x = 1",
+        "reason": "low",
+        "timestamp": "2025-01-01T00:00:00",
+        "fitness_score": None,
+        "applied": False,
+        "unknown": [1],
+    }
+    patches = {
+        "fitness_threshold": 0.7,
+        "auto_apply": True,
+        "patches_generated": [patch],
+        "patches_applied": [],
+    }
+    (folder / "healer_history.json").write_text(json.dumps(patches))
+    return patches
+
+
+def test_an_earlier_folder_is_read_and_its_patches_are_kept(tmp_path: Path) -> None:
+    patches = earlier_state(tmp_path / "old")
+    report = StateDir(tmp_path / "old").report()
+    assert (report.snapshots, report.severity) == (20, "critical")
+    store = tmp_path / "store"
+    chain = monitored(Chain(), store=store)
+    chain.self_healing.load_state(tmp_path / "old")
+    patch = HealingPatch(
+        strategy="errors",
+        tier="safe",
+        base="0" * 40,
+        diff="--- a/x.py\n+++ b/x.py\n",
+        rationale="why",
+        heals=(),
+    )
+    verdict = Verdict(
+        decision="worse",
+        accepted=False,
+        fitness=None,
+        guards=(),
+        vetoes=(),
+        pairs=20,
+        sandbox_level="none",
+        reason="r",
+    )
+    Ledger(store / "ledger.db").append(
+        "verdict", patch.fingerprint, Judged(patch=patch, verdict=verdict), 1e9
+    )
+    for _ in range(2):  # the second time nothing is there twice
+        chain.self_healing.save_state(tmp_path / "new")
+        chain.self_healing.load_state(tmp_path / "new")
+    chain.self_healing.remove()
+    written = json.loads((tmp_path / "new" / "healer_history.json").read_bytes())
+    assert (written["fitness_threshold"], written["auto_apply"]) == (0.7, True)
+    assert written["patches_generated"][0] == patches["patches_generated"][0]
+    added = written["patches_generated"][1:]
+    assert [(p["module_path"], p["applied"], p["reason"]) for p in added] == [("x.py", False, "why")]
+    assert set(added[0]) == set(patches["patches_generated"][0]) - {"unknown"}
+
+
+def test_a_state_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
+    chain = monitored(Chain())
+    with pytest.raises(StateError, match="got neither"):
+        chain.self_healing.load_state(tmp_path)
+    (tmp_path / "healer_history.json").write_text("{")
+    with pytest.raises(StateError, match="move the file away"):
+        chain.self_healing.load_state(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match="cannot be written"):
+        chain.self_healing.save_state(tmp_path / "file" / "below")
+    with pytest.raises(StateError, match="cannot be written"):
+        HealerHistory().save(tmp_path / "nowhere")
+    chain.self_healing.remove()
+
+
+def test_the_commands_can_show_a_state_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    earlier_state(tmp_path / "old")
+    state = StateDir(tmp_path / "old")
+    show.status(state.report(), json=True)
+    assert json.loads(capsys.readouterr().out)["snapshots"] == 20
+    show.trends(state.trends(10, show.METRIC_NAMES), json=True)
+    assert set(json.loads(capsys.readouterr().out)) == set(show.METRIC_NAMES)
+    read = state.last(3)
+    show.history(read.batch, read.segments, read.damage, json=True)
+    shown = json.loads(capsys.readouterr().out)["snapshots"]
+    assert [row["code_hash"] for row in shown] == ["ab"] * 3
+    with pytest.raises(HistoryError, match="--state-dir"):
+        StateDir(tmp_path)

@@ -1,0 +1,1 @@
+"""The web interface: every test over every framework that carries it."""
