@@ -43,6 +43,7 @@ FLOORS = {
     "qigheal.dashboard": 8,
     "qigheal.integrations": 9,
     "qigheal.cli": 10,
+    "qigheal.__main__": 11,
     "qigheal.demo": 9,
 }
 STAGES = (

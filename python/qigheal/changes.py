@@ -32,11 +32,12 @@ def detector_for(baseline: Baseline, settings: MonitorSettings) -> tuple[ChangeD
         return ChangeDetector(baseline, false_alarm_every=settings.false_alarm_every), ""
     except BaselineError as error:
         return None, f"changes are not looked for: {error}"
-    except InvalidLimit:
+    except InvalidLimit as error:
         if baseline.calibration is None or baseline.calibration.interval_s is None:
             told = f"the time between snapshots is not known: one false alarm in {UNTIMED:,.0f} snapshots"
             return ChangeDetector(baseline, average_run_length=UNTIMED), told
-        raise
+        # Service and setting do not fit one another; a host that records is not to be told by an exception.
+        return None, f"changes are not looked for: {error}"
 
 
 def found_in(batch: Batch, baseline: Baseline, settings: MonitorSettings) -> tuple[Alarm | None, int, str]:

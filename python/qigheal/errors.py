@@ -11,6 +11,9 @@
     ├── LedgerError        the ledger cannot be written, or its chain is broken
     ├── PhaseError         the phase does not allow this, or a gate is not met
     ├── MarksError         marked events that cannot be read
+    ├── ChainError         (integrations.qigchain) an object that is no chain, or has self-healing already
+    ├── StateError         (integrations.statedir) a folder of the earlier modules that cannot be read
+    ├── RoiError           (roi) rates that make no sense
     └── EngineError        the chain cannot run: no store, no baseline, another healer at work
 
 Each message says what was expected, what came, where, and what to do about it.

@@ -86,13 +86,23 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
     phi_min: higher warns earlier and more often falsely.
     basin_drift_max: radians; higher sees only larger moves. Must lie below π, the largest distance.
     history_size: snapshots held in memory, 600 bytes each.
+    geometry: "simplex" for non-negative weights, "sphere" for signed states.
+    dim: components of a basin.
     learn_after: good snapshots the baseline is learned from, 30 at least; more gives tighter limits, later.
-    kappa_tolerance, error_rate_max, latency_max_ms, memory_growth_max_mb: the absolute limits.
+    linear_below: Φ below which the regime is called "linear"; no rule depends on it.
+    breakdown_from: Φ from which it is called "breakdown"; more than 3 snapshots of 10 there are critical, unless
+        the service was often there when healthy. Higher warns later.
+    kappa_tolerance: how far κ may lie from 64.21; higher warns later. It and the next three are the absolute limits.
+    error_rate_max: a fraction, 0 to 1; higher is critical later, learned or not.
+    latency_max_ms: milliseconds; higher warns later.
+    memory_growth_max_mb: megabytes a snapshot; higher warns later.
+    on_invalid: "repair" holds the last good value and flags it, "raise" raises InvalidSnapshot in the caller.
+    flush_every_s: seconds, how much a process that is killed may lose; more wakes the writing thread less often.
     false_alarm_every: how often a healthy service may be told to have changed, as "30d", "12h", or seconds;
         longer tells of small changes later. None: no change detection. See docs/detection.md.
-    keep_days, keep_mb: how old, in days, and how large, in megabytes, a history may grow before the oldest
-        whole segments that no process writes any more are removed; None: without end. More shows more of
-        the past, and takes the disk for it; a megabyte holds about ten thousand snapshots.
+    keep_days: how old, in days, a history may grow before the oldest whole segments that no process writes any
+        more are removed; None: without end. More shows more of the past, and takes the disk for it.
+    keep_mb: the same for its size in megabytes; one holds about ten thousand snapshots.
     """
 
     phi_min: float = PHI_MIN
@@ -180,15 +190,27 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the healer measures, judges, merges and watches.
 
     fitness_threshold: the lower 95 % bound of the score must exceed it; 0.55 is what doing nothing scores.
-    min_pairs, max_pairs: interleaved pairs per trial; more decides closer cases, slower.
+    min_pairs: interleaved pairs before a trial may be judged; more makes every trial longer.
+    max_pairs: pairs after which it ends undecided; more decides closer cases, slower.
     round_pairs: pairs from one start of the probe processes to the next; more starts them less often, and
         tells less of the luck of a start. `max_pairs` must make at least 8 of them. Where a patch takes more
         answers than that to show its effect, each start lasts as much longer.
-    latency_margin, memory_margin: relative degradation that is tolerated; error_margin: absolute.
+    warmup: answers after each start that are not counted; more leaves out caches that fill, slower.
+    latency_margin: relative slowing down that is tolerated; higher lets more harm pass.
+    error_margin: the same for the error rate, absolute.
+    memory_margin: the same for memory, relative.
     watch_snapshots: live snapshots needed before a merge is called confirmed or worse.
     watch_deadline_s: how long to wait for them before a change is `unconfirmed`.
     search_evaluations: probe configurations a lever search may try for each lever; more aims closer, slower.
     search_batches: batches measured per configuration.
+    diagnose_snapshots: newest snapshots that a diagnosis is read from; more is steadier, and slower to see a change.
+    max_open_changes: changes that may wait for a review at once.
+    new_change_every_s: seconds from one change that the loop opens to the next.
+    breaker_rollbacks: so many changes taken back within `breaker_window_s` stop the healer, and take it back a
+        phase; more lets it go on for longer.
+    breaker_window_s: seconds over which they are counted; shorter lets it go on sooner.
+    sandbox: "auto" takes "namespaces", else "partial", else refuses; "none" isolates nothing.
+    seed: of requests and orders that are drawn by lot.
     """
 
     fitness_threshold: float = FITNESS_THRESHOLD

@@ -55,7 +55,9 @@ def serving(scene: Scene) -> Iterator[Served]:
     app = standalone(scene.toy.store, host=scene.toy.path, access=access)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2)
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/api/self-healing/"
@@ -116,8 +118,10 @@ def opener(browser: Any) -> Iterator[Opener]:
             stack.callback(context.close)
             context.set_default_timeout(WAIT_MS)
             for kind, token in ({"read": READ} if tokens is None else tokens).items():
-                script = f"sessionStorage.getItem('qigheal.{kind}') ?? sessionStorage.setItem('qigheal.{kind}', '{token}')"
-                context.add_init_script(script)
+                key = f"'qigheal.{kind}'"
+                context.add_init_script(
+                    f"sessionStorage.getItem({key}) ?? sessionStorage.setItem({key}, '{token}')"
+                )
             page = context.new_page()
             faults: list[str] = []
             page.on("pageerror", lambda error: faults.append(str(error)))

@@ -96,7 +96,9 @@ class Scene:
         )
         before, after = simulated.World(phi=0.4, kappa=150.0), simulated.World()
         observed = {"phi": 0.4, "kappa": 150.0}
-        verdict, trial = simulated.judged(before, after, 1, settings=QUICK, observed=observed, heals=patch.heals)
+        verdict, trial = simulated.judged(
+            before, after, 1, settings=QUICK, observed=observed, heals=patch.heals
+        )
         assert verdict.accepted, verdict.reason
         proof = proofs.Proof(
             trial=replace(trial, patch=patch),

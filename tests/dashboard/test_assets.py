@@ -24,7 +24,9 @@ def test_files_have_their_media_type(name: str, media: str) -> None:
     assert said == f"{media}; charset=utf-8"
 
 
-@pytest.mark.parametrize("name", ["", "nothing.js", "__init__.py", "../errors.py", "../../qigheal/errors.py", "."])
+@pytest.mark.parametrize(
+    "name", ["", "nothing.js", "__init__.py", "../errors.py", "../../qigheal/errors.py", "."]
+)
 def test_nothing_else_is_sent(name: str) -> None:
     with pytest.raises(dashboard.NoSuchAsset, match=r"expected one of the pages' files, got"):
         dashboard.asset(name)
@@ -44,7 +46,9 @@ def test_charts_are_found_without_importing_their_package() -> None:
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"^the dashboard's charts needs 'plotly'.*qigheal\[dashboard\]") as found:
+    with pytest.raises(
+        MissingExtra, match=r"^the dashboard's charts needs 'plotly'.*qigheal\[dashboard\]"
+    ) as found:
         dashboard.asset(dashboard.CHARTS)
     assert isinstance(found.value, KeyError), "the routes answer 404 for a KeyError"
 
@@ -52,9 +56,13 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", OWN)
 def test_text_stays_text(name: str) -> None:
     text = dashboard.asset(name)[0].decode()
-    sinks = r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|srcdoc|localStorage|cookie"
+    sinks = (
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|srcdoc|localStorage|cookie"
+    )
     assert not re.findall(sinks, text)
-    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text), "the pages load nothing from elsewhere"
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text), (
+        "the pages load nothing from elsewhere"
+    )
     assert len(text.splitlines()) <= 500
 
 
@@ -75,4 +83,6 @@ def test_modules_import_what_is_there(name: str) -> None:
     for names, module in re.findall(r'import \{([^}]*)\} from "\./([^"]+)"', text):
         exported = dashboard.asset(module)[0].decode()
         for each in (part.split(" as ")[0].strip() for part in names.split(",")):
-            assert re.search(rf"export (async )?(function\*?|const|class|let) {re.escape(each)}\b", exported), each
+            assert re.search(
+                rf"export (async )?(function\*?|const|class|let) {re.escape(each)}\b", exported
+            ), each

@@ -32,7 +32,9 @@ def test_the_figures_and_what_moved(sick: Served, opener: Opener) -> None:
     expect(page.locator("#gate-rows tr").first).to_contain_text("changes applied")
     page.locator("#charts").scroll_into_view_if_needed()
     expect(page.locator("#plot-phi path.js-line")).to_have_count(1)
-    expect(page.locator("#plot-phi")).to_have_attribute("aria-label", re.compile("1,000 snapshots from .* last 0"))
+    expect(page.locator("#plot-phi")).to_have_attribute(
+        "aria-label", re.compile("1,000 snapshots from .* last 0")
+    )
     expect(page.locator("#legend-phi")).to_contain_text("band 0.7")
 
 

@@ -37,7 +37,16 @@ def axe() -> str:
         if npm is None:
             pytest.skip("npm is not installed")
         CACHE.mkdir(parents=True, exist_ok=True)
-        command = [npm, "install", "--prefix", str(CACHE), "--no-audit", "--no-fund", "--ignore-scripts", PACKAGE]
+        command = [
+            npm,
+            "install",
+            "--prefix",
+            str(CACHE),
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            PACKAGE,
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=75, check=False)
         except subprocess.TimeoutExpired:
@@ -81,15 +90,16 @@ def test_axe_finds_no_fault_in_the_dialog(sick: Served, opener: Opener, axe: str
 
 
 def test_axe_sees_a_fault(sick: Served, opener: Opener, axe: str) -> None:
-    page = opener(sick, tokens={}, refusals=(401,)).page
+    page = opener(sick).page
+    expect(page.locator("#trend-rows tr")).to_have_count(6)
     page.evaluate("document.getElementById('moment').previousElementSibling.remove()")
-    page.evaluate("document.querySelector('dialog')?.close('')")
     assert [fault for fault in faults(page, axe) if fault.startswith("label")]
 
 
 FOCUSED = """() => {
   const at = document.activeElement;
   const style = getComputedStyle(at);
+  if (at === document.body) return ["", true];
   const name = at.id || at.getAttribute("aria-label") || at.textContent.trim().slice(0, 20);
   return [name, style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2];
 }"""
@@ -100,10 +110,12 @@ def test_every_control_is_reached_in_order(sick: Served, opener: Opener) -> None
     expect(page.locator("#trend-rows tr")).to_have_count(6)
     expect(page.locator("#waiting")).to_be_visible()
     walked = []
-    for _ in range(14):
+    for _ in range(30):
         page.keyboard.press("Tab")
         name, visible = page.evaluate(FOCUSED)
         assert visible, f"the focus on {name!r} cannot be seen"
+        if not name:  # past the last one
+            break
         walked.append(name)
     expected = ["Skip to content", "heal", "forget", "open", "size", "moment", "The figures as a tab"]
     positions = [next(i for i, name in enumerate(walked) if name.startswith(each)) for each in expected]
@@ -146,7 +158,7 @@ BARE = """async () => {
   const rows = await (await fetch("snapshots?limit=1000", {headers: {Authorization: "Bearer TOKEN"}})).json();
   const script = document.createElement("script");
   script.src = "assets/plotly.min.js";
-  await new Promise((done) => { script.onload = done; document.head.append(script); });
+  await new Promise((done, failed) => { script.onload = done; script.onerror = failed; document.head.append(script); });
   const place = document.body.appendChild(document.createElement("div"));
   await Plotly.newPlot(place, [{x: rows.snapshots.map((s) => s.timestamp), y: rows.snapshots.map((s) => s.phi)}]);
 }"""
@@ -158,7 +170,7 @@ def test_ten_thousand_snapshots_load_soon(tmp_path: Path, opener: Opener) -> Non
     with serving(scene) as served:
         opener(served)  # the server has read and compressed its files by then
         start = time.perf_counter()
-        bare = opener(served, "assets/text.js").page
+        bare = opener(served, "health", refusals=(404, 503)).page  # 404: the browser asks for an icon
         bare.evaluate(BARE.replace("TOKEN", READ))
         expect(bare.locator("path.js-line")).to_have_count(1)
         peer = time.perf_counter() - start

@@ -175,6 +175,15 @@ def test_following_pages_loses_and_repeats_nothing(web: Web, store: Path, limit:
     assert pages(web, 0.0, limit) == pytest.approx(expected, abs=1e-6)
 
 
+def test_large_basins_make_short_pages(web: Web, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_VALUES", 10 * DIM)
+    recorded(store, 30)
+    first = web("snapshots?since=0&limit=20&basins=true").json
+    assert [len(first["snapshots"]), first["next_since"]] == [10, 1.75e9 + 9]
+    assert len(web("snapshots?basins=true").json["snapshots"]) == 10
+    assert len(web("snapshots?since=0&limit=20").json["snapshots"]) == 20
+
+
 def test_a_page_ends_before_what_other_workers_may_still_write(
     web: Web, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,6 +153,19 @@ def test_a_slow_client_is_dropped_and_nobody_waits(
     assert not quick.ended.is_set()
 
 
+def test_of_very_many_an_even_selection_is_told(make: Callable[..., Stream], store: Path) -> None:
+    recorded(store)
+    listener = Listener(make())
+    with History(store) as history:
+        append(history, 1.76e9 + np.arange(5000))
+        times = [listener.next("snapshot")["timestamp"]]
+        while times[-1] < 1.76e9 + 4999:
+            times.append(listener.next("snapshot")["timestamp"])
+    assert 100 <= len(times) <= 20 * module.TOLD
+    assert times == sorted(times)
+    assert not listener.ended.is_set()
+
+
 def test_there_is_room_for_so_many(make: Callable[..., Stream], store: Path) -> None:
     recorded(store)
     stream = make(most=2)

@@ -43,7 +43,8 @@ SAID: Final[dict[Name, tuple[str, str]]] = {
         "them and more where the last time has several, so that a page never ends amid one time. Following "
         "`next_since` misses none and repeats none: while other workers live, such a page ends before what one of "
         "them may have recorded and not written yet, some 10 s ago. The first page, without `since`, has these "
-        "newest ones as well, and its `next_since` lies before them.",
+        "newest ones as well, and its `next_since` lies before them. With `basins` of thousands of components a "
+        "page is shorter than `limit`.",
     ),
     "take_snapshot": (
         "Have a snapshot taken now",
@@ -87,8 +88,9 @@ SAID: Final[dict[Name, tuple[str, str]]] = {
     "stream": (
         "Live events",
         "Server-sent events: `snapshot` (a Snapshot), `health` (a Health; the first one at once) and `patches` "
-        "(Patches, when the ledger changed), and comments that keep the connection open. A client that does not keep "
-        "up is cut off. 429 when too many listen.",
+        "(Patches, when the ledger changed), and comments that keep the connection open. Of a service that records "
+        "more than 100 snapshots a second, an even selection is told. A client that does not keep up is cut off. 429 "
+        "when too many listen.",
     ),
     "dashboard": ("The dashboard's page", "It holds no data, and asks for the read token."),
     "widget": ("A small page to embed", "It holds no data, and asks for the read token."),

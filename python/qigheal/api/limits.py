@@ -72,12 +72,12 @@ class Limits:
                 return
             try:
                 before = self._read(descriptor)
-                times = self._tidy(before)
+                times = self._tidy(_decoded(before))
                 yield times
-                with suppress(OSError):
-                    data = msgspec.json.encode(times)
-                    os.pwrite(descriptor, data, 0)
-                    os.ftruncate(descriptor, len(data))
+                if (data := msgspec.json.encode(times)) != before:
+                    with suppress(OSError):
+                        os.pwrite(descriptor, data, 0)
+                        os.ftruncate(descriptor, len(data))
             finally:
                 os.close(descriptor)
 
@@ -99,11 +99,11 @@ class Limits:
                 time.sleep(0.002)
 
     @staticmethod
-    def _read(descriptor: int) -> Times:
+    def _read(descriptor: int) -> bytes:
         try:
-            return msgspec.json.decode(os.pread(descriptor, MOST_BYTES, 0), type=Times)
-        except (OSError, ValueError, RecursionError):
-            return {}  # new, or cut short by a power loss: counting begins anew
+            return os.pread(descriptor, MOST_BYTES, 0)
+        except OSError:
+            return b""
 
     def _tidy(self, times: Times) -> Times:
         """Without what is over a minute old, or from before a reboot, when the clock began anew."""
@@ -113,3 +113,10 @@ class Limits:
         times.clear()
         times.update({key: kept[key] for _, key in newest})
         return times
+
+
+def _decoded(data: bytes) -> Times:
+    try:
+        return msgspec.json.decode(data, type=Times)
+    except (ValueError, RecursionError):
+        return {}  # new, or cut short by a power loss: counting begins anew

@@ -49,6 +49,9 @@ LATE_S: Final = 5.0
 ROUNDING_S: Final = 0.001
 """More than a store rounds a time by."""
 
+MOST_VALUES: Final = 1_000_000
+"""Components on one page; with basins of thousands of them a page has fewer snapshots than `limit`."""
+
 CURRENT: Final = 10
 """Good basins whose mean is the present state."""
 
@@ -129,7 +132,7 @@ def newest(store: Path, limit: int, *, basins: bool) -> Snapshots:
     try:
         with History.read_only(store) as history:
             complete = _complete(history, store)
-            batch = _by_time(history.last(limit))
+            batch = _by_time(history.last(_bounded(limit, history, basins=basins)))
             lost = _lost(history.damage)
         batch, note = _remeasured(batch, store)
     except UNREADABLE as error:
@@ -147,6 +150,7 @@ def after(store: Path, since: float, limit: int, *, basins: bool) -> Snapshots:
     try:
         with History.read_only(store) as history:
             complete = _complete(history, store)
+            limit = _bounded(limit, history, basins=basins)
             times = np.empty(0)
             for part in history.scan(start=since, columns=("timestamp",)):
                 fresh = part.timestamp[(part.timestamp > since) & (part.timestamp <= complete)]
@@ -297,6 +301,10 @@ def _complete(history: History, store: Path) -> float:
     if all(not each.alive or each.pid == os.getpid() for each in history.segments()):
         return math.inf
     return now - MonitorSettings.load(store).flush_every_s - LATE_S
+
+
+def _bounded(limit: int, history: History, *, basins: bool) -> int:
+    return min(limit, max(1, MOST_VALUES // history.dim)) if basins else limit
 
 
 def _by_time(batch: Batch) -> Batch:

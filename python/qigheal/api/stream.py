@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
+import numpy as np
+
 from qigcore.history import History
 from qigcore.rows import Batch
 from qigheal.api.access import too_many
@@ -23,7 +25,7 @@ from qigheal.api.exchange import encoded
 from qigheal.api.reading import UNREADABLE, told
 from qigheal.api.unchanged import JUDGED, Unchanged
 from qigheal.health import remeasure
-from qigheal.standing import Standing
+from qigheal.standing import LOOKED_AT, Standing
 
 log = logging.getLogger("qigheal")
 
@@ -31,6 +33,9 @@ POLL_S: Final = 1.0
 KEEP_ALIVE_S: Final = 15.0
 QUEUED: Final = 1000
 """Events that wait for one client; a page of the newest snapshots catches up faster than more of them."""
+
+TOLD: Final = 100
+"""Snapshots that are told of one round: more of them nobody sees, and a queue would overflow."""
 
 LATE_S: Final = 60.0
 """Rows of other workers that come so late are still told."""
@@ -176,12 +181,15 @@ class Stream:
 
     def _read(self) -> None:
         ledger, flushed, rounds = self._unchanged.mark(JUDGED), 0.0, 0
+        since, known = self._begin()
+        fresh: deque[Batch] = deque()
 
         def stop() -> bool:
             nonlocal ledger, flushed, rounds
             rounds += 1
             if rounds > 1:  # asked again: one round was read
                 self._ready.set()
+                self._tell_rows(fresh)
             if self._over():
                 return True
             if time.monotonic() - flushed >= self._poll_s:
@@ -192,7 +200,6 @@ class Stream:
                     self._tell(written("patches", self._document("patches")))
             return False
 
-        since, known = self._begin()
         while not self._over():
             rounds = 0
             # The folder may come, or come back.
@@ -200,14 +207,27 @@ class Stream:
                 for batch in history.follow(poll_s=self._poll_s, stop=stop, start=since):
                     if known and rounds <= 1:
                         continue  # what was there before anybody listened
-                    for snapshot in told(self._measured(batch), basins=False):
-                        self._tell(written("snapshot", snapshot))
                     since = max(since, math.nextafter(float(batch.timestamp.max()), math.inf))
-                    self._tell(written("health", self._document("health")))
+                    fresh.append(batch)
+                    while sum(map(len, fresh)) - len(fresh[0]) >= LOOKED_AT:
+                        fresh.popleft()
                 return
             self._ready.set()
             known = False
             time.sleep(min(self._poll_s, 0.2))
+
+    def _tell_rows(self, fresh: deque[Batch]) -> None:
+        """What one round of reading found, and what it makes of the service's health."""
+        if not fresh:
+            return
+        rows = Batch.concat(fresh, fresh[0].basin_coords.shape[1])
+        fresh.clear()
+        if len(rows) > TOLD:
+            rows = rows.take(np.linspace(len(rows) - 1, 0, TOLD).astype(int)[::-1])
+        with suppress(*UNREADABLE):
+            for snapshot in told(self._measured(rows), basins=False):
+                self._tell(written("snapshot", snapshot))
+        self._tell(written("health", self._document("health")))
 
     def _begin(self) -> tuple[float, bool]:
         """From which time on to follow, and whether anything is there: late rows are new, whatever their times."""

@@ -146,6 +146,7 @@ class Story:
             self.engine.ledger, 3, actor="demo", reason="a demonstration on a throw-away host", at=time.time()
         )
         self.say("   The healer may open changes and waits for a review (phase 3, by a logged override).")
+        self.well("before the fault")
         quiet = self.engine.check_and_heal()
         if quiet.triggered:
             raise DemoError(f"the healthy service was called unwell: {quiet.message}")
@@ -276,7 +277,7 @@ class Story:
             raise DemoError(f"the harmful change was not taken back: it is {change.state}, {change.reason}")
         self.mark("rolled back", "heal", change.revert_commit)
         self.wait_for_snapshots(FAULTY_SNAPSHOTS, change.revert_commit)
-        report = self.recovery()
+        report = self.well("after the rollback")
         self.say(
             f"   The watch took it back by itself; the service is healthy again at Φ {report.metrics['phi']:.3f}.\n"
         )
@@ -286,7 +287,7 @@ class Story:
             "phi_after": report.metrics["phi"],
         }
 
-    def recovery(self) -> HealthReport:
+    def well(self, when: str) -> HealthReport:
         """The report once the service is healthy; another program may slow it down for a moment."""
         report = self.health()
 
@@ -296,7 +297,7 @@ class Story:
             return report.healthy
 
         try:
-            self.wait_for("health after the rollback", well)
+            self.wait_for(f"health {when}", well)
         except DemoError as error:
             raise DemoError(f"{error}; {'; '.join(report.issues)}") from error
         return report
@@ -353,6 +354,7 @@ def tell(*, fault_temperature: float, folder: Path, say: Say) -> dict[str, Any]:
 def stay_healthy(story: Story) -> dict[str, Any]:
     """The end of the story when the deploy did no harm: the chain proposes nothing."""
     story.say("3. The healer is asked all the same.")
+    story.well("after the deploy")
     result = story.engine.check_and_heal()
     if result.triggered:
         raise DemoError(f"the monitor saw no fault and the healer did: {result.message}")

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qigheal.integrations.healer import LOCK, LOG, NICE, Healer, without_tokens
+from tests.hosts.serving import until
+
+HEALER = """
+import fcntl, json, os, sys, time
+from pathlib import Path
+store = Path(sys.argv[1])
+handle = int(os.environ["QIGHEAL_HEALER_LOCK"])
+same = os.path.samestat(os.fstat(handle), (store / "healer.lock").stat())
+time.sleep(0.05)
+said = {
+    "same": same, "pid": os.getpid(), "args": sys.argv[2:],
+    "tokens": [name for name in os.environ if "TOKEN" in name],
+}
+(store / "said.tmp").write_text(json.dumps(said))
+(store / "said.tmp").rename(store / f"said.{os.getpid()}")
+sys.exit(7) if (store / "fail").exists() else time.sleep(600)
+"""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[list[Healer]]:
+    healers: list[Healer] = []
+    yield healers
+    for healer in healers:
+        healer.close()
+    until(lambda: not held(tmp_path), "the end of the healers")
+
+
+def held(store: Path) -> bool:
+    with open(store / LOCK, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def healer(made: list[Healer], store: Path, every_s: float = 300.0) -> Healer:
+    command = (sys.executable, "-c", HEALER, str(store))
+    made.append(Healer(store, store / "host", every_s, command=command))
+    return made[-1]
+
+
+def said(store: Path) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in store.glob("said.[0-9]*")]
+
+
+def test_one_for_all_workers_with_the_lock_and_without_tokens(
+    made: list[Healer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("QIGHEAL_TOKEN", "QIGHEAL_READ_TOKEN", "QIGHEAL_REVIEW_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    one, other = healer(made, tmp_path), healer(made, tmp_path)
+    for _ in range(3):
+        one.look()
+        other.look()
+    until(lambda: said(tmp_path), "a healer")
+    (child,) = said(tmp_path)
+    assert child["same"]
+    assert child["args"] == ["--with-parent", str(os.getpid())]
+    assert child["tokens"] == []
+    assert os.getpriority(os.PRIO_PROCESS, int(child["pid"])) >= NICE  # type: ignore[call-overload]
+    assert held(tmp_path)
+    one.close()
+    until(lambda: not held(tmp_path), "the end of the healer")
+    other.look()
+    until(lambda: len(said(tmp_path)) == 2, "another healer")
+
+
+def test_none_beside_a_sidecar(made: list[Healer], tmp_path: Path) -> None:
+    with open(tmp_path / LOCK, "wb") as sidecar:
+        fcntl.flock(sidecar, fcntl.LOCK_EX)
+        one = healer(made, tmp_path)
+        one.look()
+        assert one._child is None
+        assert one.note == ""
+    one.look()
+    until(lambda: said(tmp_path), "a healer")
+
+
+def test_one_that_fails_is_told_of_and_not_started_at_once(made: list[Healer], tmp_path: Path) -> None:
+    (tmp_path / "fail").touch()
+    one = healer(made, tmp_path)
+    one.look()
+    assert one._child is not None
+    one._child.wait()
+    one.look()
+    one.look()
+    assert one.note == f"the healer ended with 7; what it said stands in {tmp_path / LOG}"
+    assert len(said(tmp_path)) == 1
+    one._not_before = float("-inf")  # the time has come
+    one.look()
+    until(lambda: len(said(tmp_path)) == 2, "another try")
+
+
+def test_a_program_that_is_not_there_is_a_note(tmp_path: Path) -> None:
+    one = Healer(tmp_path, tmp_path, 300.0, command=("/nowhere/to/be/found",))
+    one.look()
+    assert one.note.startswith("the healer could not be started: ")
+    assert not held(tmp_path)
+
+
+def test_a_forked_child_does_not_end_it(made: list[Healer], tmp_path: Path) -> None:
+    one = healer(made, tmp_path)
+    one.look()
+    pid = os.fork()
+    if pid == 0:
+        one.after_fork()
+        one.close()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert held(tmp_path)
+    assert one._child is not None
+    assert one._child.poll() is None
+
+
+def test_it_runs_the_command_line_by_the_same_interpreter(tmp_path: Path) -> None:
+    command = Healer(tmp_path / "store", Path("/srv/digits"), 300.0)._command
+    assert command[:5] == (sys.executable, "-m", "qigheal", "heal", "/srv/digits")
+    assert command[5:] == ("--store", str(tmp_path / "store"), "--every", "300s")
+
+
+def test_the_token_of_the_pull_requests_stays() -> None:
+    given = {
+        "QIGHEAL_TOKEN": "a",
+        "QIGHEAL_READ_TOKEN": "b",
+        "QIGHEAL_GITHUB_TOKEN": "c",
+        "TOKEN": "d",
+        "A": "e",
+    }
+    assert without_tokens(given) == {"QIGHEAL_GITHUB_TOKEN": "c", "TOKEN": "d", "A": "e"}
