@@ -8,6 +8,7 @@ Only what no command says of itself stands here: the words around, and the table
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -133,7 +134,21 @@ def _row(parameter: Any) -> str:
             name += f" {parameter.metavar or parameter.name.upper()}"
     said = " ".join((parameter.help or "").split())
     needed = "" if not parameter.required else " Needed."
-    return f"| `{name}` | {said}{needed} |".replace("||", "| |")
+    return f"| `{name}` | {said}{needed}{_default(parameter, said)} |"
+
+
+def _default(parameter: Any, said: str) -> str:
+    value = parameter.default
+    if value == Path():
+        return " Default: the working folder."
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | str)
+        or value == ""
+        or "default" in said
+    ):
+        return ""
+    return f" Default: {value}."
 
 
 if __name__ == "__main__":

@@ -54,8 +54,10 @@ def serve(
 
     Tokens come from the environment: QIGHEAL_READ_TOKEN reads, QIGHEAL_TOKEN starts healing, QIGHEAL_REVIEW_TOKEN
     reviews. /metrics is open, as of every exporter, to whoever reaches the address, which is this machine alone
-    unless --bind says otherwise; another one is refused without a token that guards the rest. Exit 0 when it is
-    told to end (SIGTERM, Ctrl-C), and all that it started ends with it; 64 and up when it cannot be started or the healer cannot work.
+    unless --bind says otherwise; another one is refused without a token that guards the rest.
+
+    Exit 0 when it is told to end (SIGTERM, Ctrl-C), and all that it started ends with it; 64 and up when it cannot
+    be started or the healer cannot work.
 
     Example: qigheal serve ~/src/digits --store /var/lib/digits/.qigheal --heal --alerts
     """
