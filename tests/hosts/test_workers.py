@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,13 @@ def writers(server: Server) -> set[int]:
 def test_all_workers_snapshots_are_in_one_answer(command: list[str], workers: int, tmp_path: Path) -> None:
     with serving(command, tmp_path, workers) as server:
         until(lambda: writers(server) >= server.pids, "snapshots of all workers")
-        assert writers(server) == server.pids  # and of no process that does not serve
-    assert set(rows(tmp_path / "store")) == server.pids
+        before = Counter(rows(tmp_path / "store"))
+        enough = {pid: before[pid] + 5 for pid in server.pids}
+        until(lambda: Counter(rows(tmp_path / "store")) >= Counter(enough), "more of them")
+    after = Counter(rows(tmp_path / "store"))
+    # The parent of preloaded workers may have ticked before it forked; once it has, it does not.
+    assert not {pid for pid in after if pid not in server.pids and after[pid] > before[pid]}
+    assert workers > 1 or set(after) == server.pids
     assert "Traceback" not in server.log.read_text()
 
 

@@ -1,7 +1,7 @@
 """The process that heals, of which there is one for all workers of a store: who starts it, and when.
 
 Whoever gets the lock of `STORE/healer.lock` starts `qigheal heal HOST --every` and hands the lock down: it lasts as
-long as that process, and nothing is started while another one holds it, such as a sidecar. No room of healing is
+long as that process, which lowers its own priority, and nothing is started while another one holds it, such as a sidecar. No room of healing is
 imported here, for this runs in the process that serves.
 """
 
@@ -24,7 +24,6 @@ LOG = "healer.log"
 HELD = "QIGHEAL_HEALER_LOCK"
 """Tells the child the number of the descriptor that holds the lock."""
 
-NICE = 10
 MOST_LOG_BYTES = 1_000_000
 
 
@@ -91,7 +90,7 @@ class Healer:
             path = self._store / LOG
             full = path.exists() and path.stat().st_size > MOST_LOG_BYTES
             with open(path, "wb" if full else "ab") as said:
-                self._child = child = subprocess.Popen(
+                self._child = subprocess.Popen(
                     (*self._command, "--with-parent", str(os.getpid())),
                     stdin=subprocess.DEVNULL,
                     stdout=said,
@@ -99,7 +98,6 @@ class Healer:
                     pass_fds=(lock,),
                     env={**without_tokens(os.environ), HELD: str(lock)},
                 )
-            os.setpriority(os.PRIO_PROCESS, child.pid, NICE)
             self.note = ""
         finally:
             os.close(lock)  # the child's holds on

@@ -54,7 +54,7 @@ class Ticker:
         self._end = threading.Event()
 
     def start(self) -> None:
-        """Begin; nothing where it has begun, or was closed. The first moment comes within `every_s`."""
+        """Begin, unless it has begun or was closed. The first moment comes within `every_s`, not before half of it."""
         with self._lock:
             if self._thread is not None or self._end.is_set():
                 return
@@ -81,7 +81,8 @@ class Ticker:
     def _run(self) -> None:
         every_s, end = self._every_s, self._end
         share = int.from_bytes(os.urandom(4), "big") / 2**32
-        due = time.monotonic() + every_s * (0.05 + 0.95 * share)
+        # Not soon: the parent of workers that are about to be forked has done so by then.
+        due = time.monotonic() + every_s * (0.5 + 0.5 * share)
         while not end.wait(max(0.0, due - time.monotonic())):
             if not self.idle:
                 self.ticks += 1
