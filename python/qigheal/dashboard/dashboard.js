@@ -122,7 +122,7 @@ const freshenSoon = throttled(() => freshen(), FRESHEN_MS);
 
 async function loadPatches() {
   const found = await get("patches").catch(softly);
-  if (found) patches.show(found.patches, announce);
+  if (found) patches.show(found, announce);
 }
 
 async function catchUp() {
@@ -205,7 +205,7 @@ const EVENTS = {
   health: showHealth,
   patches: (found) => {
     const before = byId("waiting-title").textContent;
-    patches.show(found.patches, announce);
+    patches.show(found, announce);
     const after = byId("waiting-title").textContent;
     if (!byId("waiting").hidden && after !== before) announce(after);
     freshenSoon();

@@ -9,10 +9,10 @@ const FIRST = 8; // of those that wait for nobody
 const shown = new Map(); // id → { key, node }: what a person has opened or typed into stays as it is
 let all = false;
 let reviewer = "";
-let listed = [];
 
-export function show(patches, announce = () => {}) {
-  listed = patches;
+// `notes`: what is wrong with the ledger itself, such as a broken chain.
+export function show({ patches, notes }, announce = () => {}) {
+  byId("patches-notes").replaceChildren(...(notes ?? []).map((note) => el("li", { class: "critical" }, el("span", { class: "tag" }, "ledger"), " ", note)));
   const waiting = patches.filter((patch) => patch.waits_for_review);
   const others = patches.filter((patch) => !patch.waits_for_review);
   byId("waiting").hidden = !waiting.length;
@@ -25,7 +25,7 @@ export function show(patches, announce = () => {}) {
   say(more, `Show all ${others.length}`);
   more.onclick = () => {
     all = true;
-    show(listed, announce);
+    show({ patches, notes }, announce);
     byId("patch-list").querySelectorAll("summary")[FIRST]?.focus();
   };
   for (const id of shown.keys()) if (!patches.some((patch) => patch.id === id)) shown.delete(id);

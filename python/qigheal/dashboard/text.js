@@ -2,7 +2,7 @@
 
 export const METRICS = {
   phi: { column: "phi", name: "Φ", long: "Φ, integration", unit: "" },
-  basin_drift: { column: "basin_drift", name: "Drift", long: "Drift from the healthy basin", unit: "rad" },
+  basin_drift: { column: "basin_drift", name: "Drift", long: "Drift from healthy", unit: "rad" },
   kappa: { column: "kappa_eff", name: "κ", long: "κ, coupling", unit: "" },
   latency: { column: "avg_latency_ms", name: "Latency", long: "Mean latency", unit: "ms" },
   errors: { column: "error_rate", name: "Errors", long: "Errors per request", unit: "%" },
