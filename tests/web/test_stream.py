@@ -177,6 +177,13 @@ def test_there_is_room_for_so_many(make: Callable[..., Stream], store: Path) -> 
     assert isinstance(stream.join(lambda: None), Client)
 
 
+def test_a_client_that_never_read_leaves_too(make: Callable[..., Stream], store: Path) -> None:
+    recorded(store)
+    stream = make(most=1)
+    for _ in range(3):
+        stream.listen().close()
+
+
 def test_nobody_listening_nothing_runs(make: Callable[..., Stream], store: Path) -> None:
     recorded(store)
     stream = make()

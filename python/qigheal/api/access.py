@@ -43,7 +43,9 @@ class Access:
     """The tokens in force; those not given are read from the environment, once. An empty one is none.
 
     wrong_per_minute: wrong tokens of one client address after which none of its tokens is looked at for the
-        rest of a minute; higher lets guess more often. heals_per_minute, snapshots_per_minute: of all clients.
+        rest of a minute; higher lets guess more often. Behind a proxy the server has to take the client's address
+        from it (uvicorn: --proxy-headers), else all clients are one.
+    heals_per_minute, snapshots_per_minute: of all clients.
     """
 
     def __init__(

@@ -19,13 +19,13 @@ import msgspec
 from qigcore.rows import Batch
 from qigheal.api import PREFIX, judged, reading
 from qigheal.api.access import Access, too_many
-from qigheal.api.exchange import MOST_BODY, STRICT, Refused, Request, Response, answer, refusal
+from qigheal.api.exchange import MOST_BODY, Refused, Request, Response, answer, refusal
 from qigheal.api.jobs import PROGRAM, Jobs, reap
 from qigheal.api.limits import Limits
 from qigheal.api.pages import Asset, Pages
 from qigheal.api.records import Glance, Health, ReviewRequest, Triggered
 from qigheal.api.routes import BY_NAME, Name, methods_of
-from qigheal.api.stream import MEDIA, Client, Event, Stream
+from qigheal.api.stream import EVENTS, MEDIA, Client, Event, Stream
 from qigheal.api.unchanged import JUDGED, RECORDED, Unchanged
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class Api:
     access: the tokens; None: those of the environment.
     widget_ancestors: who may frame the widget, as Content-Security-Policy has it, such as
         "https://status.example.org".
+    asset: the dashboard's files, as `qigheal.dashboard.asset`; None: the adapter finds them.
+    program: what runs a job; a server in which `sys.executable` is no Python has to name one.
     streams: live streams at once in this process. A server that gives each request a thread loses one to each.
 
     Owns no thread until a stream is asked for; `close` ends that.
@@ -167,7 +169,7 @@ class Api:
         try:
             self.access.check(request, "read", self._limits)
             if request.method == "HEAD":
-                return Response(200, b"", (("Content-Type", MEDIA), *STRICT))
+                return Response(200, b"", (("Content-Type", MEDIA), *EVENTS))
         except Refused as refused:
             return refusal(refused)
         return None

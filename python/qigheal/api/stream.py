@@ -21,7 +21,7 @@ import numpy as np
 from qigcore.history import History
 from qigcore.rows import Batch
 from qigheal.api.access import too_many
-from qigheal.api.exchange import encoded
+from qigheal.api.exchange import STRICT, encoded
 from qigheal.api.reading import UNREADABLE, told
 from qigheal.api.unchanged import JUDGED, Unchanged
 from qigheal.health import remeasure
@@ -42,6 +42,8 @@ LATE_S: Final = 60.0
 
 KEEP_ALIVE: Final = b": still here\n\n"
 MEDIA: Final = "text/event-stream"
+EVENTS: Final = (*STRICT, ("X-Accel-Buffering", "no"))
+"""On the answer; a proxy that collects it before it passes it on would make it late."""
 
 Event = Literal["snapshot", "health", "patches"]
 

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from qigheal.api import Access, Api
 from qigheal.api.description import SCHEMES, operation
-from qigheal.api.exchange import MOST_BODY, STRICT, Right
+from qigheal.api.exchange import MOST_BODY, Right
 from qigheal.api.exchange import Request as Asked
 from qigheal.api.exchange import Response as Told
 from qigheal.api.routes import ROUTES, Route
-from qigheal.api.stream import KEEP_ALIVE, MEDIA, Client, Stream
+from qigheal.api.stream import EVENTS, KEEP_ALIVE, MEDIA, Client, Stream
 from qigheal.errors import MissingExtra
 from qigheal.integrations.dashboard_files import asset
 
@@ -220,7 +220,7 @@ class _Events(StreamingResponse):
     """A client's events. However the request ends, and even if it never begins, the client leaves."""
 
     def __init__(self, stream: Stream, client: Client, something: asyncio.Event) -> None:
-        super().__init__(_events(stream, client, something), media_type=MEDIA, headers=dict(STRICT))
+        super().__init__(_events(stream, client, something), media_type=MEDIA, headers=dict(EVENTS))
         self._stream, self._client = stream, client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from qigheal.api import Api
-from qigheal.api.exchange import MOST_BODY, STRICT
+from qigheal.api.exchange import MOST_BODY
 from qigheal.api.exchange import Request as Asked
 from qigheal.api.exchange import Response as Told
 from qigheal.api.routes import ROUTES, Route
-from qigheal.api.stream import MEDIA
+from qigheal.api.stream import EVENTS, MEDIA
 from qigheal.errors import MissingExtra
 from qigheal.integrations.dashboard_files import asset
 
@@ -138,4 +138,4 @@ def _stream(api: Api, asked: Asked) -> Response:
     events = api.listen()
     if isinstance(events, Told):
         return _sent(events)
-    return Response(events, 200, [*STRICT], mimetype=MEDIA)
+    return Response(events, 200, [*EVENTS], mimetype=MEDIA)
