@@ -11,18 +11,21 @@ RUNTIME := msgspec numpy prometheus-client zstandard
 
 FROUROS := .venv-frouros
 
-.PHONY: demo test soak efficacy judging kills bench bench-store detection asv lint build clean help
+.PHONY: demo test soak web-soak efficacy judging kills bench bench-store detection asv grafana docs lint build clean help
 
 help:
 	@echo "make demo   run the whole story on a real small service (a minute or two)"
 	@echo "make test   run every test, then the linter and the type checker"
 	@echo "make soak   try the history store for ten minutes: kills, power losses, readers, fuzzing"
+	@echo "make web-soak  a web service of two workers under load beside itself unwatched, half an hour"
 	@echo "make efficacy  heal every host of the fault corpus, half an hour, and print what came of each"
 	@echo "make judging  how often the judge errs, on simulated trials, ten minutes"
 	@echo "make kills  kill the healer wherever its life leaves a trace, all points, ten minutes"
 	@echo "make bench  measure everything beside its peers, a few minutes; writes docs/performance.md"
 	@echo "make bench-store  the same with a history of ten million snapshots (takes 5 GB of disk)"
 	@echo "make detection  run lengths and delays of change detectors, ten minutes; writes docs/detection-figures.md"
+	@echo "make grafana  write deploy/grafana/dashboard.json anew"
+	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make asv    the asv suite on this checkout"
 	@echo "make clean  remove what these made"
 
@@ -40,6 +43,9 @@ soak: build
 	$(BIN)/python -m tests.soak $(SOAK)
 	$(BIN)/python -m tests.soak --kills 500
 	QIGHEAL_FUZZ=2000 $(BIN)/python -m pytest -n auto tests/core/test_history_fuzz.py tests/core/test_history_crash.py
+
+web-soak: build
+	$(BIN)/python -m tests.web_soak --minutes 30
 
 efficacy: build
 	$(BIN)/python -m tests.faults.efficacy
@@ -68,6 +74,12 @@ detection: build $(VENV)/.bench $(FROUROS)/.installed
 asv: build $(VENV)/.bench
 	$(BIN)/asv --config benchmarks/asv.conf.json machine --yes
 	$(BIN)/asv --config benchmarks/asv.conf.json run --python=same --set-commit-hash $$(git rev-parse HEAD)
+
+grafana: build
+	$(BIN)/python deploy/grafana/generate.py
+
+docs: build
+	$(BIN)/python -m zensical build --strict
 
 build: $(VENV)/.installed $(VENV)/.compiled
 
