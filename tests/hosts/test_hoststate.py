@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import UserDict
 from typing import Any
 
@@ -95,11 +96,12 @@ def test_what_an_error_says_is_one_bounded_line() -> None:
 
 
 def test_one_that_hangs_is_waited_for_so_long_and_not_called_again_meanwhile() -> None:
-    let_go, calls = threading.Event(), []
+    let_go, over, calls = threading.Event(), threading.Event(), []
 
     def hangs() -> dict[str, float]:
         calls.append(1)
         let_go.wait(LONG_S)
+        over.set()
         return {"phi": 0.5}
 
     source = Source("telemetry", lambda: hangs)
@@ -107,9 +109,29 @@ def test_one_that_hangs_is_waited_for_so_long_and_not_called_again_meanwhile() -
     assert source.read(0.05, None) == ({}, "telemetry: RuntimeError: the call before has not ended yet")
     assert len(calls) == 1
     let_go.set()
-    assert source._running is not None
-    source._running.join(LONG_S)
+    assert over.wait(LONG_S)
+    until = time.monotonic() + LONG_S
+    while (found := source.read(LONG_S, None))[1] and time.monotonic() < until:
+        pass  # it has returned, and its thread is about to take that down
+    assert found == ({"phi": 0.5}, "")
+
+
+def test_one_thread_makes_all_calls_and_ends_when_it_is_not_needed() -> None:
+    callers = []
+
+    def telemetry() -> dict[str, float]:
+        callers.append(threading.current_thread())
+        return {"phi": 0.5}
+
+    source = Source("telemetry", lambda: telemetry)
+    for _ in range(3):
+        assert source.read(LONG_S, None) == ({"phi": 0.5}, "")
+    assert len(set(callers)) == 1
+    source.abandon()
+    callers[0].join(LONG_S)
+    assert not callers[0].is_alive()
     assert source.read(LONG_S, None) == ({"phi": 0.5}, "")
+    source.abandon()
 
 
 def test_an_async_one_that_hangs_is_cancelled() -> None:

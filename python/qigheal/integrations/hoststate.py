@@ -13,6 +13,7 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 NEEDED = ("phi", "kappa_eff", "basin_coords")
@@ -39,7 +40,7 @@ class Source:
         self.name = name
         self._absent = "" if optional else f"{name}: not there"
         self._find = find
-        self._running: threading.Thread | None = None
+        self._calls: _Caller | None = None
         self._waited: Future[Any] | None = None
 
     def read(self, timeout_s: float, loop: asyncio.AbstractEventLoop | None) -> tuple[dict[str, Any], str]:
@@ -69,9 +70,17 @@ class Source:
         waited = self._waited
         if waited is not None:
             waited.cancel()
+        calls, self._calls = self._calls, None
+        if calls is not None:
+            calls.end()
 
     def after_fork(self) -> None:
-        self._running = self._waited = None
+        self._calls = self._waited = None
+
+    def _caller(self) -> _Caller:
+        if self._calls is None:
+            self._calls = _Caller()
+        return self._calls
 
     def _call(
         self, function: Callable[[], Any], timeout_s: float, loop: asyncio.AbstractEventLoop | None
@@ -80,13 +89,8 @@ class Source:
             getattr(function, "__call__", None)  # noqa: B004  # an object whose call is async
         ):
             return self._await(function, timeout_s, loop)
-        if self._running is not None and self._running.is_alive():
-            raise RuntimeError("the call before has not ended yet")
         waited: Future[Any] = Future()
-        self._running = threading.Thread(
-            target=_run, args=(function, waited), name="qigheal-telemetry", daemon=True
-        )
-        self._running.start()
+        self._caller().call(function, waited)
         found = self._result(waited, timeout_s)
         if inspect.isawaitable(found):  # a plain function that hands on a coroutine
             given = found
@@ -128,15 +132,43 @@ def said(error: BaseException) -> str:
     return f"{kind}: {text[:MOST_SAID]}" if text else kind
 
 
-def _run(function: Callable[[], Any], waited: Future[Any]) -> None:
-    try:
-        found = function()
-    except BaseException as error:
-        with contextlib.suppress(InvalidStateError):  # nobody waits any longer
-            waited.set_exception(error)
-    else:
-        with contextlib.suppress(InvalidStateError):
-            waited.set_result(found)
+class _Caller:
+    """One daemon thread that calls what it is handed, one after another.
+
+    A thread for each call would take a stack, and memory of the allocator's, anew every time.
+    """
+
+    def __init__(self) -> None:
+        self._handed: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        self._busy = threading.Event()
+        threading.Thread(target=self._run, name="qigheal-telemetry", daemon=True).start()
+
+    def call(self, function: Callable[[], Any], waited: Future[Any]) -> None:
+        """Have it called. Raises RuntimeError while the call before has not ended."""
+        if self._busy.is_set():
+            raise RuntimeError("the call before has not ended yet")
+        self._busy.set()
+        self._handed.put((function, waited))
+
+    def end(self) -> None:
+        """Let the thread end, once what it is in has."""
+        self._handed.put(None)
+
+    def _run(self) -> None:
+        while (handed := self._handed.get()) is not None:
+            function, waited = handed
+            try:
+                found, failed = function(), None
+            except BaseException as error:
+                found, failed = None, error
+            self._busy.clear()  # before whoever waits can call again
+            with contextlib.suppress(InvalidStateError):  # nobody waits any longer
+                if failed is None:
+                    waited.set_result(found)
+                else:
+                    waited.set_exception(failed)
+            # Until the next call nothing of the host's is kept alive from here.
+            del handed, function, waited, found, failed
 
 
 class HostState:
