@@ -30,6 +30,8 @@ assert report["healthy"], report
 with qigcore.history.History.read_only("store") as history:
     assert len(history.last(1000)) == 400
 assert "numba" not in sys.modules
+from qigheal.dashboard import asset
+assert b"<title>" in asset("dashboard.html")[0]
 from qigheal.demo import repository
 assert (repository.TEMPLATE / "qigheal.toml").is_file()
 assert (repository.TEMPLATE / "digits" / "service.py").is_file()
@@ -46,7 +48,8 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 @pytest.mark.skipif(not WHEELHOUSE.is_dir(), reason="no .venv/wheelhouse: run by `make test`")
-def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
+def test_wheel_works_in_an_empty_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     tree = tmp_path / "tree"
     tracked = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).split("\0")
     for name in filter(None, tracked):

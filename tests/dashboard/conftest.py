@@ -69,12 +69,10 @@ def serving(scene: Scene) -> Iterator[Served]:
             thread.join(30)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def jobs_find_the_source() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def jobs_find_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs run in another folder, and would else import what is installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        yield
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
 
 
 @pytest.fixture(scope="session")
