@@ -16,9 +16,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from qigheal.integrations.asgi import MeasuredAsgi
-from qigheal.integrations.metering import EventMeter, Meter
-from qigheal.integrations.wsgi import MeasuredWsgi
+from qigheal.integrations.web.asgi import MeasuredAsgi
+from qigheal.integrations.web.metering import EventMeter, Meter
+from qigheal.integrations.web.wsgi import MeasuredWsgi
 
 App = Callable[..., Awaitable[None]]
 

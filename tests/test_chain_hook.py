@@ -18,7 +18,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from qigcore.history import History
-from qigheal.integrations.hooking import Hook
+from qigheal.integrations.chain.hooking import Hook
 from qigheal.integrations.qigchain import (
     ChainError,
     SearchSpaceCollapseSelfHealing,

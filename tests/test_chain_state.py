@@ -16,8 +16,8 @@ from qigcore.errors import HistoryError
 from qigheal import GeometricHealthMonitor
 from qigheal.cli import show
 from qigheal.healing.ledger import Judged, Ledger
-from qigheal.integrations import childheal
-from qigheal.integrations.statedir import HealerHistory, StateDir, StateError
+from qigheal.integrations.chain import childheal
+from qigheal.integrations.chain.statedir import HealerHistory, StateDir, StateError
 from qigheal.records import HealingPatch, Verdict
 from tests.chains import (
     BASIN,

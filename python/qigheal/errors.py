@@ -12,7 +12,7 @@
     ├── PhaseError         the phase does not allow this, or a gate is not met
     ├── MarksError         marked events that cannot be read
     ├── ChainError         (integrations.qigchain) an object that is no chain, or has self-healing already
-    ├── StateError         (integrations.statedir) a folder of the earlier modules that cannot be read
+    ├── StateError         (integrations.chain.statedir) a folder of the earlier modules that cannot be read
     ├── RoiError           (roi) rates that make no sense
     └── EngineError        the chain cannot run: no store, no baseline, another healer at work
 

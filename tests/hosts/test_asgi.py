@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from qigheal.integrations.asgi import MeasuredAsgi
-from qigheal.integrations.metering import EventMeter, Interval, Meter
+from qigheal.integrations.web.asgi import MeasuredAsgi
+from qigheal.integrations.web.metering import EventMeter, Interval, Meter
 from tests.hosts.serving import get, http
 
 OWN = "/api/self-healing"

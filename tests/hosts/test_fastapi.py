@@ -19,7 +19,7 @@ from starlette.routing import Mount
 from qigheal import GeometricHealthMonitor
 from qigheal.api import PREFIX
 from qigheal.integrations.fastapi import setup_self_healing
-from qigheal.integrations.hosting import SelfHealing, SetupError
+from qigheal.integrations.web.hosting import SelfHealing, SetupError
 from qigheal.standing import Standing
 from tests.hosts.serving import get, running, state, threads, until
 

@@ -9,7 +9,7 @@ from flask import Flask, g
 
 from qigheal.api import PREFIX
 from qigheal.integrations.flask import setup_self_healing
-from qigheal.integrations.hosting import SelfHealing, SetupError
+from qigheal.integrations.web.hosting import SelfHealing, SetupError
 from qigheal.standing import Standing
 from tests.hosts.serving import state, threads, until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qigheal.integrations.healer import LOCK, LOG, Healer, without_tokens
+from qigheal.integrations.web.healer import LOCK, LOG, Healer, without_tokens
 from tests.hosts.serving import until
 
 HEALER = """

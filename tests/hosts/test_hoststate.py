@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from qigheal.integrations.hoststate import HostState, Source
+from qigheal.integrations.web.hoststate import HostState, Source
 
 LONG_S = 60.0
 

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from qigheal.integrations.metering import BROKE_OFF, CANCELLED, FOLD_AT, EventMeter, Interval, Meter
+from qigheal.integrations.web.metering import BROKE_OFF, CANCELLED, FOLD_AT, EventMeter, Interval, Meter
 
 
 def test_nothing_is_invented_without_requests() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qigheal.integrations.ticking import Ticker
+from qigheal.integrations.web.ticking import Ticker
 from tests.hosts.serving import PATIENCE_S, threads, until
 
 

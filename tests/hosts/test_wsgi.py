@@ -6,8 +6,8 @@ from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
 
-from qigheal.integrations.metering import EventMeter, Meter
-from qigheal.integrations.wsgi import MeasuredWsgi
+from qigheal.integrations.web.metering import EventMeter, Meter
+from qigheal.integrations.web.wsgi import MeasuredWsgi
 
 OWN = "/api/self-healing"
 

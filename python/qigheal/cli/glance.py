@@ -16,7 +16,7 @@ from qigheal.settings import default_store
 from qigheal.standing import Standing
 
 if TYPE_CHECKING:
-    from qigheal.integrations.statedir import StateDir
+    from qigheal.integrations.chain.statedir import StateDir
 
 PATHS = ("--store", "--state-dir")
 
@@ -74,6 +74,6 @@ def standing(store: Path | None, state_dir: Path | None) -> Standing | StateDir:
         from typer import BadParameter
 
         raise BadParameter("expected --store or --state-dir, got both")
-    from qigheal.integrations.statedir import StateDir
+    from qigheal.integrations.chain.statedir import StateDir
 
     return StateDir(state_dir)

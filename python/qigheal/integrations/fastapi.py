@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from qigheal.api import PREFIX
 from qigheal.errors import MissingExtra
-from qigheal.integrations.asgi import App, MeasuredAsgi
-from qigheal.integrations.hosting import (
+from qigheal.integrations.web.asgi import App, MeasuredAsgi
+from qigheal.integrations.web.hosting import (
     TELEMETRY_TIMEOUT_S,
     Heal,
     HostLimits,
@@ -27,7 +27,7 @@ from qigheal.integrations.hosting import (
     SetupError,
     Telemetry,
 )
-from qigheal.integrations.hosting import (
+from qigheal.integrations.web.hosting import (
     host as hosted,
 )
 from qigheal.monitor import GeometricHealthMonitor

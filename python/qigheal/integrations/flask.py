@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from qigheal.api import PREFIX
 from qigheal.errors import MissingExtra
-from qigheal.integrations.hosting import (
+from qigheal.integrations.web.hosting import (
     TELEMETRY_TIMEOUT_S,
     Heal,
     HostLimits,
@@ -23,10 +23,10 @@ from qigheal.integrations.hosting import (
     SetupError,
     Telemetry,
 )
-from qigheal.integrations.hosting import (
+from qigheal.integrations.web.hosting import (
     host as hosted,
 )
-from qigheal.integrations.wsgi import MeasuredWsgi
+from qigheal.integrations.web.wsgi import MeasuredWsgi
 from qigheal.monitor import GeometricHealthMonitor
 from qigheal.settings import Geometry
 

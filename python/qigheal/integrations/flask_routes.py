@@ -18,7 +18,7 @@ from qigheal.api.exchange import Response as Told
 from qigheal.api.routes import ROUTES, Route
 from qigheal.api.stream import EVENTS, MEDIA
 from qigheal.errors import MissingExtra
-from qigheal.integrations.dashboard_files import asset
+from qigheal.integrations.web.dashboard_files import asset
 
 try:
     from flask import Blueprint, Response, request

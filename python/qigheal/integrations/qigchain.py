@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qigheal.errors import QighealError
-from qigheal.integrations import childheal
-from qigheal.integrations.hooking import Hook
-from qigheal.integrations.statedir import MONITOR, HealerHistory, StateError
-from qigheal.integrations.trajectory import Counts, ResidentMemory, RunRecorder
+from qigheal.integrations.chain import childheal
+from qigheal.integrations.chain.hooking import Hook
+from qigheal.integrations.chain.statedir import MONITOR, HealerHistory, StateError
+from qigheal.integrations.chain.trajectory import Counts, ResidentMemory, RunRecorder
 from qigheal.monitor import GeometricHealthMonitor
 from qigheal.settings import Geometry
 from qigheal.standing import BASELINE
@@ -254,7 +254,7 @@ class SearchSpaceCollapseSelfHealing:
         """Write what is held into a folder, which is made: the earlier monitor_history.json and healer_history.json.
 
         The patches are those that were loaded and those of the store's ledger. Beside them stand the settings
-        and, once learned, the baseline. `qigheal.integrations.statedir.StateDir` reads such a folder.
+        and, once learned, the baseline. `qigheal.integrations.chain.statedir.StateDir` reads such a folder.
 
         Raises HistoryError, StateError, LedgerError.
         """

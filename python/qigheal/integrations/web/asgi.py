@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter
 from typing import Any
 
-from qigheal.integrations.metering import BROKE_OFF, CANCELLED, EventMeter, Meter
+from qigheal.integrations.web.metering import BROKE_OFF, CANCELLED, EventMeter, Meter
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

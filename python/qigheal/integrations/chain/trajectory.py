@@ -63,7 +63,7 @@ class ResidentMemory:
 
 
 class RunRecorder:
-    """Told of each run, by `qigheal.integrations.hooking.Hook`, and records its steps.
+    """Told of each run, by `qigheal.integrations.chain.hooking.Hook`, and records its steps.
 
     memory_mb: what is recorded as the process's memory. waits: whether a run with more steps than half the
     ring holds waits, once per half, for what was recorded of it to be written.

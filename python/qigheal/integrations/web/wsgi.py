@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from typing import Any
 
-from qigheal.integrations.metering import BROKE_OFF, CANCELLED, EventMeter, Meter
+from qigheal.integrations.web.metering import BROKE_OFF, CANCELLED, EventMeter, Meter
 
 Environ = dict[str, Any]
 App = Callable[[Environ, Any], Iterable[bytes]]

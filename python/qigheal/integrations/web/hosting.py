@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from qigcore.recorder import GeometricSnapshot
 from qigheal.errors import QighealError
-from qigheal.integrations.healer import Healer
-from qigheal.integrations.hoststate import MEASURED, NEEDED, Found, HostState, Source, said
-from qigheal.integrations.metering import EventMeter, Interval, Meter
-from qigheal.integrations.ticking import Ticker
+from qigheal.integrations.web.healer import Healer
+from qigheal.integrations.web.hoststate import MEASURED, NEEDED, Found, HostState, Source, said
+from qigheal.integrations.web.metering import EventMeter, Interval, Meter
+from qigheal.integrations.web.ticking import Ticker
 from qigheal.monitor import GeometricHealthMonitor, Limits
 from qigheal.settings import Geometry, default_store
 
