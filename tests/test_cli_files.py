@@ -48,10 +48,10 @@ def test_export_by_suffix_and_by_format(store: Path, tmp_path: Path) -> None:
         assert {line["module_name"] for line in csv.DictReader(file)} == {"\033[2J=1+1"}
 
 
-def test_the_sql_of_the_readme(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    (sql,) = re.findall(r'duckdb\.sql\("""(.*?)"""\)', readme, re.DOTALL)
-    assert qigheal("export", "history.parquet", "--store", store, cwd=tmp_path).returncode == 0
+def test_the_sql_of_the_documentation(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "history.md").read_text()
+    (sql,) = re.findall(r'duckdb\.sql\("""(.*?)"""\)', page, re.DOTALL)
+    assert qigheal("export", "all.parquet", "--store", store, cwd=tmp_path).returncode == 0
     monkeypatch.chdir(tmp_path)
     found = duckdb.sql(sql).project("snapshots, share_of_7").fetchall()
     assert found == [(1, 0.125)] * 60

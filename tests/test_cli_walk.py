@@ -261,14 +261,18 @@ def test_completion_offers_commands_and_options(typed: str, offered: set[str], t
     assert set(done.stdout.split()) == offered, done.stderr
 
 
+NAMED_SHELL = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+"""Typer's own switch: the shell is the one that is named, and not whichever runs the tests."""
+
+
 def test_the_script_of_completion_is_shown(tmp_path: Path) -> None:
-    done = command(["--show-completion", "bash"], tmp_path)
+    done = command(["--show-completion", "bash"], tmp_path, **NAMED_SHELL)
     assert done.returncode == 0, done.stderr
     assert "_QIGHEAL_COMPLETE=complete_bash" in done.stdout
 
 
 def test_completion_is_installed_for_a_shell(tmp_path: Path) -> None:
-    done = command(["--install-completion", "bash"], tmp_path, HOME=str(tmp_path))
+    done = command(["--install-completion", "bash"], tmp_path, HOME=str(tmp_path), **NAMED_SHELL)
     assert done.returncode == 0, done.stderr
     (script,) = tmp_path.rglob("qigheal.sh")
     assert "_QIGHEAL_COMPLETE=complete_bash" in script.read_text()

@@ -226,7 +226,12 @@ def text_of(path: Path) -> str:
     )
 
 
+HOSTS_OWN = "get_consciousness_metrics"
+"""A method that chain hosts bring along: their name for it, and none of our claims."""
+
+
 def overstated(text: str) -> Iterator[str]:
+    text = text.replace(HOSTS_OWN, "")
     for claim, standing in CLAIMS.items():
         for found in re.finditer(claim, text, flags=re.I):
             around = text[max(0, found.start() - NEAR) : found.end() + NEAR]
@@ -252,6 +257,7 @@ def test_no_hypothesis_is_presented_as_validated() -> None:
         "a validated constant",
         "measures the consciousness of a service",
         "β = 0.44 was measured",
+        "get_consciousness_metrics() tells whether it is conscious",
     ],
 )
 def test_an_overstated_claim_is_found(claim: str) -> None:

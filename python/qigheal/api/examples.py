@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from qigcore.constants import PHI_MIN
 from qigcore.fitness import Fitness
 from qigheal.api.records import (
     Error,
@@ -92,8 +93,8 @@ STATE: Final = State(
     dim=4,
     learned=True,
     learned_from=300,
-    phi_min=0.72,
-    drift_limit=0.44,
+    phi_min=PHI_MIN,
+    drift_limit=0.4,
     bands={"phi": Range(mean=0.77, low=0.72, high=0.82)},
     distance=0.35,
     baseline=(0.25, 0.25, 0.25, 0.25),
