@@ -19,6 +19,7 @@ import numpy as np
 from qigcore.baseline import Baseline
 from qigcore.errors import QigcoreError
 from qigcore.history import History
+from qigcore.rows import Batch
 from qigcore.rules import LOOK_BACK, RuleSet, absolute_rules
 from qigheal.health import remeasure, rules_for
 from qigheal.integrations.metrics.judged import (
@@ -55,6 +56,7 @@ class StoreFigures:
         self._rows = 0
         self._checks = 0
         self._judging: tuple[Baseline | None, RuleSet] = (None, absolute_rules())
+        self._before = Batch.empty()  # the rows that went before those to come, as they are stored
         self._awaited = not self.store.is_dir()
         if not self._awaited:
             with self._parts.part("history", Reading()):
@@ -65,7 +67,8 @@ class StoreFigures:
             return Tail(self.store, whole=True)
         tail = Tail(self.store)
         with History.read_only(self.store) as history:
-            self._judged.begin_after(history.last(LOOK_BACK).heads())
+            self._before = history.last(LOOK_BACK)
+        self._judged.begin_after(self._before.heads())
         return tail
 
     def read(self) -> Reading:
@@ -91,12 +94,13 @@ class StoreFigures:
             self._tail = self._begun()
         tail = self._tail
         with suppress(QigcoreError):  # the health's part says so; until then by what was last known
-            self._judging = self._standing.baseline, self._rules()
+            self._judge_by(self._standing.baseline, self._rules())
         baseline, rules = self._judging
         for batch in tail.new():
             self._rows += len(batch)
             rows = batch if baseline is None else remeasure(batch, baseline)
             self._judged.take(rows.heads(), rules)
+            self._before = _last_of(self._before, batch)
         infos = [each.info for each in tail.found]
         now = self._clock()
         intervals = [interval_s(info.rows, info.first, info.last) for info in infos]
@@ -120,6 +124,14 @@ class StoreFigures:
         tell_figures(reading, writing)
         return bool(writing)
 
+    def _judge_by(self, baseline: Baseline | None, rules: RuleSet) -> None:
+        """What holds from now on. Rows that went before were measured from what held then."""
+        if (baseline, rules) == self._judging:
+            return
+        if baseline is not None and len(self._before):
+            self._judged.begin_after(remeasure(self._before, baseline).heads())
+        self._judging = baseline, rules
+
     def _tell_health(self, reading: Reading, *, present: bool) -> None:
         if not self.store.is_dir():
             return  # the history's part says so
@@ -141,3 +153,11 @@ class StoreFigures:
 
             self._healing = HealingFigures(self.store)
         self._healing.tell(reading, self._clock())
+
+
+def _last_of(before: Batch, batch: Batch) -> Batch:
+    """The last rows of both, without their names, of which there is no end."""
+    parts = [part.take(slice(max(0, len(part) - LOOK_BACK), None)) for part in (before, batch) if len(part)]
+    heads = np.concatenate([part.heads() for part in parts])[-LOOK_BACK:]
+    basins = np.concatenate([part.basin_coords for part in parts])[-LOOK_BACK:]
+    return Batch.of_rows(heads, basins, ("",))
