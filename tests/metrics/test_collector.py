@@ -238,6 +238,31 @@ def test_what_is_broken_costs_its_own_part_alone(monitor: GeometricHealthMonitor
     assert scrape(collector)["qigheal_scrape_errors|history"] == 1
 
 
+def test_damaged_segments_are_told_while_they_are_there(
+    monitor: GeometricHealthMonitor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = tmp_path / "store"
+    other = tmp_path / "other"
+    with GeometricHealthMonitor(history=other) as made:
+        record(made, 300)
+    segment = next(other.glob("*.qigh"))
+    whole = segment.read_bytes()
+    collector = HealthCollector(store)
+    assert scrape(collector)["qigheal_scrape_errors|history"] == 0
+    half = len(whole) // 2
+    for damaged in (b"nothing" * 1000, whole[:half] + bytes(64) + whole[half + 64 :]):
+        (store / segment.name).write_bytes(damaged)
+        caplog.clear()
+        for _ in range(2):
+            found = scrape(collector)
+            assert found["qigheal_scrape_errors|history"] == 1
+            assert found["geometric_health_status|normal"] == 1
+            assert found["geometric_health_writers"] == 1
+        assert [segment.name in each.getMessage() for each in caplog.records] == [True]
+        (store / segment.name).unlink()
+        assert scrape(collector)["qigheal_scrape_errors|history"] == 0
+
+
 def test_a_monitor_that_fails_does_not_fail_the_scrape(
     monitor: GeometricHealthMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

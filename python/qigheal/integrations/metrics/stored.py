@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qigcore.baseline import Baseline
-from qigcore.errors import QigcoreError
+from qigcore.errors import HistoryError, QigcoreError
 from qigcore.history import History
 from qigcore.rows import Batch
 from qigcore.rules import LOOK_BACK, RuleSet, absolute_rules
@@ -31,8 +31,8 @@ from qigheal.integrations.metrics.judged import (
     tell_limits,
 )
 from qigheal.integrations.metrics.reading import Parts, Reading
-from qigheal.integrations.metrics.tail import Tail
-from qigheal.standing import Standing
+from qigheal.integrations.metrics.tail import Tail, told_of
+from qigheal.standing import Read, Standing
 
 if TYPE_CHECKING:
     from qigheal.integrations.metrics.healed import HealingFigures
@@ -53,6 +53,8 @@ class StoreFigures:
         self._judged = Judged()
         self._tail: Tail | None = None
         self._healing: HealingFigures | None = None
+        self._present = False  # whether a process records
+        self._read: Read | None = None  # the newest snapshots, while one does
         self._rows = 0
         self._checks = 0
         self._judging: tuple[Baseline | None, RuleSet] = (None, absolute_rules())
@@ -75,11 +77,11 @@ class StoreFigures:
         """The figures as they are now. Never raises."""
         reading, parts = Reading(), self._parts
         with self._lock:
-            present = False
+            self._present, self._read = False, None
             with parts.part("history", reading):
-                present = self._tell_history(reading)
+                self._tell_history(reading)
             with parts.part("health", reading):
-                self._tell_health(reading, present=present)
+                self._tell_health(reading)
             with parts.part("ledger", reading):
                 self._tell_healing(reading)
             reading.put("geometric_health_checks_total", self._checks)
@@ -88,8 +90,8 @@ class StoreFigures:
     def _rules(self) -> RuleSet:
         return rules_for(self._standing.settings, self._standing.baseline)
 
-    def _tell_history(self, reading: Reading) -> bool:
-        """The history's own figures; whether a process records at present."""
+    def _tell_history(self, reading: Reading) -> None:
+        """The history's own figures. Raises HistoryError, after all of them, where some of it is damaged."""
         if self._tail is None:
             self._tail = self._begun()
         tail = self._tail
@@ -122,7 +124,14 @@ class StoreFigures:
         if times:
             reading.put("geometric_health_snapshot_age_seconds", max(0.0, now - max(times)))
         tell_figures(reading, writing)
-        return bool(writing)
+        self._present = bool(writing)
+        damage = tail.damage()
+        if self._present:
+            with suppress(QigcoreError):  # as above
+                self._read = self._standing.last()
+                damage = damage or told_of(self._read.damage)
+        if damage:
+            raise HistoryError(f"{self.store}: some of it cannot be read: {damage}")
 
     def _judge_by(self, baseline: Baseline | None, rules: RuleSet) -> None:
         """What holds from now on. Rows that went before were measured from what held then."""
@@ -132,12 +141,12 @@ class StoreFigures:
             self._judged.begin_after(remeasure(self._before, baseline).heads())
         self._judging = baseline, rules
 
-    def _tell_health(self, reading: Reading, *, present: bool) -> None:
+    def _tell_health(self, reading: Reading) -> None:
         if not self.store.is_dir():
             return  # the history's part says so
         rules = self._rules()
-        if present:
-            report = self._standing.report()
+        if self._present:
+            report = self._standing.report(self._read)
             self._checks += 1
             self._judged.report(report)
             tell_health(reading, report, rules)
