@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from qigcore.baseline import Baseline
 from qigcore.errors import HistoryError
+from qigcore.history import History
 from qigheal import GeometricHealthMonitor
 from qigheal.cli import show
 from qigheal.healing.ledger import Judged, Ledger
@@ -78,6 +80,56 @@ def test_start_wants_positive_intervals() -> None:
         chain.self_healing.remove()
 
     asyncio.run(use())
+
+
+def test_stop_and_start_in_another_event_loop(tmp_path: Path) -> None:
+    chain = Measured({"phi": 0.7, "kappa_eff": 60.0, "basin_coords": BASIN}, {"error_rate": 0.25})
+    healing = monitored(chain, store=tmp_path / "s").self_healing
+
+    async def begin() -> None:
+        chain.asked = asyncio.Event()
+        await healing.start(interval_seconds=3600)
+        await asyncio.wait_for(chain.asked.wait(), 60)
+
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        first.run_until_complete(begin())  # it ends with the task pending, as a dropped one does
+        second.run_until_complete(begin())
+        assert len(healing.monitor.snapshots) == 2
+        first.run_until_complete(asyncio.sleep(0))  # the task that was left ends by itself
+        first.run_until_complete(asyncio.gather(*asyncio.all_tasks(first), return_exceptions=True))
+    finally:
+        left = list(asyncio.all_tasks(second))
+        first.close()
+        second.close()
+    asyncio.run(healing.stop())
+    with History.read_only(tmp_path / "s") as history:
+        assert len(history.last(10)) == 2
+    asyncio.run(begin())
+    assert len(healing.monitor.snapshots) == 3
+    healing.remove()
+    for task in left:  # nobody else will ever say so
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_stop_waits_for_what_runs_in_the_loop_of_another_thread() -> None:
+    chain = Measured({"phi": 0.7, "kappa_eff": 60.0, "basin_coords": BASIN}, {"error_rate": 0.25})
+    healing = monitored(chain).self_healing
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(healing.start(interval_seconds=3600), loop).result(60)
+        task = healing._watching
+        asyncio.run(asyncio.wait_for(healing.start(), 60))
+        assert healing._watching is task
+        asyncio.run(asyncio.wait_for(healing.stop(), 60))
+        assert task.done()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+    healing.remove()
 
 
 def test_manual_heal_says_how_to_enable_it(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ taken hold of stands in `hooking`, how a result is read in `trajectory`. Nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import math
@@ -169,6 +170,8 @@ class SearchSpaceCollapseSelfHealing:
     async def start(self, interval_seconds: float = 60.0, heal_every_seconds: float = 300.0) -> None:
         """Look after the chain in the running event loop until `stop()`; a second start changes nothing.
 
+        Where the event loop of the first has ended since, this one takes over.
+
         Every `interval_seconds` the chain's get_consciousness_metrics() and get_performance_metrics() become one
         snapshot, if it has them. With `host` and `store`, the healer runs every `heal_every_seconds` as
         `manual_heal` while the chain is not healthy.
@@ -181,18 +184,25 @@ class SearchSpaceCollapseSelfHealing:
         ):
             if not 0.0 < value < math.inf:
                 raise ValueError(f"{name}: expected a number of seconds above 0, got {value!r}")
-        if self._watching is None or self._watching.done():
+        task = self._watching
+        if task is None or task.done() or not task.get_loop().is_running():
+            if task is not None:
+                _cancel(task)
             self._watching = asyncio.create_task(
                 self._watch(interval_seconds, heal_every_seconds), name="qigheal-chain"
             )
 
     async def stop(self) -> None:
-        """End what `start` began, a healer that is at work included, and write what was recorded."""
+        """End what `start` began, a healer that is at work included, and write what was recorded.
+
+        It may be called in another event loop, and after the first has ended.
+        """
         task, self._watching = self._watching, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        self.monitor.flush()
+        try:
+            if task is not None:
+                await _ended(task)
+        finally:
+            self.monitor.flush()
 
     async def _watch(self, interval_s: float, heal_every_s: float) -> None:
         async with asyncio.TaskGroup() as both:  # a pass of the healer takes minutes
@@ -292,8 +302,8 @@ class SearchSpaceCollapseSelfHealing:
     def remove(self) -> None:
         """Leave the chain as it was. What was recorded is written, and stays readable here; doing so twice is fine."""
         task, self._watching = self._watching, None
-        if task is not None and not task.done():
-            task.get_loop().call_soon_threadsafe(task.cancel)
+        if task is not None:
+            _cancel(task)
         for hook in self._hooks:
             hook.undo()
         self._hooks = []
@@ -340,6 +350,38 @@ def _runs(chain: Any) -> bool:
             f"chain: expected an object with run() or {SOURCES[0]}(), got a {kind}, which has neither"
         )
     return callable(run)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """From whichever thread or event loop; one whose own is closed has ended with it."""
+    if not task.done():
+        with contextlib.suppress(RuntimeError):
+            task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel it and wait for its end, as far as its event loop still turns."""
+    there = task.get_loop()
+    if there is asyncio.get_running_loop():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    elif not there.is_running():
+        _cancel(task)
+    else:
+        over = asyncio.Event()
+        here = asyncio.get_running_loop()
+
+        def told(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # nobody waits any more
+                here.call_soon_threadsafe(over.set)
+
+        def watch() -> None:
+            task.add_done_callback(told)
+            task.cancel()
+
+        with contextlib.suppress(RuntimeError, TimeoutError):  # it closed, or stopped, meanwhile
+            there.call_soon_threadsafe(watch)
+            await asyncio.wait_for(over.wait(), 2 * childheal.PATIENCE_S)
 
 
 def _number(value: float) -> float | None:
