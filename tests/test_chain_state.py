@@ -72,6 +72,68 @@ def test_odd_metrics_are_flagged_and_told_once(odd: Any, caplog: pytest.LogCaptu
     chain.self_healing.remove()
 
 
+class Hanging(Measured):
+    """Its performance is never known; it may not even heed that it is to end."""
+
+    heeds = True
+
+    async def get_performance_metrics(self) -> Any:
+        self.calls = getattr(self, "calls", 0) + 1
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if self.heeds:
+                    raise
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_method_that_hangs_does_not_end_the_recording(
+    heeds: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def use() -> Any:
+        chain: Any = Hanging({"phi": 0.7, "kappa_eff": 60.0, "basin_coords": BASIN}, None)
+        chain.heeds = heeds
+        healing = monitored(chain).self_healing
+        healing._patience_s = 0.01
+        for _ in range(3):
+            await asyncio.wait_for(healing.look(), 60)
+        assert chain.calls == (3 if heeds else 1)
+        chain.heeds = True
+        for task in healing._asked.values():
+            task.cancel()
+        return chain
+
+    chain = asyncio.run(use())
+    assert heads(chain).phi.tolist() == [0.7] * 3
+    assert [r.message for r in caplog.records if "nothing within" in r.message] == [
+        "get_performance_metrics() gave nothing within 0.01 s"
+    ]
+    chain.self_healing.remove()
+
+
+class Quitting(Measured):
+    async def get_performance_metrics(self) -> Any:
+        raise self.performance
+
+
+@pytest.mark.parametrize("kind", [SystemExit, asyncio.CancelledError])
+def test_a_method_that_wants_to_end_all_is_told(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def use() -> Any:
+        chain: Any = Quitting({"phi": 0.7, "kappa_eff": 60.0, "basin_coords": BASIN}, kind("enough"))
+        monitored(chain)
+        await chain.self_healing.look()
+        await chain.self_healing.look()
+        return chain
+
+    chain = asyncio.run(use())
+    assert heads(chain).phi.tolist() == [0.7] * 2
+    assert len([r for r in caplog.records if "get_performance_metrics() " in r.message]) == 1
+    chain.self_healing.remove()
+
+
 def test_start_wants_positive_intervals() -> None:
     async def use() -> None:
         chain = monitored(Chain())
@@ -87,9 +149,11 @@ def test_stop_and_start_in_another_event_loop(tmp_path: Path) -> None:
     healing = monitored(chain, store=tmp_path / "s").self_healing
 
     async def begin() -> None:
-        chain.asked = asyncio.Event()
+        before = healing.monitor.snapshots.total
         await healing.start(interval_seconds=3600)
-        await asyncio.wait_for(chain.asked.wait(), 60)
+        async with asyncio.timeout(60):
+            while healing.monitor.snapshots.total == before:
+                await asyncio.sleep(0)
 
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     try:

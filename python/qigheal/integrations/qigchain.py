@@ -40,6 +40,9 @@ C = TypeVar("C")
 ATTRIBUTE: Final = "self_healing"
 STATE_DIR: Final = "./self_healing_state"
 SOURCES: Final = ("get_consciousness_metrics", "get_performance_metrics")
+PATIENCE_S: Final = 30.0
+"""How long an `async` metrics method of a chain is waited for."""
+
 NEEDED: Final = ("phi", "kappa_eff", "basin_coords", "error_rate", "avg_latency_ms")
 TRENDS: Final = ("phi", "basin_drift", "latency", "errors")
 METRICS: Final = ("phi", "basin_drift", "breakdown_count", "error_rate", "latency_ms")
@@ -93,6 +96,8 @@ class SearchSpaceCollapseSelfHealing:
         self._healing = False
         self._watching: asyncio.Task[None] | None = None
         self._told: set[str] = set()
+        self._asked: dict[str, asyncio.Task[Mapping[str, Any] | None]] = {}
+        self._patience_s = PATIENCE_S
         self._sources = tuple(name for name in SOURCES if callable(getattr(chain, name, None)))
         self._seen = _referring(chain)
         self._chain: Any = chain
@@ -225,34 +230,62 @@ class SearchSpaceCollapseSelfHealing:
                 self._tell(f"healing failed: {type(error).__name__}: {error}")
 
     async def look(self) -> None:
-        """Record one snapshot of what the chain's metrics methods give now; nothing if it has none. Never raises."""
+        """Record one snapshot of what the chain's metrics methods give now; nothing if it has none.
+
+        Never raises. An `async` method has 30 s; what it gives later is not waited for.
+        """
         chain = self._seen()
         if not self._sources or chain is None:
             return
         state: dict[str, Any] = {}
         for source in self._sources:
-            try:
-                found = getattr(chain, source)()
-                if inspect.isawaitable(found):
-                    found = await found
-            except Exception as error:
-                self._tell(f"{source}() failed: {type(error).__name__}: {error}")
-                continue
+            found = await self._given(chain, source)
             if isinstance(found, Mapping):
                 state.update(found)
-            else:
-                self._tell(f"{source}(): expected a mapping, got a {type(found).__name__}")
         if state.get("error_rate") is None and (failing := self._runs.error_rate) is not None:
             state["error_rate"] = failing
         missing = [name for name in NEEDED if name not in state]
         if missing:
             self._tell(f"the chain's metrics have no {', '.join(missing)}")
-        state.setdefault("memory_mb", self._memory_mb())
         state.pop("timestamp", None)  # it is of now
         try:
+            state.setdefault("memory_mb", self._memory_mb())
             self.monitor.capture(state)
-        except Exception as error:  # on_invalid="raise"
+        except (Exception, SystemExit) as error:  # on_invalid="raise", or of the host's memory_mb
             self._tell(f"the chain's metrics were not recorded: {error}")
+
+    async def _given(self, chain: Any, source: str) -> Mapping[str, Any] | None:
+        """What a metrics method of the chain gives within its time; None, and a line in the log, for nothing."""
+        asked = self._asked.get(source)
+        if asked is not None and not asked.done() and asked.get_loop() is asyncio.get_running_loop():
+            return None  # it was told to end, and has not
+        self._asked[source] = asked = asyncio.create_task(self._ask(chain, source))
+        try:
+            done, _ = await asyncio.wait({asked}, timeout=self._patience_s)
+        except asyncio.CancelledError:
+            asked.cancel()
+            raise
+        if not done:
+            asked.cancel()  # without waiting: it may not heed that
+            self._tell(f"{source}() gave nothing within {self._patience_s:g} s")
+            return None
+        if asked.cancelled():
+            self._tell(f"{source}() was cancelled")
+            return None
+        return asked.result()
+
+    async def _ask(self, chain: Any, source: str) -> Mapping[str, Any] | None:
+        try:
+            found = getattr(chain, source)()
+            if inspect.isawaitable(found):
+                found = await found
+        except (Exception, SystemExit) as error:  # the latter would end the host's event loop
+            self._tell(f"{source}() failed: {type(error).__name__}: {error}")
+            return None
+        if not isinstance(found, Mapping):
+            self._tell(f"{source}(): expected a mapping, got a {type(found).__name__}")
+            return None
+        return found
 
     def _tell(self, what: str) -> None:
         """To the log, once."""
