@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import sys
 import threading
@@ -335,6 +336,54 @@ def test_state_goes_out_and_comes_in(tmp_path: Path) -> None:
     fresh = monitored(Chain())
     fresh.self_healing.load_state(tmp_path / "state")
     assert fresh.self_healing.get_health() == was
+    fresh.self_healing.remove()
+
+
+def test_loading_twice_records_once(tmp_path: Path) -> None:
+    chain = monitored(Chain())
+    for number in range(20):
+        odd = {"phi_after": math.nan} if number in (0, 7) else {}
+        chain.answers = [Result([step(number, **odd)])]
+        chain.run(BASIN)
+    chain.self_healing.save_state(tmp_path)
+    chain.self_healing.load_state(tmp_path)
+    assert chain.self_healing.monitor.snapshots.total == 20
+    chain.self_healing.remove()
+    for place in (None, tmp_path / "store"):
+        fresh = monitored(Chain(), store=place)
+        for _ in range(3):
+            fresh.self_healing.load_state(tmp_path)
+            assert fresh.self_healing.monitor.snapshots.total == 20
+            assert fresh.self_healing.monitor.invalid["phi"] == 2
+        fresh.self_healing.remove()
+
+
+def test_state_and_store_at_each_start_do_not_double_the_history(tmp_path: Path) -> None:
+    for turn in range(1, 4):
+        chain = monitored(Chain(), store=tmp_path / "store")
+        if turn > 1:
+            chain.self_healing.load_state(tmp_path / "state")
+        for _ in range(15):
+            chain.run(BASIN)
+        chain.self_healing.save_state(tmp_path / "state")
+        chain.self_healing.remove()
+        with History.read_only(tmp_path / "store") as history:
+            assert len(history.last(1000)) == 15 * turn
+
+
+def test_what_is_new_in_a_state_is_taken_in(tmp_path: Path) -> None:
+    chain = monitored(Chain(), store=tmp_path / "store")
+    for number in range(12):
+        chain.run(BASIN)
+        if number in (5, 11):
+            chain.self_healing.save_state(tmp_path / str(number))
+    chain.self_healing.remove()
+    fresh = monitored(Chain())
+    for name, total in (("5", 6), ("11", 12), ("5", 12)):
+        fresh.self_healing.load_state(tmp_path / name)
+        assert fresh.self_healing.monitor.snapshots.total == total
+    times = heads(fresh).timestamp
+    assert (times[1:] > times[:-1]).all()
     fresh.self_healing.remove()
 
 

@@ -24,10 +24,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from qigcore.history.earlier import Earlier
 from qigheal.errors import QighealError
 from qigheal.integrations.chain import childheal
 from qigheal.integrations.chain.hooking import Hook
-from qigheal.integrations.chain.statedir import MONITOR, HealerHistory, StateError
+from qigheal.integrations.chain.statedir import MONITOR, HealerHistory, StateError, known_in
 from qigheal.integrations.chain.trajectory import Counts, ResidentMemory, RunRecorder
 from qigheal.monitor import GeometricHealthMonitor
 from qigheal.settings import Geometry
@@ -315,7 +316,7 @@ class SearchSpaceCollapseSelfHealing:
     def load_state(self, directory: str | os.PathLike[str] = STATE_DIR) -> None:
         """Take in what `save_state` or the earlier modules wrote, before the chain runs.
 
-        The snapshots count as recorded; the patches are kept, and written again by `save_state`. Limits are not
+        The snapshots count as recorded, but those that are held or stored already are passed over; the patches are kept, and written again by `save_state`. Limits are not
         taken over, nor is a baseline: give it as `baseline=Baseline.load(...)` when adding, or healthy is
         learned from what is loaded.
 
@@ -329,7 +330,10 @@ class SearchSpaceCollapseSelfHealing:
             )
         patches = HealerHistory.load(folder)
         if (folder / MONITOR).is_file():
-            self.monitor.load_history(folder / MONITOR)
+            file = Earlier(folder / MONITOR)
+            known = known_in(file, self.monitor)
+            if not known or len(known) < file.count:
+                self.monitor.load_history(folder / MONITOR, without=known)
         self._patches = patches
 
     def remove(self) -> None:
