@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qigcore.history.earlier import Earlier
+from qigcore.rules import MIN_SNAPSHOTS
 from qigheal.errors import QighealError
 from qigheal.integrations.chain import childheal
 from qigheal.integrations.chain.hooking import Hook
@@ -123,19 +124,29 @@ class SearchSpaceCollapseSelfHealing:
         return self._runs.counts
 
     def get_health(self) -> dict[str, Any]:
-        """Plain `healthy`, `severity`, `issues` and `metrics`, as the earlier modules gave them.
+        """Plain `healthy`, `severity`, `issues` and `metrics`, as the earlier modules gave them, `state` and `notes`.
 
         metrics: means over the last 10 snapshots (drift in radians, error_rate from 0 to 1, latency in ms), and
-        how many of these lay in breakdown; None where nothing could be measured. All of it:
-        `monitor.check_health()`.
+        how many of these lay in breakdown; None where nothing could be measured.
+        state: "learning" before there are 10 snapshots, when `healthy` says only that no more failed than
+        `error_rate_max` allows; then "absolute" or "learned", by the limits in force.
+        notes: facts that are no fault. All of it: `monitor.check_health()`.
         """
         report = self.monitor.check_health()
         figures = report.metrics
+        healthy, severity, issues = report.healthy, report.severity, list(report.issues)
+        if healthy and report.state == "learning":
+            failing = figures["error_rate"]
+            if failing > self.monitor.settings.error_rate_max:  # not so where it is unknown
+                healthy, severity = False, "warning"
+                issues = [f"learning: {report.snapshots} of {MIN_SNAPSHOTS} snapshots, error rate {failing:.3g}"]
         return {
-            "healthy": report.healthy,
-            "severity": report.severity,
-            "issues": list(report.issues),
+            "healthy": healthy,
+            "severity": severity,
+            "issues": issues,
             "metrics": {name: _number(figures[name]) for name in METRICS},
+            "state": report.state,
+            "notes": list(report.notes),
         }
 
     def get_trends(self, window: int = 50) -> dict[str, dict[str, Any]]:
