@@ -205,7 +205,9 @@ class OfAnother:
 @pytest.mark.parametrize("kind", [OfTheClass, OfNobody, OfAnother])
 def test_a_run_that_is_not_the_objects_own_is_refused_and_left_alone(kind: Any) -> None:
     before = dict(vars(kind))
-    with pytest.raises(ChainError, match=r"expected Of\w+\.run to be a method of its objects, got a \w+; wrap"):
+    with pytest.raises(
+        ChainError, match=r"expected Of\w+\.run to be a method of its objects, got a \w+; wrap"
+    ):
         monitored(kind())
     assert dict(vars(kind)) == before
     assert kind.run(BASIN).reason == kind().run(BASIN).reason == "converged"

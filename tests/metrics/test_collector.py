@@ -97,7 +97,9 @@ def test_no_degradation_is_missed_where_drift_was_measured_from_what_held_before
     before: int, then: int, tmp_path: Path
 ) -> None:
     with GeometricHealthMonitor(history=tmp_path / "store") as monitor:
-        monitor.record(0.77, 64.0, [1.0] + [0.01] * 63, 0.001, 5.0, 120.0)  # what drift is measured from, first
+        monitor.record(
+            0.77, 64.0, [1.0] + [0.01] * 63, 0.001, 5.0, 120.0
+        )  # what drift is measured from, first
         record(monitor, before)
         monitor.flush()
         own, stored = HealthCollector(monitor), HealthCollector(tmp_path / "store")

@@ -139,7 +139,9 @@ class SearchSpaceCollapseSelfHealing:
             failing = figures["error_rate"]
             if failing > self.monitor.settings.error_rate_max:  # not so where it is unknown
                 healthy, severity = False, "warning"
-                issues = [f"learning: {report.snapshots} of {MIN_SNAPSHOTS} snapshots, error rate {failing:.3g}"]
+                issues = [
+                    f"learning: {report.snapshots} of {MIN_SNAPSHOTS} snapshots, error rate {failing:.3g}"
+                ]
         return {
             "healthy": healthy,
             "severity": severity,
@@ -327,9 +329,9 @@ class SearchSpaceCollapseSelfHealing:
     def load_state(self, directory: str | os.PathLike[str] = STATE_DIR) -> None:
         """Take in what `save_state` or the earlier modules wrote, before the chain runs.
 
-        The snapshots count as recorded, but those that are held or stored already are passed over; the patches are kept, and written again by `save_state`. Limits are not
-        taken over, nor is a baseline: give it as `baseline=Baseline.load(...)` when adding, or healthy is
-        learned from what is loaded.
+        The snapshots count as recorded, but those that are held or stored already are passed over. The patches are
+        kept, and written again by `save_state`. Limits are not taken over, nor is a baseline: give it as
+        `baseline=Baseline.load(...)` when adding, or healthy is learned from what is loaded.
 
         Raises StateError where there is no such folder, HistoryError.
         """

@@ -24,8 +24,8 @@ from qigcore.baseline import Baseline
 from qigcore.constants import FITNESS_THRESHOLD
 from qigcore.errors import HistoryError, InvalidLimit
 from qigcore.history import Damage
-from qigcore.history.earlier import Earlier
 from qigcore.history.columns import rounded
+from qigcore.history.earlier import Earlier
 from qigcore.history.files import replacing
 from qigcore.recorder import Recorder
 from qigcore.rows import BIT, HEAD, METRICS, Array, Batch
@@ -175,7 +175,11 @@ def known_in(file: Earlier, monitor: GeometricHealthMonitor) -> set[int]:
             stored.update(_marks(heads))
         there |= stored
     found, marks = set(), dict(zip(places, _marks(asked), strict=True))
-    for apart in (0, 1, -1):  # a file, a store and a ring do not round the same moment to the same microsecond
+    for apart in (
+        0,
+        1,
+        -1,
+    ):  # a file, a store and a ring do not round the same moment to the same microsecond
         for place, (moment, figures) in marks.items():
             if place not in found and there[moment + apart, figures] > 0:
                 there[moment + apart, figures] -= 1
