@@ -14,6 +14,7 @@ import functools
 import inspect
 import threading
 import time
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -89,12 +90,24 @@ class _Place:
 
 def _method(place: _Place, bound: Any) -> Any:
     original, taken = getattr(bound, "__func__", bound), place.taken
+    # Of a function, what a look-up by the object would give is known.
+    own = place.before if isinstance(place.before, types.FunctionType) else None
+    watched_of = taken.get
 
     @functools.wraps(original)
     def method(self: Any, /, *args: Any, **named: Any) -> Any:
-        watcher = taken.get(id(self))
-        call = place.inherited(self)
-        return call(*args, **named) if watcher is None else _watched(watcher, call, args, named)
+        watcher = watched_of(id(self))
+        if watcher is None or own is None:
+            call = place.inherited(self)
+            return call(*args, **named) if watcher is None else _watched(watcher, call, args, named)
+        began, start = time.time(), time.perf_counter()  # as `_watched`, which would be one call more
+        try:
+            result = own(self, *args, **named)
+        except Exception as error:
+            watcher.raised(error, began, time.perf_counter() - start)
+            raise
+        watcher.returned(result, began, time.perf_counter() - start)
+        return result
 
     @functools.wraps(original)
     async def coroutine(self: Any, /, *args: Any, **named: Any) -> Any:
