@@ -96,6 +96,30 @@ def test_a_chain_that_only_raises_is_not_silently_healthy() -> None:
     chain.self_healing.remove()
 
 
+def test_health_says_that_nothing_is_known_yet() -> None:
+    chain = monitored(Chain())
+    for snapshots in range(12):
+        health = chain.self_healing.get_health()
+        assert (health["healthy"], health["severity"], health["issues"]) == (True, "normal", [])
+        assert health["state"] == ("learning" if snapshots < 10 else "absolute")
+        assert any("learning" in note for note in health["notes"]) == (snapshots < 10)
+        chain.answers = [Result([step(phi_after=0.75, kappa_after=64.0)])]
+        chain.run(BASIN)
+    chain.self_healing.remove()
+
+
+def test_a_chain_whose_first_runs_raise_is_not_healthy_while_learning() -> None:
+    chain = monitored(Chain([ValueError("no")] * 3))
+    for _ in range(3):
+        with pytest.raises(ValueError, match="no"):
+            chain.run(BASIN)
+    health = chain.self_healing.get_health()
+    assert (health["healthy"], health["severity"], health["state"]) == (False, "warning", "learning")
+    assert health["issues"] == ["learning: 3 of 10 snapshots, error rate 1"]
+    assert health["metrics"]["error_rate"] == 1.0
+    chain.self_healing.remove()
+
+
 def test_an_interruption_is_no_failure_of_the_chain() -> None:
     chain = monitored(Chain([KeyboardInterrupt()]))
     with pytest.raises(KeyboardInterrupt):
@@ -283,7 +307,7 @@ def test_health_and_trends_are_plain_and_have_the_earlier_keys() -> None:
         chain.answers = [Result([step(phi_after=1.0 - number / 100)])]
         chain.run(BASIN)
     health, trends = chain.self_healing.get_health(), chain.self_healing.get_trends()
-    assert set(health) == {"healthy", "severity", "issues", "metrics"}
+    assert set(health) == {"healthy", "severity", "issues", "metrics", "state", "notes"}
     assert set(health["metrics"]) == {"phi", "basin_drift", "breakdown_count", "error_rate", "latency_ms"}
     assert set(trends) == {"phi", "basin_drift", "latency", "errors"}
     assert set(trends["phi"]) == {"direction", "slope", "recent_avg"}

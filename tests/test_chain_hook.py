@@ -181,6 +181,38 @@ def test_a_slot_of_that_name_is_given_back() -> None:
     assert chain.self_healing == "mine"
 
 
+class Answering:
+    def __call__(self, initial_basin: Any) -> Any:
+        return Result([step()])
+
+
+class OfTheClass:
+    @classmethod
+    def run(cls, initial_basin: Any) -> Any:
+        return Result([step()])
+
+
+class OfNobody:
+    @staticmethod
+    def run(initial_basin: Any) -> Any:
+        return Result([step()])
+
+
+class OfAnother:
+    run = Answering()
+
+
+@pytest.mark.parametrize("kind", [OfTheClass, OfNobody, OfAnother])
+def test_a_run_that_is_not_the_objects_own_is_refused_and_left_alone(kind: Any) -> None:
+    before = dict(vars(kind))
+    with pytest.raises(
+        ChainError, match=r"expected Of\w+\.run to be a method of its objects, got a \w+; wrap"
+    ):
+        monitored(kind())
+    assert dict(vars(kind)) == before
+    assert kind.run(BASIN).reason == kind().run(BASIN).reason == "converged"
+
+
 def test_adding_twice_and_what_is_no_chain() -> None:
     chain = monitored(Chain())
     with pytest.raises(ChainError, match="take it off first"):

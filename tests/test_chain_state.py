@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from qigcore.baseline import Baseline
 from qigcore.errors import HistoryError
+from qigcore.history import History
 from qigheal import GeometricHealthMonitor
 from qigheal.cli import show
 from qigheal.healing.ledger import Judged, Ledger
@@ -70,6 +73,68 @@ def test_odd_metrics_are_flagged_and_told_once(odd: Any, caplog: pytest.LogCaptu
     chain.self_healing.remove()
 
 
+class Hanging(Measured):
+    """Its performance is never known; it may not even heed that it is to end."""
+
+    heeds = True
+
+    async def get_performance_metrics(self) -> Any:
+        self.calls = getattr(self, "calls", 0) + 1
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if self.heeds:
+                    raise
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_method_that_hangs_does_not_end_the_recording(
+    heeds: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def use() -> Any:
+        chain: Any = Hanging({"phi": 0.7, "kappa_eff": 60.0, "basin_coords": BASIN}, None)
+        chain.heeds = heeds
+        healing = monitored(chain).self_healing
+        healing._patience_s = 0.01
+        for _ in range(3):
+            await asyncio.wait_for(healing.look(), 60)
+        assert chain.calls == (3 if heeds else 1)
+        chain.heeds = True
+        for task in healing._asked.values():
+            task.cancel()
+        return chain
+
+    chain = asyncio.run(use())
+    assert heads(chain).phi.tolist() == [0.7] * 3
+    assert [r.message for r in caplog.records if "nothing within" in r.message] == [
+        "get_performance_metrics() gave nothing within 0.01 s"
+    ]
+    chain.self_healing.remove()
+
+
+class Quitting(Measured):
+    async def get_performance_metrics(self) -> Any:
+        raise self.performance
+
+
+@pytest.mark.parametrize("kind", [SystemExit, asyncio.CancelledError])
+def test_a_method_that_wants_to_end_all_is_told(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def use() -> Any:
+        chain: Any = Quitting({"phi": 0.7, "kappa_eff": 60.0, "basin_coords": BASIN}, kind("enough"))
+        monitored(chain)
+        await chain.self_healing.look()
+        await chain.self_healing.look()
+        return chain
+
+    chain = asyncio.run(use())
+    assert heads(chain).phi.tolist() == [0.7] * 2
+    assert len([r for r in caplog.records if "get_performance_metrics() " in r.message]) == 1
+    chain.self_healing.remove()
+
+
 def test_start_wants_positive_intervals() -> None:
     async def use() -> None:
         chain = monitored(Chain())
@@ -78,6 +143,58 @@ def test_start_wants_positive_intervals() -> None:
         chain.self_healing.remove()
 
     asyncio.run(use())
+
+
+def test_stop_and_start_in_another_event_loop(tmp_path: Path) -> None:
+    chain = Measured({"phi": 0.7, "kappa_eff": 60.0, "basin_coords": BASIN}, {"error_rate": 0.25})
+    healing = monitored(chain, store=tmp_path / "s").self_healing
+
+    async def begin() -> None:
+        before = healing.monitor.snapshots.total
+        await healing.start(interval_seconds=3600)
+        async with asyncio.timeout(60):
+            while healing.monitor.snapshots.total == before:
+                await asyncio.sleep(0)
+
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        first.run_until_complete(begin())  # it ends with the task pending, as a dropped one does
+        second.run_until_complete(begin())
+        assert len(healing.monitor.snapshots) == 2
+        first.run_until_complete(asyncio.sleep(0))  # the task that was left ends by itself
+        first.run_until_complete(asyncio.gather(*asyncio.all_tasks(first), return_exceptions=True))
+    finally:
+        left = list(asyncio.all_tasks(second))
+        first.close()
+        second.close()
+    asyncio.run(healing.stop())
+    with History.read_only(tmp_path / "s") as history:
+        assert len(history.last(10)) == 2
+    asyncio.run(begin())
+    assert len(healing.monitor.snapshots) == 3
+    healing.remove()
+    for task in left:  # nobody else will ever say so
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_stop_waits_for_what_runs_in_the_loop_of_another_thread() -> None:
+    chain = Measured({"phi": 0.7, "kappa_eff": 60.0, "basin_coords": BASIN}, {"error_rate": 0.25})
+    healing = monitored(chain).self_healing
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(healing.start(interval_seconds=3600), loop).result(60)
+        task = healing._watching
+        asyncio.run(asyncio.wait_for(healing.start(), 60))
+        assert healing._watching is task
+        asyncio.run(asyncio.wait_for(healing.stop(), 60))
+        assert task.done()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+    healing.remove()
 
 
 def test_manual_heal_says_how_to_enable_it(tmp_path: Path) -> None:
@@ -219,6 +336,54 @@ def test_state_goes_out_and_comes_in(tmp_path: Path) -> None:
     fresh = monitored(Chain())
     fresh.self_healing.load_state(tmp_path / "state")
     assert fresh.self_healing.get_health() == was
+    fresh.self_healing.remove()
+
+
+def test_loading_twice_records_once(tmp_path: Path) -> None:
+    chain = monitored(Chain())
+    for number in range(20):
+        odd = {"phi_after": math.nan} if number in (0, 7) else {}
+        chain.answers = [Result([step(number, **odd)])]
+        chain.run(BASIN)
+    chain.self_healing.save_state(tmp_path)
+    chain.self_healing.load_state(tmp_path)
+    assert chain.self_healing.monitor.snapshots.total == 20
+    chain.self_healing.remove()
+    for place in (None, tmp_path / "store"):
+        fresh = monitored(Chain(), store=place)
+        for _ in range(3):
+            fresh.self_healing.load_state(tmp_path)
+            assert fresh.self_healing.monitor.snapshots.total == 20
+            assert fresh.self_healing.monitor.invalid["phi"] == 2
+        fresh.self_healing.remove()
+
+
+def test_state_and_store_at_each_start_do_not_double_the_history(tmp_path: Path) -> None:
+    for turn in range(1, 4):
+        chain = monitored(Chain(), store=tmp_path / "store")
+        if turn > 1:
+            chain.self_healing.load_state(tmp_path / "state")
+        for _ in range(15):
+            chain.run(BASIN)
+        chain.self_healing.save_state(tmp_path / "state")
+        chain.self_healing.remove()
+        with History.read_only(tmp_path / "store") as history:
+            assert len(history.last(1000)) == 15 * turn
+
+
+def test_what_is_new_in_a_state_is_taken_in(tmp_path: Path) -> None:
+    chain = monitored(Chain(), store=tmp_path / "store")
+    for number in range(12):
+        chain.run(BASIN)
+        if number in (5, 11):
+            chain.self_healing.save_state(tmp_path / str(number))
+    chain.self_healing.remove()
+    fresh = monitored(Chain())
+    for name, total in (("5", 6), ("11", 12), ("5", 12)):
+        fresh.self_healing.load_state(tmp_path / name)
+        assert fresh.self_healing.monitor.snapshots.total == total
+    times = heads(fresh).timestamp
+    assert (times[1:] > times[:-1]).all()
     fresh.self_healing.remove()
 
 

@@ -86,6 +86,33 @@ def test_a_degradation_is_counted_once_and_named(monitor: GeometricHealthMonitor
     assert scrape(collector)["geometric_health_degradations_total"] == 2
 
 
+def dips(monitor: GeometricHealthMonitor, count: int, seed: int) -> None:
+    for number in range(count):
+        record(monitor, 20, phi=0.3, seed=seed + 2 * number)
+        record(monitor, 40, seed=seed + 2 * number + 1)
+
+
+@pytest.mark.parametrize(("before", "then"), [(350, 0), (296, 6)], ids=["learned", "learning"])
+def test_no_degradation_is_missed_where_drift_was_measured_from_what_held_before(
+    before: int, then: int, tmp_path: Path
+) -> None:
+    with GeometricHealthMonitor(history=tmp_path / "store") as monitor:
+        monitor.record(
+            0.77, 64.0, [1.0] + [0.01] * 63, 0.001, 5.0, 120.0
+        )  # what drift is measured from, first
+        record(monitor, before)
+        monitor.flush()
+        own, stored = HealthCollector(monitor), HealthCollector(tmp_path / "store")
+        record(monitor, then, seed=1)
+        monitor.flush()
+        for collector in (own, stored):
+            assert scrape(collector)["geometric_health_degradations_total"] == 0
+        dips(monitor, 3, seed=10)
+        monitor.flush()
+        assert scrape(own)["geometric_health_degradations_total"] == 3
+        assert scrape(stored)["geometric_health_degradations_total"] == 3
+
+
 def test_a_repaired_value_is_counted_and_not_shown(monitor: GeometricHealthMonitor) -> None:
     collector = HealthCollector(monitor)
     known = scrape(collector)["geometric_health_phi"]
@@ -211,6 +238,31 @@ def test_what_is_broken_costs_its_own_part_alone(monitor: GeometricHealthMonitor
     assert found["healing_attempts_total"] == 4
     shutil.rmtree(store)
     assert scrape(collector)["qigheal_scrape_errors|history"] == 1
+
+
+def test_damaged_segments_are_told_while_they_are_there(
+    monitor: GeometricHealthMonitor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = tmp_path / "store"
+    other = tmp_path / "other"
+    with GeometricHealthMonitor(history=other) as made:
+        record(made, 300)
+    segment = next(other.glob("*.qigh"))
+    whole = segment.read_bytes()
+    collector = HealthCollector(store)
+    assert scrape(collector)["qigheal_scrape_errors|history"] == 0
+    half = len(whole) // 2
+    for damaged in (b"nothing" * 1000, whole[:half] + bytes(64) + whole[half + 64 :]):
+        (store / segment.name).write_bytes(damaged)
+        caplog.clear()
+        for _ in range(2):
+            found = scrape(collector)
+            assert found["qigheal_scrape_errors|history"] == 1
+            assert found["geometric_health_status|normal"] == 1
+            assert found["geometric_health_writers"] == 1
+        assert [segment.name in each.getMessage() for each in caplog.records] == [True]
+        (store / segment.name).unlink()
+        assert scrape(collector)["qigheal_scrape_errors|history"] == 0
 
 
 def test_a_monitor_that_fails_does_not_fail_the_scrape(

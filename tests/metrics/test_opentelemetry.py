@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from qigheal import GeometricHealthMonitor
 from qigheal.errors import MissingExtra
 from qigheal.integrations.metrics.catalogue import METRICS
-from qigheal.integrations.opentelemetry import HealthInstruments
+from qigheal.integrations.opentelemetry import HealthInstruments, InstrumentsError
 from qigheal.integrations.prometheus import HealthCollector
 from tests.metrics.scraped import healed_store, record, scrape
 
@@ -96,6 +98,53 @@ def test_a_service_and_its_close(provider: tuple[Any, Any]) -> None:
     assert not [name for name in found if name.startswith("healing")]
     instruments.close()
     assert not collected(provider[1])
+
+
+def test_a_second_one_goes_on_after_the_first_was_closed(provider: tuple[Any, Any]) -> None:
+    first, second = GeometricHealthMonitor(), GeometricHealthMonitor()
+    record(first, 20)
+    record(second, 30)
+    HealthInstruments(first, provider[0]).close()
+    assert not collected(provider[1])
+    instruments = HealthInstruments(second, provider[0])
+    assert collected(provider[1])["geometric_health_snapshots"] == 30
+    assert collected(provider[1])["geometric_health_checks"] == 2
+    instruments.close()
+    instruments.close()
+    assert not collected(provider[1])
+
+
+def test_two_at_once_are_told_apart_by_attributes(provider: tuple[Any, Any]) -> None:
+    first, second = GeometricHealthMonitor(), GeometricHealthMonitor()
+    record(first, 20)
+    record(second, 30)
+    HealthInstruments(first, provider[0], attributes={"service": "a"})
+    instruments = HealthInstruments(second, provider[0], attributes={"service": "b"})
+    for times in (1, 2):
+        found = collected(provider[1])
+        assert found["geometric_health_snapshots|a"] == 20
+        assert found["geometric_health_snapshots|b"] == 30
+        assert found["geometric_health_status|b|normal"] == 1
+        assert found["geometric_health_checks|a"] == found["geometric_health_checks|b"] == times
+    with pytest.raises(InstrumentsError, match=r"close\(\) those"):
+        HealthInstruments(second, provider[0], attributes={"service": "b"})
+    with pytest.raises(InstrumentsError, match="got severity"):
+        HealthInstruments(second, provider[0], attributes={"severity": "c"})
+    instruments.close()
+    assert "geometric_health_snapshots|b" not in collected(provider[1])
+    HealthInstruments(second, provider[0])
+    assert collected(provider[1])["geometric_health_snapshots"] == 30
+
+
+def test_a_provider_is_not_kept_alive() -> None:
+    metrics = pytest.importorskip("opentelemetry.sdk.metrics")
+    provider = metrics.MeterProvider(shutdown_on_exit=False)
+    HealthInstruments(GeometricHealthMonitor(), provider)
+    gone = weakref.ref(provider)
+    provider.shutdown()
+    del provider
+    gc.collect()
+    assert gone() is None
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

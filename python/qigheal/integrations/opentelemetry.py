@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from qigheal.errors import MissingExtra
+from qigheal.errors import MissingExtra, QighealError
 from qigheal.integrations.metrics.catalogue import METRICS, Metric
 from qigheal.integrations.metrics.reading import Reading
 from qigheal.integrations.metrics.source import figures_of
@@ -26,40 +27,93 @@ if TYPE_CHECKING:
 
 
 METER = "qigheal"
+LABELS = frozenset(metric.label for metric in METRICS if metric.label)
+
+
+class InstrumentsError(QighealError, ValueError):
+    """Two sources on one provider that could not be told apart, or attributes that cannot be had."""
 
 
 class HealthInstruments:
     """The health of a service, as instruments.
 
     source: as for `qigheal.integrations.prometheus.HealthCollector`.
-    provider: where the instruments are made; it cannot take them back, so after `close` they observe nothing.
+    provider: where the instruments are made. Several sources on one are told apart by `attributes`.
     clock: Unix seconds.
+    attributes: put beside the labels of each value, such as {"service": "a"}; of the names of the labels none.
 
     The source is read once for each collection, however many instruments there are. Safe for several threads.
-    Raises MissingExtra without the package opentelemetry-api.
+    Raises MissingExtra without the package opentelemetry-api; InstrumentsError where the provider has open
+    instruments of the same attributes.
     """
 
     def __init__(
-        self, source: Source, provider: MeterProvider, *, clock: Callable[[], float] = time.time
+        self,
+        source: Source,
+        provider: MeterProvider,
+        *,
+        clock: Callable[[], float] = time.time,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         try:
             from opentelemetry.metrics import Observation
         except ImportError as error:
             raise MissingExtra("opentelemetry-api", "otel", "exporting to OpenTelemetry") from error
+        self._attributes = dict(attributes or {})
+        if taken := sorted(LABELS & self._attributes.keys()):
+            raise InstrumentsError(
+                f"attributes: expected names that no metric has as its label, got {', '.join(taken)}; choose others"
+            )
         self._observation = Observation
         self._figures = figures_of(source, clock=clock)
         self._lock = threading.Lock()
         self._reading = Reading()
         self._unasked: set[str] = set()  # instruments that have not observed the present reading yet
-        self._names: set[str] = set()
-        self._closed = False
-        meter = provider.get_meter(METER)
+        self._shared = _shared(provider)
+        self._shared.add(self)
+
+    def close(self) -> None:
+        """Observe nothing from now on; others may be made in this one's place."""
+        self._shared.remove(self)
+
+    def _observed(self, name: str, metric: Metric) -> Iterator[Observation]:
+        reading, given = self._read(name), self._attributes
+        if (seconds := reading.distributions.get(metric.name)) is not None:
+            yield self._observation(seconds.count if name.endswith("_count") else seconds.sum, {**given})
+        for label, value in reading.values.get(metric.name, {}).items():
+            yield self._observation(value, {**given, metric.label: label} if metric.label else {**given})
+
+    def _read(self, name: str) -> Reading:
+        """The present reading; a new one for an instrument that has observed that already."""
+        with self._lock:
+            if name not in self._unasked:
+                self._reading = self._figures.read()
+                self._unasked = set(self._shared.names)
+            self._unasked.discard(name)
+            return self._reading
+
+
+class _Shared:
+    """The instruments of one provider, which cannot take them back, and makes none of the same name anew."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.names: set[str] = set()
+        self._open: tuple[HealthInstruments, ...] = ()
         for metric in METRICS:
             self._make(meter, metric)
 
-    def close(self) -> None:
-        """Observe nothing from now on."""
-        self._closed = True
+    def add(self, one: HealthInstruments) -> None:
+        with _LOCK:
+            if any(other._attributes == one._attributes for other in self._open):
+                raise InstrumentsError(
+                    f"expected a provider without open instruments of the attributes {one._attributes}, got one "
+                    'that has them; close() those, or tell these apart by attributes={"service": ...}'
+                )
+            self._open = (*self._open, one)
+
+    def remove(self, one: HealthInstruments) -> None:
+        with _LOCK:
+            self._open = tuple(other for other in self._open if other is not one)
 
     def _make(self, meter: Meter, metric: Metric) -> None:
         name, unit, told = metric.name, metric.unit, metric.help
@@ -76,24 +130,22 @@ class HealthInstruments:
 
     def _asked(self, name: str, metric: Metric) -> Callable[[CallbackOptions], Iterator[Observation]]:
         """What the instrument `name` is asked by."""
-        self._names.add(name)
+        self.names.add(name)
 
         def observe(_: CallbackOptions) -> Iterator[Observation]:
-            if self._closed:
-                return
-            reading = self._read(name)
-            if (seconds := reading.distributions.get(metric.name)) is not None:
-                yield self._observation(seconds.count if name.endswith("_count") else seconds.sum)
-            for label, value in reading.values.get(metric.name, {}).items():
-                yield self._observation(value, {metric.label: label} if metric.label else {})
+            for one in self._open:
+                yield from one._observed(name, metric)
 
         return observe
 
-    def _read(self, name: str) -> Reading:
-        """The present reading; a new one for an instrument that has observed that already."""
-        with self._lock:
-            if name not in self._unasked:
-                self._reading = self._figures.read()
-                self._unasked = set(self._names)
-            self._unasked.discard(name)
-            return self._reading
+
+_LOCK = threading.Lock()
+_PROVIDERS: weakref.WeakKeyDictionary[Any, _Shared] = weakref.WeakKeyDictionary()
+
+
+def _shared(provider: MeterProvider) -> _Shared:
+    with _LOCK:
+        found = _PROVIDERS.get(provider)
+        if found is None:
+            found = _PROVIDERS[provider] = _Shared(provider.get_meter(METER))
+        return found

@@ -14,6 +14,7 @@ taken hold of stands in `hooking`, how a result is read in `trajectory`. Nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import math
@@ -23,10 +24,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from qigcore.history.earlier import Earlier
+from qigcore.rules import MIN_SNAPSHOTS
 from qigheal.errors import QighealError
 from qigheal.integrations.chain import childheal
 from qigheal.integrations.chain.hooking import Hook
-from qigheal.integrations.chain.statedir import MONITOR, HealerHistory, StateError
+from qigheal.integrations.chain.statedir import MONITOR, HealerHistory, StateError, known_in
 from qigheal.integrations.chain.trajectory import Counts, ResidentMemory, RunRecorder
 from qigheal.monitor import GeometricHealthMonitor
 from qigheal.settings import Geometry
@@ -39,6 +42,9 @@ C = TypeVar("C")
 ATTRIBUTE: Final = "self_healing"
 STATE_DIR: Final = "./self_healing_state"
 SOURCES: Final = ("get_consciousness_metrics", "get_performance_metrics")
+PATIENCE_S: Final = 30.0
+"""How long an `async` metrics method of a chain is waited for."""
+
 NEEDED: Final = ("phi", "kappa_eff", "basin_coords", "error_rate", "avg_latency_ms")
 TRENDS: Final = ("phi", "basin_drift", "latency", "errors")
 METRICS: Final = ("phi", "basin_drift", "breakdown_count", "error_rate", "latency_ms")
@@ -92,6 +98,8 @@ class SearchSpaceCollapseSelfHealing:
         self._healing = False
         self._watching: asyncio.Task[None] | None = None
         self._told: set[str] = set()
+        self._asked: dict[str, asyncio.Task[Mapping[str, Any] | None]] = {}
+        self._patience_s = PATIENCE_S
         self._sources = tuple(name for name in SOURCES if callable(getattr(chain, name, None)))
         self._seen = _referring(chain)
         self._chain: Any = chain
@@ -116,19 +124,31 @@ class SearchSpaceCollapseSelfHealing:
         return self._runs.counts
 
     def get_health(self) -> dict[str, Any]:
-        """Plain `healthy`, `severity`, `issues` and `metrics`, as the earlier modules gave them.
+        """Plain `healthy`, `severity`, `issues` and `metrics`, as the earlier modules gave them, `state` and `notes`.
 
         metrics: means over the last 10 snapshots (drift in radians, error_rate from 0 to 1, latency in ms), and
-        how many of these lay in breakdown; None where nothing could be measured. All of it:
-        `monitor.check_health()`.
+        how many of these lay in breakdown; None where nothing could be measured.
+        state: "learning" before there are 10 snapshots, when `healthy` says only that no more failed than
+        `error_rate_max` allows; then "absolute" or "learned", by the limits in force.
+        notes: facts that are no fault. All of it: `monitor.check_health()`.
         """
         report = self.monitor.check_health()
         figures = report.metrics
+        healthy, severity, issues = report.healthy, report.severity, list(report.issues)
+        if healthy and report.state == "learning":
+            failing = figures["error_rate"]
+            if failing > self.monitor.settings.error_rate_max:  # not so where it is unknown
+                healthy, severity = False, "warning"
+                issues = [
+                    f"learning: {report.snapshots} of {MIN_SNAPSHOTS} snapshots, error rate {failing:.3g}"
+                ]
         return {
-            "healthy": report.healthy,
-            "severity": report.severity,
-            "issues": list(report.issues),
+            "healthy": healthy,
+            "severity": severity,
+            "issues": issues,
             "metrics": {name: _number(figures[name]) for name in METRICS},
+            "state": report.state,
+            "notes": list(report.notes),
         }
 
     def get_trends(self, window: int = 50) -> dict[str, dict[str, Any]]:
@@ -169,6 +189,8 @@ class SearchSpaceCollapseSelfHealing:
     async def start(self, interval_seconds: float = 60.0, heal_every_seconds: float = 300.0) -> None:
         """Look after the chain in the running event loop until `stop()`; a second start changes nothing.
 
+        Where the event loop of the first has ended since, this one takes over.
+
         Every `interval_seconds` the chain's get_consciousness_metrics() and get_performance_metrics() become one
         snapshot, if it has them. With `host` and `store`, the healer runs every `heal_every_seconds` as
         `manual_heal` while the chain is not healthy.
@@ -181,18 +203,25 @@ class SearchSpaceCollapseSelfHealing:
         ):
             if not 0.0 < value < math.inf:
                 raise ValueError(f"{name}: expected a number of seconds above 0, got {value!r}")
-        if self._watching is None or self._watching.done():
+        task = self._watching
+        if task is None or task.done() or not task.get_loop().is_running():
+            if task is not None:
+                _cancel(task)
             self._watching = asyncio.create_task(
                 self._watch(interval_seconds, heal_every_seconds), name="qigheal-chain"
             )
 
     async def stop(self) -> None:
-        """End what `start` began, a healer that is at work included, and write what was recorded."""
+        """End what `start` began, a healer that is at work included, and write what was recorded.
+
+        It may be called in another event loop, and after the first has ended.
+        """
         task, self._watching = self._watching, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        self.monitor.flush()
+        try:
+            if task is not None:
+                await _ended(task)
+        finally:
+            self.monitor.flush()
 
     async def _watch(self, interval_s: float, heal_every_s: float) -> None:
         async with asyncio.TaskGroup() as both:  # a pass of the healer takes minutes
@@ -215,34 +244,62 @@ class SearchSpaceCollapseSelfHealing:
                 self._tell(f"healing failed: {type(error).__name__}: {error}")
 
     async def look(self) -> None:
-        """Record one snapshot of what the chain's metrics methods give now; nothing if it has none. Never raises."""
+        """Record one snapshot of what the chain's metrics methods give now; nothing if it has none.
+
+        Never raises. An `async` method has 30 s; what it gives later is not waited for.
+        """
         chain = self._seen()
         if not self._sources or chain is None:
             return
         state: dict[str, Any] = {}
         for source in self._sources:
-            try:
-                found = getattr(chain, source)()
-                if inspect.isawaitable(found):
-                    found = await found
-            except Exception as error:
-                self._tell(f"{source}() failed: {type(error).__name__}: {error}")
-                continue
+            found = await self._given(chain, source)
             if isinstance(found, Mapping):
                 state.update(found)
-            else:
-                self._tell(f"{source}(): expected a mapping, got a {type(found).__name__}")
         if state.get("error_rate") is None and (failing := self._runs.error_rate) is not None:
             state["error_rate"] = failing
         missing = [name for name in NEEDED if name not in state]
         if missing:
             self._tell(f"the chain's metrics have no {', '.join(missing)}")
-        state.setdefault("memory_mb", self._memory_mb())
         state.pop("timestamp", None)  # it is of now
         try:
+            state.setdefault("memory_mb", self._memory_mb())
             self.monitor.capture(state)
-        except Exception as error:  # on_invalid="raise"
+        except (Exception, SystemExit) as error:  # on_invalid="raise", or of the host's memory_mb
             self._tell(f"the chain's metrics were not recorded: {error}")
+
+    async def _given(self, chain: Any, source: str) -> Mapping[str, Any] | None:
+        """What a metrics method of the chain gives within its time; None, and a line in the log, for nothing."""
+        asked = self._asked.get(source)
+        if asked is not None and not asked.done() and asked.get_loop() is asyncio.get_running_loop():
+            return None  # it was told to end, and has not
+        self._asked[source] = asked = asyncio.create_task(self._ask(chain, source))
+        try:
+            done, _ = await asyncio.wait({asked}, timeout=self._patience_s)
+        except asyncio.CancelledError:
+            asked.cancel()
+            raise
+        if not done:
+            asked.cancel()  # without waiting: it may not heed that
+            self._tell(f"{source}() gave nothing within {self._patience_s:g} s")
+            return None
+        if asked.cancelled():
+            self._tell(f"{source}() was cancelled")
+            return None
+        return asked.result()
+
+    async def _ask(self, chain: Any, source: str) -> Mapping[str, Any] | None:
+        try:
+            found = getattr(chain, source)()
+            if inspect.isawaitable(found):
+                found = await found
+        except (Exception, SystemExit) as error:  # the latter would end the host's event loop
+            self._tell(f"{source}() failed: {type(error).__name__}: {error}")
+            return None
+        if not isinstance(found, Mapping):
+            self._tell(f"{source}(): expected a mapping, got a {type(found).__name__}")
+            return None
+        return found
 
     def _tell(self, what: str) -> None:
         """To the log, once."""
@@ -272,9 +329,9 @@ class SearchSpaceCollapseSelfHealing:
     def load_state(self, directory: str | os.PathLike[str] = STATE_DIR) -> None:
         """Take in what `save_state` or the earlier modules wrote, before the chain runs.
 
-        The snapshots count as recorded; the patches are kept, and written again by `save_state`. Limits are not
-        taken over, nor is a baseline: give it as `baseline=Baseline.load(...)` when adding, or healthy is
-        learned from what is loaded.
+        The snapshots count as recorded, but those that are held or stored already are passed over. The patches are
+        kept, and written again by `save_state`. Limits are not taken over, nor is a baseline: give it as
+        `baseline=Baseline.load(...)` when adding, or healthy is learned from what is loaded.
 
         Raises StateError where there is no such folder, HistoryError.
         """
@@ -286,14 +343,17 @@ class SearchSpaceCollapseSelfHealing:
             )
         patches = HealerHistory.load(folder)
         if (folder / MONITOR).is_file():
-            self.monitor.load_history(folder / MONITOR)
+            file = Earlier(folder / MONITOR)
+            known = known_in(file, self.monitor)
+            if not known or len(known) < file.count:
+                self.monitor.load_history(folder / MONITOR, without=known)
         self._patches = patches
 
     def remove(self) -> None:
         """Leave the chain as it was. What was recorded is written, and stays readable here; doing so twice is fine."""
         task, self._watching = self._watching, None
-        if task is not None and not task.done():
-            task.get_loop().call_soon_threadsafe(task.cancel)
+        if task is not None:
+            _cancel(task)
         for hook in self._hooks:
             hook.undo()
         self._hooks = []
@@ -340,6 +400,38 @@ def _runs(chain: Any) -> bool:
             f"chain: expected an object with run() or {SOURCES[0]}(), got a {kind}, which has neither"
         )
     return callable(run)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """From whichever thread or event loop; one whose own is closed has ended with it."""
+    if not task.done():
+        with contextlib.suppress(RuntimeError):
+            task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel it and wait for its end, as far as its event loop still turns."""
+    there = task.get_loop()
+    if there is asyncio.get_running_loop():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    elif not there.is_running():
+        _cancel(task)
+    else:
+        over = asyncio.Event()
+        here = asyncio.get_running_loop()
+
+        def told(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # nobody waits any more
+                here.call_soon_threadsafe(over.set)
+
+        def watch() -> None:
+            task.add_done_callback(told)
+            task.cancel()
+
+        with contextlib.suppress(RuntimeError, TimeoutError):  # it closed, or stopped, meanwhile
+            there.call_soon_threadsafe(watch)
+            await asyncio.wait_for(over.wait(), 2 * childheal.PATIENCE_S)
 
 
 def _number(value: float) -> float | None:

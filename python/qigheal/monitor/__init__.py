@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Container
 from pathlib import Path
 from typing import Literal, Self, TypedDict, Unpack
 
@@ -273,8 +274,10 @@ class GeometricHealthMonitor:
         _, heads, basins = self._recorder.rows(0, self._recorder.total)
         earlier.save(path, [Batch.of_rows(heads, basins, self._recorder.names)], limits)
 
-    def load_history(self, path: str | os.PathLike[str]) -> None:
+    def load_history(self, path: str | os.PathLike[str], without: Container[int] = ()) -> None:
         """Record the snapshots of such a file, with their times and code hashes, after those there are.
+
+        without: places in the file, from 0, of snapshots that are passed over.
 
         They count as recorded: a history stores them, and a baseline is learned from them. The file's
         limits are not taken over; its reference is, until a baseline is learned. Load before the host
@@ -291,9 +294,10 @@ class GeometricHealthMonitor:
             except InvalidBasin as error:
                 self._learner.facts["loaded"] = f"{path}: its baseline_basin was not taken over: {error}"
         try:
-            for code, fields in file.states():
-                self._recorder.code_hash = code
-                self.capture(fields)
+            for place, (code, fields) in enumerate(file.states()):
+                if place not in without:
+                    self._recorder.code_hash = code
+                    self.capture(fields)
         finally:
             self._recorder.code_hash = self.code_hash
 

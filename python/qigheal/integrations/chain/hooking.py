@@ -14,6 +14,7 @@ import functools
 import inspect
 import threading
 import time
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -89,12 +90,24 @@ class _Place:
 
 def _method(place: _Place, bound: Any) -> Any:
     original, taken = getattr(bound, "__func__", bound), place.taken
+    # Of a function, what a look-up by the object would give is known.
+    own = place.before if isinstance(place.before, types.FunctionType) else None
+    watched_of = taken.get
 
     @functools.wraps(original)
     def method(self: Any, /, *args: Any, **named: Any) -> Any:
-        watcher = taken.get(id(self))
-        call = place.inherited(self)
-        return call(*args, **named) if watcher is None else _watched(watcher, call, args, named)
+        watcher = watched_of(id(self))
+        if watcher is None or own is None:
+            call = place.inherited(self)
+            return call(*args, **named) if watcher is None else _watched(watcher, call, args, named)
+        began, start = time.time(), time.perf_counter()  # as `_watched`, which would be one call more
+        try:
+            result = own(self, *args, **named)
+        except Exception as error:
+            watcher.raised(error, began, time.perf_counter() - start)
+            raise
+        watcher.returned(result, began, time.perf_counter() - start)
+        return result
 
     @functools.wraps(original)
     async def coroutine(self: Any, /, *args: Any, **named: Any) -> Any:
@@ -177,7 +190,8 @@ class Hook:
     watcher: is told of each call of the method. value: what the attribute is. An object that can be referred to
     weakly is not kept alive by this; of another, `undo` must be called.
 
-    Raises TypeError for an object that can be neither hooked by its class nor changed itself.
+    Raises TypeError for an object that can be neither hooked by its class nor changed itself, and for a method
+    that does not belong to the object; then nothing was changed.
     """
 
     def __init__(
@@ -194,6 +208,8 @@ class Hook:
         with _LOCK:
             bound = None if watcher is None else getattr(target, name)
             if watcher is None or (name not in (own or ()) and hasattr(type(target), name)):
+                if watcher is not None:
+                    _check(type(target), name)
                 self._place = _place(type(target), name, bound)
             if self._place is not None:
                 self._place.taken[self._key] = value if watcher is None else watcher
@@ -221,6 +237,17 @@ class Hook:
                 else:
                     self._own[self._name] = self._before
             self._place = self._own = self._kept = None
+
+
+def _check(owner: type, name: str) -> None:
+    """Refuse what is called by the class as well, where ours would take its first argument for the object."""
+    found = inspect.getattr_static(owner, name)
+    if isinstance(found, classmethod | staticmethod) or not hasattr(type(found), "__get__"):
+        kind = type(found).__name__
+        raise TypeError(
+            f"expected {owner.__qualname__}.{name} to be a method of its objects, got a {kind}; "
+            f"wrap the object in a class whose {name}(self, ...) calls it"
+        )
 
 
 def _place(owner: type, name: str, bound: Any) -> _Place | None:

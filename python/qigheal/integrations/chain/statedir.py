@@ -10,6 +10,7 @@ A folder of the earlier modules has the first two only. No chain and no process 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,14 +18,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from qigcore.baseline import Baseline
 from qigcore.constants import FITNESS_THRESHOLD
 from qigcore.errors import HistoryError, InvalidLimit
 from qigcore.history import Damage
+from qigcore.history.columns import rounded
 from qigcore.history.earlier import Earlier
 from qigcore.history.files import replacing
-from qigcore.rows import METRICS, Batch
+from qigcore.recorder import Recorder
+from qigcore.rows import BIT, HEAD, METRICS, Array, Batch
 from qigcore.trends import Trend
 from qigheal.errors import QighealError
 from qigheal.monitor import GeometricHealthMonitor
@@ -36,6 +40,11 @@ MONITOR: Final = "monitor_history.json"
 HEALER: Final = "healer_history.json"
 MOST: Final = 200_000
 """Snapshots of a folder that are looked at, the newest: they are held in memory, 600 bytes each."""
+
+_FIGURES: Final = ("phi", "kappa_eff", "error_rate", "avg_latency_ms", "memory_mb")
+_ROUNDING_S: Final = 1e-5
+_Mark = tuple[float, bytes]
+"""Microseconds, and figures."""
 
 STANDING: Final = frozenset({"merged", "watching", "confirmed", "unconfirmed", "contested"})
 """States of a change that was applied and not taken back."""
@@ -132,6 +141,60 @@ def patch_entry(
         "fitness_score": fitness,
         "applied": applied,
     }
+
+
+def known_in(file: Earlier, monitor: GeometricHealthMonitor) -> set[int]:
+    """Places in the file, from 0, of the snapshots that the monitor's ring or its history holds already.
+
+    Those are of the same moment and figures (Φ, κ, errors, latency and memory, as closely as a compact segment
+    keeps them); what was repaired is no figure.
+    """
+    settings, places, wanted = monitor.settings, [], []
+    recorder = Recorder(settings.dim, 20, settings.geometry)
+    for place, (fields, repaired) in enumerate(file.snapshots()):
+        if fields.get("timestamp") is None:
+            continue
+        recorder.capture({**fields, "basin_coords": None, "module_name": None})
+        head = recorder.heads(1)
+        head["repaired"] |= np.array([sum(BIT[name] for name in set(repaired))], head["repaired"].dtype)
+        places.append(place)
+        wanted.append(head)
+    if not wanted:
+        return set()
+    asked = np.concatenate(wanted)
+    there = Counter(_marks(monitor.snapshots.since(0, monitor.snapshots.total)[1]))
+    if monitor.history is not None:
+        monitor.flush()
+        times = asked["timestamp"]
+        columns = ("timestamp", *_FIGURES, "repaired")
+        stored: Counter[_Mark] = Counter()
+        for batch in monitor.history.scan(times.min() - _ROUNDING_S, times.max() + _ROUNDING_S, columns):
+            heads = np.zeros(len(batch), HEAD)
+            for name in columns:
+                heads[name] = batch.columns[name]
+            stored.update(_marks(heads))
+        there |= stored
+    found, marks = set(), dict(zip(places, _marks(asked), strict=True))
+    for apart in (
+        0,
+        1,
+        -1,
+    ):  # a file, a store and a ring do not round the same moment to the same microsecond
+        for place, (moment, figures) in marks.items():
+            if place not in found and there[moment + apart, figures] > 0:
+                there[moment + apart, figures] -= 1
+                found.add(place)
+    return found
+
+
+def _marks(heads: Array) -> list[_Mark]:
+    """What each row, shape [n] of `rows.HEAD`, is known by."""
+    kept = rounded(heads)
+    for name in _FIGURES:
+        kept[name][(kept["repaired"] & BIT[name]) != 0] = 0.0
+    figures = np.stack([kept[name] for name in _FIGURES], axis=1) + 0.0  # makes -0.0 to 0.0
+    moments = np.rint(1e6 * heads["timestamp"]).tolist()
+    return [(moment, row.tobytes()) for moment, row in zip(moments, figures, strict=True)]
 
 
 def _united(known: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -102,15 +102,30 @@ class RunRecorder:
     def returned(self, result: Any, began: float, took_s: float) -> None:
         """A run ended with this result. began: Unix seconds."""
         try:
-            self._take(result, began, took_s)
+            read = result.get if type(result) is dict else _reader(result)
+            try:
+                success = read("success")
+                failed = int(success is not None and not success)
+                steps = read("trajectory")
+            except Exception:  # a property of the host's, or an array for a truth value
+                failed, steps = 0, None
+            if type(steps) is not list and (
+                not isinstance(steps, Sequence) or isinstance(steps, str | bytes | bytearray)
+            ):
+                steps = None
+            error_rate = self._ran(failed, odd=steps is None)
+            if steps is None or not len(steps):
+                state = {key: _read(read, f"final_{key}") for key in ("phi", "kappa", "basin")}
+                self._single(state, error_rate, began, took_s)
+            else:
+                self._steps(steps, error_rate, began, took_s)
         except Exception:
             self._missed("result")
 
     def raised(self, error: Exception, began: float, took_s: float) -> None:
         """A run ended by an exception: there is no state to record, but a failure and the time it took."""
         try:
-            self._ran(1)
-            self._single({}, began, took_s)
+            self._single({}, self._ran(1), began, took_s)
         except Exception:
             self._missed("failure")
 
@@ -120,33 +135,13 @@ class RunRecorder:
             log.exception("a chain's %s could not be recorded; the chain goes on", what)
         self._lost += 1
 
-    def _take(self, result: Any, began: float, took_s: float) -> None:
-        read = _reader(result)
-        try:
-            success = read("success")
-            failed = int(success is not None and not success)
-            steps = read("trajectory")
-        except Exception:  # a property of the host's, or an array for a truth value
-            failed, steps = 0, None
-        if type(steps) is not list and (
-            not isinstance(steps, Sequence) or isinstance(steps, str | bytes | bytearray)
-        ):
-            steps = None
-        self._ran(failed, odd=steps is None)
-        if steps is None or not len(steps):
-            self._single(
-                {key: _read(read, f"final_{key}") for key in ("phi", "kappa", "basin")}, began, took_s
-            )
-        else:
-            self._steps(steps, len(steps), began, took_s)
-
-    def _single(self, state: Mapping[str, Any], began: float, took_s: float) -> None:
+    def _single(self, state: Mapping[str, Any], error_rate: float, began: float, took_s: float) -> None:
         """The one snapshot of a run without steps."""
         fields = {
             "phi": state.get("phi"),
             "kappa_eff": state.get("kappa"),
             "basin_coords": state.get("basin"),
-            "error_rate": self.error_rate,
+            "error_rate": error_rate,
             "avg_latency_ms": 1000.0 * took_s,
             "memory_mb": self._memory_mb(),
             "timestamp": began + took_s,
@@ -160,12 +155,13 @@ class RunRecorder:
             self._stored += stored
             self._lost += 1 - stored
 
-    def _steps(self, steps: Sequence[Any], length: int, began: float, took_s: float) -> None:
+    def _steps(self, steps: Sequence[Any], error_rate: float, began: float, took_s: float) -> None:
+        length = len(steps)
         # A history keeps microseconds. Recording a step takes about that long, so it is no time to come.
-        apart_s, at, odd, lost = max(took_s / length, 1e-6), began, 0, 0
+        apart_s = max(took_s / length, 1e-6)
         each_ms = 1000.0 * took_s / length
         fields: dict[str, Any] = {
-            "avg_latency_ms": each_ms, "error_rate": self.error_rate, "memory_mb": self._memory_mb()
+            "avg_latency_ms": each_ms, "error_rate": error_rate, "memory_mb": self._memory_mb()
         }  # fmt: skip
         first, timed = steps[0], None
         if type(first) is dict or isinstance(first, Mapping):
@@ -173,37 +169,53 @@ class RunRecorder:
                 if key in first:
                     timed = key
                     break
-        capture, ahead = self._capture, iter(steps)
-        part = length if self._part is None else self._part
-        for start in range(0, length, part):
-            if start:
-                self._monitor.flush()
-            for step in islice(ahead, min(part, length - start)):
-                at += apart_s
-                try:
-                    get = step.get
-                    fields["phi"] = get("phi_after")
-                    fields["kappa_eff"] = get("kappa_after")
-                    fields["basin_coords"] = get("basin_coords")
-                    fields["module_name"] = get("name")
-                    if timed is not None:
-                        own = get(timed)
-                        fields["avg_latency_ms"] = each_ms if own is None else own
-                except Exception:
-                    odd += 1
-                    fields.update(UNREADABLE)
-                fields["timestamp"] = at
-                try:
-                    capture(fields)
-                except InvalidSnapshot:
-                    lost += 1
+        part = self._part
+        if type(steps) is list and (part is None or length <= part):
+            _, odd, lost = self._record(steps, fields, timed, began, apart_s)
+        else:
+            at, odd, lost = began, 0, 0
+            part, ahead = part or length, iter(steps)
+            for start in range(0, length, part):
+                if start:
+                    self._monitor.flush()
+                fields["avg_latency_ms"] = each_ms
+                these = islice(ahead, min(part, length - start))
+                at, more_odd, more_lost = self._record(these, fields, timed, at, apart_s)
+                odd, lost = odd + more_odd, lost + more_lost
         with self._lock:
             self._stored += length - lost
-            self._odd_steps += odd
-            self._lost += lost
+            if odd or lost:
+                self._odd_steps += odd
+                self._lost += lost
 
-    def _ran(self, failed: int, *, odd: bool = False) -> None:
-        """Count a run: once with every run, and so without loops."""
+    def _record(
+        self, steps: Iterable[Any], fields: dict[str, Any], timed: str | None, at: float, apart_s: float
+    ) -> tuple[float, int, int]:
+        """Record steps after `at`; (the last one's time, those that were no mappings, those that were refused)."""
+        capture, each_ms, odd, lost = self._capture, fields["avg_latency_ms"], 0, 0
+        for step in steps:
+            at += apart_s
+            try:
+                get = step.get
+                fields["phi"] = get("phi_after")
+                fields["kappa_eff"] = get("kappa_after")
+                fields["basin_coords"] = get("basin_coords")
+                fields["module_name"] = get("name")
+                if timed is not None:
+                    own = get(timed)
+                    fields["avg_latency_ms"] = each_ms if own is None else own
+            except Exception:
+                odd += 1
+                fields.update(UNREADABLE)
+            fields["timestamp"] = at
+            try:
+                capture(fields)
+            except InvalidSnapshot:
+                lost += 1
+        return at, odd, lost
+
+    def _ran(self, failed: int, *, odd: bool = False) -> float:
+        """Count a run, and give the error rate: once with every run, and so without loops."""
         if self._pid != os.getpid():  # after a fork a thread that is not here may have had it
             self._lock, self._pid = threading.RLock(), os.getpid()
         with self._lock:
@@ -213,6 +225,7 @@ class RunRecorder:
             self._runs += 1
             self._failed += failed
             self._odd_runs += odd
+            return self._failing / (self._runs if self._runs < RECENT else RECENT)
 
 
 def _reader(result: Any) -> Callable[[str], Any]:

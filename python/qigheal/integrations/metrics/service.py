@@ -47,6 +47,7 @@ class ServiceFigures:
         self._parts = Parts()
         self._judged = Judged()
         self._latest = Latest()
+        self._rules: RuleSet | None = None
         self._checks = 0
         self._next = monitor.snapshots.total
         heads = self._before(self._next, LOOK_BACK)
@@ -86,6 +87,9 @@ class ServiceFigures:
         report = monitor.check_health()
         self._checks += 1
         rules = rules_for(monitor.settings, monitor.baseline)
+        if rules != self._rules:  # the ring's drift was measured anew, by what was learned
+            self._rules = rules
+            self._judged.begin_after(self._before(self._next, LOOK_BACK))
         total = monitor.snapshots.total
         while self._next < total:
             first, heads = monitor.snapshots.since(self._next, CHUNK)

@@ -13,7 +13,7 @@ from pathlib import Path
 from qigcore.history import History
 from qigcore.history.files import segments_in
 from qigcore.history.merge import merged
-from qigcore.history.reader import Chunk, Query, Source, Tally
+from qigcore.history.reader import Chunk, Damage, Query, Source, Tally
 from qigcore.history.standing import Standing
 from qigcore.history.survey import Surveyed, counting, surveyed
 from qigcore.rows import COLUMNS, Batch
@@ -21,6 +21,16 @@ from qigheal.integrations.metrics.judged import Latest
 
 RECENT = 10
 """Rows of each living process that are looked at when the tail begins, for figures that were not repaired."""
+
+
+def told_of(damage: Damage) -> str:
+    """What could not be read, in words; "" for nothing. Rows that are known to be gone are told elsewhere."""
+    counted = {
+        "damaged headers": damage.bad_headers,
+        "damaged blocks": damage.bad_blocks,
+        "damaged runs of rows": damage.bad_rows,
+    }
+    return ", ".join([*damage.unreadable, *(f"{count} {what}" for what, count in counted.items() if count)])
 
 
 class Tail:
@@ -40,7 +50,8 @@ class Tail:
         self._sources: dict[Path, Source] = {}
         self._dead: dict[Path, Surveyed] = {}  # what nobody writes any more stays as it is
         self._standing = Standing()
-        self._tally = Tally()
+        self._tallies: dict[Path, Tally] = {}
+        self._gone = 0  # rows missing from segments that are no longer there
         self._query = self._look()
         alive = {each.path for each in self.found if each.info.alive}
         for path, source in () if whole else self._begun().items():
@@ -52,7 +63,18 @@ class Tail:
 
     @property
     def missing(self) -> int:
-        return self._tally.damage().missing_rows
+        return self._gone + sum(tally.counts["missing_rows"] for tally in self._tallies.values())
+
+    def damage(self) -> str:
+        """What of the segments that are there cannot be read, as far as it was tried; "" for nothing.
+
+        An end cut off by a kill is none: what was lost with it are `missing` rows.
+        """
+        problems = {each.info.name: each.info.problem for each in self.found if each.info.problem}
+        for path, tally in self._tallies.items():
+            if told := told_of(tally.damage()):
+                problems.setdefault(path.name, told)
+        return "; ".join(f"{name}: {problem}" for name, problem in problems.items())
 
     def new(self) -> Iterator[Batch]:
         """Batches of what is new, in time order."""
@@ -80,12 +102,14 @@ class Tail:
         for path, logged in paths.items():
             self._sources[path].logged = logged
         self.latest = {path: latest for path, latest in self.latest.items() if path in paths}
+        for path in self._tallies.keys() - paths.keys():
+            self._gone += self._tallies.pop(path).counts["missing_rows"]
         return Query(dim, COLUMNS, certain=bool(paths))
 
     def _begun(self) -> dict[Path, Source]:
         """The sources that are to be read, their headers known."""
-        for source in self._sources.values():
-            source.begin(self._tally)
+        for path, source in self._sources.items():
+            source.begin(self._tally(path))
         headers = [source.header for source in self._sources.values() if source.header is not None]
         left = self._standing.left(headers)
         for source in self._sources.values():
@@ -94,9 +118,12 @@ class Tail:
         return {path: source for path, source in self._sources.items() if not (source.done or source.waiting)}
 
     def _read(self, path: Path, source: Source) -> Iterator[Chunk]:
-        for chunk in source.chunks(self._query, self._tally):
+        for chunk in source.chunks(self._query, self._tally(path)):
             self._noted(path, chunk)
             yield chunk
+
+    def _tally(self, path: Path) -> Tally:
+        return self._tallies.setdefault(path, Tally())
 
     def _noted(self, path: Path, chunk: Chunk) -> None:
         self.latest.setdefault(path, Latest()).note(chunk.batch)
