@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qigheal.api import PREFIX
-from qigheal.api.access import VARIABLES
 from qigheal.errors import EngineError, MissingExtra
+from qigheal.inherited import for_healer
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -163,7 +163,7 @@ def _lives(child: int) -> bool:
 
 
 class Healer:
-    """The healer's loop as a process of its own, without this one's tokens.
+    """The healer's loop as a process of its own, without this one's secrets.
 
     A loop that is killed is begun again after a while; one that says why it cannot work leaves its exit code in
     `failed`. Used as a context; at the end the loop is told to end, waited for, and killed when it does not.
@@ -206,13 +206,11 @@ class Healer:
         return self.failed is not None
 
     def _begin(self) -> None:
-        secret = {*VARIABLES.values()}
-        environment = {name: value for name, value in os.environ.items() if name not in secret}
         with self._lock:
             if not self._stop.is_set():
                 # A session of its own: Ctrl-C in the terminal reaches it once, by this process.
                 self._child = subprocess.Popen(
-                    self._argv, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+                    self._argv, stdin=subprocess.DEVNULL, env=for_healer(), start_new_session=True
                 )
 
     def _attend(self) -> None:

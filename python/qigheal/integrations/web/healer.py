@@ -14,8 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
+
+from qigheal.inherited import for_healer
 
 log = logging.getLogger("qigheal")
 
@@ -96,7 +97,7 @@ class Healer:
                     stdout=said,
                     stderr=said,
                     pass_fds=(lock,),
-                    env={**without_tokens(os.environ), HELD: str(lock)},
+                    env={**for_healer(), HELD: str(lock)},
                 )
             self.note = ""
         finally:
@@ -106,15 +107,3 @@ class Healer:
         if note != self.note:
             log.warning("%s", note)
         self.note = note
-
-
-def without_tokens(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment without the tokens that admit to the HTTP interface, which a healer has no use for.
-
-    The one for GitHub stays: the healer opens pull requests with it.
-    """
-    return {
-        name: value
-        for name, value in environ.items()
-        if not (name.startswith("QIGHEAL_") and name.endswith("TOKEN")) or name == "QIGHEAL_GITHUB_TOKEN"
-    }
