@@ -23,6 +23,15 @@ HUNG_UP = 129
 
 def main() -> None:
     """Run one command and exit; an error is one line on standard error, with its remedy."""
+    if sys.stderr is None:  # the next file that is opened must not take its number, and get what is said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = open(os.devnull, "w")
+    if sys.stdout is None:
+        print(
+            "qigheal: expected a standard output, got a closed one; send it to /dev/null if nobody reads it",
+            file=sys.stderr,
+        )
+        sys.exit(ENVIRONMENT)
     try:
         import rich.console  # noqa: F401  # whether the extra is there
     except ImportError as error:
