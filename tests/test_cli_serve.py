@@ -151,6 +151,14 @@ def test_ctrl_c_and_nothing_enabled(place: Path, serving: list[Served]) -> None:
     assert (code, complaints) == (0, "")
 
 
+def test_the_end_of_its_terminal(place: Path, serving: list[Served]) -> None:
+    served = Served(place)
+    serving.append(served)
+    asked = urllib.request.Request(served.url + "/api/self-healing/health")  # noqa: S310  # its own address
+    urllib.request.urlopen(asked, timeout=PATIENCE_S).close()  # noqa: S310  # the loop of events runs
+    assert served.end(signal.SIGHUP) == (0, "")
+
+
 def test_a_healer_does_not_outlive_it(place: Path, serving: list[Served]) -> None:
     served = Served(place, str(place / "host"), "--heal")
     serving.append(served)

@@ -56,7 +56,7 @@ def serve(
     reviews. /metrics is open, as of every exporter, to whoever reaches the address, which is this machine alone
     unless --bind says otherwise; another one is refused without a token that guards the rest.
 
-    Exit 0 when it is told to end (SIGTERM, Ctrl-C), and all that it started ends with it; 64 and up when it cannot
+    Exit 0 when it is told to end (SIGTERM, SIGHUP, Ctrl-C), and all that it started ends with it; 64 and up when it cannot
     be started or the healer cannot work.
 
     Example: qigheal serve ~/src/digits --store /var/lib/digits/.qigheal --heal --alerts

@@ -99,7 +99,7 @@ def application(store: Path, host: Path | None, access: Access) -> FastAPI:
 
 
 def run(app: FastAPI, listening: socket.socket, ended: Callable[[], bool]) -> None:
-    """Serve until SIGTERM or SIGINT, or until `ended` is true. Raises EngineError where it cannot begin."""
+    """Serve until SIGTERM, SIGHUP or SIGINT, or until `ended` is true. Raises EngineError where it cannot begin."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -107,7 +107,10 @@ def run(app: FastAPI, listening: socket.socket, ended: Callable[[], bool]) -> No
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
-            before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGTERM, signal.SIGINT)}
+            ending = [signal.SIGTERM, signal.SIGINT]
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+                ending.append(signal.SIGHUP)
+            before = {each: signal.signal(each, self.handle_exit) for each in ending}
             try:
                 yield
             finally:
