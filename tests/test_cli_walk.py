@@ -48,8 +48,8 @@ DIFF = """--- a/deploy.sh
 POSITIONAL = {"baseline show", "baseline compare", "backtest"}
 """Commands that take a store as an argument."""
 
-MAKES_ONE = {"import", "phase override"}
-"""Commands for which a store that is not there is none yet: it is made."""
+MAKES_ONE = {"import"}
+"""The command for which a store that is not there is none yet: it is made."""
 
 WITHOUT_A_STORE = {"demo", "compare", "roi"}
 """Commands that need none; `compare` and `roi` may be given one."""

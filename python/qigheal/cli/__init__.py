@@ -23,15 +23,7 @@ HUNG_UP = 129
 
 def main() -> None:
     """Run one command and exit; an error is one line on standard error, with its remedy."""
-    if sys.stderr is None:  # the next file that is opened must not take its number, and get what is said there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        sys.stderr = open(os.devnull, "w")
-    if sys.stdout is None:
-        print(
-            "qigheal: expected a standard output, got a closed one; send it to /dev/null if nobody reads it",
-            file=sys.stderr,
-        )
-        sys.exit(ENVIRONMENT)
+    _outputs()
     try:
         import rich.console  # noqa: F401  # whether the extra is there
     except ImportError as error:
@@ -81,6 +73,21 @@ def main() -> None:
         print(f"qigheal: the output could not be written: {error.strerror}", file=sys.stderr)
         sys.exit(ENVIRONMENT)
     sys.exit(code if isinstance(code, int) else FINE)
+
+
+def _outputs() -> None:
+    """See that both are open."""
+    if (
+        sys.stderr is None
+    ):  # the next file that is opened must not take its number, and get what is said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  # it stays open
+    if sys.stdout is None:
+        print(
+            "qigheal: expected a standard output, got a closed one; send it to /dev/null if nobody reads it",
+            file=sys.stderr,
+        )
+        sys.exit(ENVIRONMENT)
 
 
 def _run() -> object:
