@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -167,13 +169,56 @@ def test_a_healer_does_not_outlive_it(place: Path, serving: list[Served]) -> Non
     wait_until_gone(healer)
 
 
-def test_a_second_healer_is_refused(place: Path, serving: list[Served]) -> None:
+def test_beside_another_healer_it_serves_on(place: Path, serving: list[Served]) -> None:
     with lock(place / "store"):
         served = Served(place, str(place / "host"), "--heal")
         serving.append(served)
-        _, complaints = served.process.communicate(timeout=PATIENCE_S)
-    assert served.process.returncode == 69
-    assert "another healer" in complaints
+        assert "healing    by another healer now" in served.said
+        assert served.get("/api/self-healing/health")[0] == 200
+        code, complaints = served.end()
+    assert code == 0
+    assert complaints.count("another healer works for this store") == 1
+
+
+def test_it_heals_when_the_other_healer_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecar, "AGAIN_S", 0.01)
+    said: list[str] = []
+    healer = sidecar.Healer(tmp_path, tmp_path, "5m", said.append)
+    tried = threading.Semaphore(0)
+    took = sidecar.taken
+
+    def counted(store: Path) -> int | None:
+        tried.release()
+        return took(store)
+
+    monkeypatch.setattr(sidecar, "taken", counted)
+    healer._argv = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with contextlib.ExitStack() as ending:
+        with lock(tmp_path):
+            ending.enter_context(healer)
+            for _ in range(3):
+                assert tried.acquire(timeout=PATIENCE_S)
+            assert (healer.pid, healer.ended()) == (0, False)
+        until = time.monotonic() + PATIENCE_S
+        while not healer.pid:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert took(tmp_path) is None
+    assert len(said) == 1
+    assert "another healer works for this store" in said[0]
+
+
+@pytest.mark.parametrize(("code", "final"), [(64, True), (69, False)])
+def test_only_an_error_of_usage_ends_it_for_good(code: int, final: bool, tmp_path: Path) -> None:
+    again = threading.Event()
+    healer = sidecar.Healer(tmp_path, tmp_path, "5m", lambda _: again.set())
+    healer._argv = [sys.executable, "-c", f"raise SystemExit({code})"]
+    with healer:
+        until = time.monotonic() + PATIENCE_S
+        while not (healer.ended() or again.is_set()):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert (healer.ended(), again.is_set()) == (final, not final)
 
 
 def test_what_cannot_be_started_is_one_line(place: Path, tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def serve(
     reviews. /metrics is open, as of every exporter, to whoever reaches the address, which is this machine alone
     unless --bind says otherwise; another one is refused without a token that guards the rest.
 
-    Exit 0 when it is told to end (SIGTERM, SIGHUP, Ctrl-C), and all that it started ends with it; 64 and up when it cannot
-    be started or the healer cannot work.
+    Exit 0 when it is told to end (SIGTERM, SIGHUP, Ctrl-C), and all that it started ends with it; 64 and up when it
+    cannot be started. A healer that ends is started again, and waits while another one works for the store.
 
     Example: qigheal serve ~/src/digits --store /var/lib/digits/.qigheal --heal --alerts
     """
@@ -95,7 +95,9 @@ def serve(
         if heal and host is not None:
             healer = running.enter_context(sidecar.Healer(host, place, heal_every, _complain))
         _say(place, url, access, host, watched)
-        said = f"every {heal_every} in process {healer.pid}" if healer else "off; on with HOST and --heal"
+        said = "off; on with HOST and --heal"
+        if healer is not None:
+            said = f"every {heal_every} in process {healer.pid}" if healer.pid else "by another healer now"
         show.line(f"  healing    {said}")
         sys.stdout.flush()
         sidecar.run(app, listening, healer.ended if healer else lambda: False)

@@ -81,13 +81,10 @@ class Healer:
             child.returncode = 0  # else Popen warns of a process that still runs
 
     def _start(self) -> None:
-        lock = os.open(self._store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if (lock := taken(self._store)) is None:  # a healer works for this store already
+            self.note = ""
+            return
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # a healer works for this store already
-                self.note = ""
-                return
             path = self._store / LOG
             full = path.exists() and path.stat().st_size > MOST_LOG_BYTES
             with open(path, "wb" if full else "ab") as said:
@@ -107,3 +104,17 @@ class Healer:
         if note != self.note:
             log.warning("%s", note)
         self.note = note
+
+
+def taken(store: Path) -> int | None:
+    """The healer's lock of a store, as a descriptor to hand down and then close; None while another holds it."""
+    lock = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
