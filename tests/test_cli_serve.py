@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from qigheal.cli import sidecar
+from qigheal.cli import main, sidecar
 from qigheal.errors import EngineError
 from qigheal.healing.looping import lock
 from tests.heal.toyhost import ToyHost
@@ -221,6 +221,56 @@ def test_only_an_error_of_usage_ends_it_for_good(code: int, final: bool, tmp_pat
         assert (healer.ended(), again.is_set()) == (final, not final)
 
 
+NO_ADDRESSES = (
+    "digits.example.org",
+    "ftp://example.org",
+    "https://",
+    "https://[::1",
+    "http://a:b@example.org",
+    "https://example.org/?q",
+    "https://example.org/a b",
+    "https://example.org:0",
+    "https://exämple.org",
+)
+
+
+def test_links_of_alerts_lead_to_where_others_reach_it() -> None:
+    with sidecar.bound("0.0.0.0", 0) as listening:  # noqa: S104  # nobody is answered
+        port = listening.getsockname()[1]
+        assert sidecar.reached(listening) == f"http://{socket.gethostname()}:{port}"
+    with sidecar.bound("127.0.0.1", 0) as listening:
+        assert sidecar.reached(listening) == sidecar.url_of(listening)
+
+
+@pytest.mark.parametrize("given", ["https://digits.example.org/health/", None])
+def test_alerts_are_given_the_public_address(
+    given: str | None, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links: list[str] = []
+
+    class Watch(contextlib.nullcontext[None]):
+        def __init__(self, store: Path, sinks: object, *, dashboard: str) -> None:
+            super().__init__()
+            links.append(dashboard)
+
+    monkeypatch.setattr("qigheal.alerts.AlertWatch", Watch)
+    monkeypatch.setattr(sidecar, "run", lambda *_: None)
+    monkeypatch.setattr(sidecar, "end_children", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("QIGHEAL_READ_TOKEN", SECRET)
+    more = () if given is None else ("--public-url", given)
+    monkeypatch.setattr(
+        sys, "argv",
+        ["qigheal", "serve", "--store", str(place / "store"), "--port", "0", "--bind", "0.0.0.0", "--alerts", *more],  # noqa: S104
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    host = "https://digits.example.org/health/" if given else f"http://{socket.gethostname()}:"
+    assert links[0].startswith(host)
+    assert links[0].endswith("/api/self-healing/dashboard")
+
+
 def test_what_cannot_be_started_is_one_line(place: Path, tmp_path: Path) -> None:
     store = ("--store", place / "store")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -230,6 +280,7 @@ def test_what_cannot_be_started_is_one_line(place: Path, tmp_path: Path) -> None
             ((*store, "--bind", "0.0.0.0"), 64, "QIGHEAL_READ_TOKEN"),  # noqa: S104  # refused
             ((*store, "--bind", "::"), 64, "QIGHEAL_READ_TOKEN"),
             ((*store, "--heal"), 64, "serve HOST --heal"),
+            *(((*store, "--public-url", url), 64, "--public-url") for url in NO_ADDRESSES),
             ((*store, "--heal-every", "soon"), 64, "soon"),
             (("--store", "nowhere"), 69, "no store here"),
             ((place / "store", *store), 69, "store"),

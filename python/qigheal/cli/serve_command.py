@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -26,6 +27,20 @@ def _length(text: str) -> str:
     except InvalidLimit as error:
         raise typer.BadParameter(str(error)) from None
     return text
+
+
+def _public(text: str) -> str:
+    """An address that a browser can open, without the slash at its end."""
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = None
+    if not known or "@" in parts.netloc or parts.query or parts.fragment or not text.isascii():
+        raise typer.BadParameter(f"expected an address as https://digits.example.org, got {text}")
+    if not text.isprintable() or any(each in text for each in ' "<>\\'):
+        raise typer.BadParameter("expected an address of printable characters without spaces and quotes")
+    return text.rstrip("/")
 
 
 def serve(
@@ -49,6 +64,14 @@ def serve(
     alerts: Annotated[
         bool, typer.Option("--alerts", help="Also send alerts, to the log and where the environment says.")
     ] = False,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            parser=_public,
+            metavar="URL",
+            help="Where others reach this, for links in alerts; default: the address, or the machine's name.",
+        ),
+    ] = None,
 ) -> int:
     """The sidecar beside a service: web interface, dashboard and metrics over its store, until it is ended.
 
@@ -89,7 +112,8 @@ def serve(
             from qigheal.alerts import AlertWatch, sinks_from_environment
 
             sinks = sinks_from_environment()
-            running.enter_context(AlertWatch(place, sinks, dashboard=f"{url}{PREFIX}/dashboard"))
+            public = public_url or sidecar.reached(listening)
+            running.enter_context(AlertWatch(place, sinks, dashboard=f"{public}{PREFIX}/dashboard"))
             watched = ", ".join(sink.name for sink in sinks)
         healer = None
         if heal and host is not None:

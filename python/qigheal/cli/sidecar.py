@@ -67,6 +67,14 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
+def reached(listening: socket.socket) -> str:
+    """Where others reach that, for a message: of all of this machine's addresses, its name."""
+    address, port = listening.getsockname()[:2]
+    if ipaddress.ip_address(address).is_unspecified:
+        return f"http://{socket.gethostname()}:{port}"
+    return url_of(listening)
+
+
 def application(store: Path, host: Path | None, access: Access) -> FastAPI:
     """The routes of a store, its metrics at /metrics, and the dashboard at /. Raises MissingExtra."""
     try:
