@@ -111,6 +111,8 @@ def override(
     """
     from qigheal.healing import phases
 
+    if not reason.strip():
+        raise typer.BadParameter("--reason: expected why the gate does not count, got nothing")
     ledger = _ledger(_existing(store))
     phases.override(ledger, to, actor=operator(), reason=reason, at=time.time())
     show_phase.moved(ledger.entries("phase")[-1].read(phases.Move), json=json)

@@ -12,21 +12,11 @@ from urllib.parse import urlsplit
 
 import typer
 
-from qigcore.durations import seconds
-from qigcore.errors import InvalidLimit
 from qigheal.api import PREFIX
 from qigheal.api.access import HOLDING, VARIABLES, Access
 from qigheal.api.exchange import Right
 from qigheal.cli import FINE, show
-from qigheal.cli.options import Store, existing
-
-
-def _length(text: str) -> str:
-    try:
-        seconds(text, "interval")
-    except InvalidLimit as error:
-        raise typer.BadParameter(str(error)) from None
-    return text
+from qigheal.cli.options import Store, existing, length
 
 
 def _public(text: str) -> str:
@@ -59,7 +49,7 @@ def serve(
         bool, typer.Option("--heal", help="Also heal HOST, in a process of its own, as its phase allows.")
     ] = False,
     heal_every: Annotated[
-        str, typer.Option(parser=_length, metavar="TIME", help="With --heal: from one pass to the next.")
+        str, typer.Option(parser=length, metavar="TIME", help="With --heal: from one pass to the next.")
     ] = "5m",
     alerts: Annotated[
         bool, typer.Option("--alerts", help="Also send alerts, to the log and where the environment says.")
