@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Final
 
 GITHUB: Final = "QIGHEAL_GITHUB_TOKEN"
-ALERTS: Final = ("QIGHEAL_ALERT_", "QIGHEAL_SMTP")
+OWN: Final = "QIGHEAL_"
+ALERTS: Final = ("ALERT_", "SMTP")
 """Addresses of webhooks and of apprise are secrets as a whole, and one of a mail server may hold a password."""
 
 
@@ -28,4 +29,5 @@ def for_healer(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def _secret(name: str) -> bool:
-    return name.startswith(ALERTS) or (name.startswith("QIGHEAL_") and name.endswith("_TOKEN"))
+    own = name.removeprefix(OWN)
+    return own != name and (own.startswith(ALERTS) or name.endswith("_TOKEN"))
