@@ -275,7 +275,10 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         try:
             data = Path(path).read_bytes()
         except OSError as error:
-            raise BaselineError(f"{path}: a baseline cannot be read there: {error.strerror}") from error
+            raise BaselineError(
+                f"{path}: a baseline cannot be read there: {error.strerror}; name its file, "
+                "or a store that has learned one"
+            ) from error
         try:
             version = msgspec.json.decode(data, type=_Versioned).version
             if not 1 <= version <= cls.VERSION:

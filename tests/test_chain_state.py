@@ -19,6 +19,7 @@ from qigcore.history import History
 from qigheal import GeometricHealthMonitor
 from qigheal.cli import show
 from qigheal.healing.ledger import Judged, Ledger
+from qigheal.inherited import GITHUB
 from qigheal.integrations.chain import childheal
 from qigheal.integrations.chain.statedir import HealerHistory, StateDir, StateError
 from qigheal.records import HealingPatch, Verdict
@@ -33,6 +34,7 @@ from tests.chains import (
     step,
 )
 from tests.heal.toyhost import ToyHost
+from tests.test_inherited import SECRETS
 
 
 def test_metrics_methods_are_read_by_start(caplog: pytest.LogCaptureFixture) -> None:
@@ -220,6 +222,15 @@ def test_manual_heal_gives_what_the_healer_printed(tmp_path: Path, monkeypatch: 
     before = os.nice(0)
     assert asyncio.run(chain.self_healing.manual_heal())["triggered"] is True
     assert os.nice(0) == before
+    chain.self_healing.remove()
+
+
+def test_a_healer_gets_no_secret_but_githubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*SECRETS, GITHUB):
+        monkeypatch.setenv(name, "secret")
+    code = "import os, json; print(json.dumps({n: 1 for n, v in os.environ.items() if v == 'secret'}))"
+    chain = healer(tmp_path, monkeypatch, code)
+    assert asyncio.run(chain.self_healing.manual_heal()) == {GITHUB: 1}
     chain.self_healing.remove()
 
 

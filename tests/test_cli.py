@@ -50,6 +50,22 @@ def test_status_of_a_healthy_service(toy: ToyHost, tmp_path: Path) -> None:
     assert as_json["metrics"]["phi"] == pytest.approx(0.75, abs=0.05)
 
 
+@pytest.mark.parametrize("command", ["status", "roi", "--help", "phase status"])
+def test_a_closed_output_is_one_line_and_no_verdict(command: str, tmp_path: Path) -> None:
+    program = ("-c", "from qigheal.cli import main; main()", *command.split())
+    for closed, said in ((">&-", 1), (">&- 2>&-", 0)):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, *program],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert (done.returncode, len(done.stderr.splitlines())) == (69, said), done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_status_of_a_sick_service_names_what_is_wrong(toy: ToyHost, tmp_path: Path) -> None:
     toy.live(6.0, 40, toy.break_it(6.0))
     said = qigheal("status", "--store", toy.store, cwd=tmp_path)

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -257,8 +258,15 @@ def test_every_compiled_module_is_known() -> None:
 
 
 def test_every_extra_for_users_is_told_of() -> None:
-    extras = set(metadata.metadata("qigheal").get_all("Provides-Extra") or ())
-    assert extras - set(machine.EXTRAS) <= {"test", "bench", "embeddings", "docs"}
+    project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())[
+        "project"
+    ]
+    assert set(machine.EXTRAS) == set(project["optional-dependencies"]) - {
+        "test",
+        "bench",
+        "embeddings",
+        "docs",
+    }
 
 
 UNREADABLE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from qigheal.cli import sidecar
+from qigheal.cli import main, sidecar
 from qigheal.errors import EngineError
 from qigheal.healing.looping import lock
 from tests.heal.toyhost import ToyHost
@@ -151,6 +153,14 @@ def test_ctrl_c_and_nothing_enabled(place: Path, serving: list[Served]) -> None:
     assert (code, complaints) == (0, "")
 
 
+def test_the_end_of_its_terminal(place: Path, serving: list[Served]) -> None:
+    served = Served(place)
+    serving.append(served)
+    asked = urllib.request.Request(served.url + "/api/self-healing/health")  # noqa: S310  # its own address
+    urllib.request.urlopen(asked, timeout=PATIENCE_S).close()  # noqa: S310  # the loop of events runs
+    assert served.end(signal.SIGHUP) == (0, "")
+
+
 def test_a_healer_does_not_outlive_it(place: Path, serving: list[Served]) -> None:
     served = Served(place, str(place / "host"), "--heal")
     serving.append(served)
@@ -159,13 +169,106 @@ def test_a_healer_does_not_outlive_it(place: Path, serving: list[Served]) -> Non
     wait_until_gone(healer)
 
 
-def test_a_second_healer_is_refused(place: Path, serving: list[Served]) -> None:
+def test_beside_another_healer_it_serves_on(place: Path, serving: list[Served]) -> None:
     with lock(place / "store"):
         served = Served(place, str(place / "host"), "--heal")
         serving.append(served)
-        _, complaints = served.process.communicate(timeout=PATIENCE_S)
-    assert served.process.returncode == 69
-    assert "another healer" in complaints
+        assert "healing    by another healer now" in served.said
+        assert served.get("/api/self-healing/health")[0] == 200
+        code, complaints = served.end()
+    assert code == 0
+    assert complaints.count("another healer works for this store") == 1
+
+
+def test_it_heals_when_the_other_healer_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecar, "AGAIN_S", 0.01)
+    said: list[str] = []
+    healer = sidecar.Healer(tmp_path, tmp_path, "5m", said.append)
+    tried = threading.Semaphore(0)
+    took = sidecar.taken
+
+    def counted(store: Path) -> int | None:
+        tried.release()
+        return took(store)
+
+    monkeypatch.setattr(sidecar, "taken", counted)
+    healer._argv = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with contextlib.ExitStack() as ending:
+        with lock(tmp_path):
+            ending.enter_context(healer)
+            for _ in range(3):
+                assert tried.acquire(timeout=PATIENCE_S)
+            assert (healer.pid, healer.ended()) == (0, False)
+        until = time.monotonic() + PATIENCE_S
+        while not healer.pid:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert took(tmp_path) is None
+    assert len(said) == 1
+    assert "another healer works for this store" in said[0]
+
+
+@pytest.mark.parametrize(("code", "final"), [(64, True), (69, False)])
+def test_only_an_error_of_usage_ends_it_for_good(code: int, final: bool, tmp_path: Path) -> None:
+    again = threading.Event()
+    healer = sidecar.Healer(tmp_path, tmp_path, "5m", lambda _: again.set())
+    healer._argv = [sys.executable, "-c", f"raise SystemExit({code})"]
+    with healer:
+        until = time.monotonic() + PATIENCE_S
+        while not (healer.ended() or again.is_set()):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert (healer.ended(), again.is_set()) == (final, not final)
+
+
+NO_ADDRESSES = (
+    "digits.example.org",
+    "ftp://example.org",
+    "https://",
+    "https://[::1",
+    "http://a:b@example.org",
+    "https://example.org/?q",
+    "https://example.org/a b",
+    "https://example.org:0",
+    "https://exämple.org",
+)
+
+
+def test_links_of_alerts_lead_to_where_others_reach_it() -> None:
+    with sidecar.bound("0.0.0.0", 0) as listening:  # noqa: S104  # nobody is answered
+        port = listening.getsockname()[1]
+        assert sidecar.reached(listening) == f"http://{socket.gethostname()}:{port}"
+    with sidecar.bound("127.0.0.1", 0) as listening:
+        assert sidecar.reached(listening) == sidecar.url_of(listening)
+
+
+@pytest.mark.parametrize("given", ["https://digits.example.org/health/", None])
+def test_alerts_are_given_the_public_address(
+    given: str | None, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links: list[str] = []
+
+    class Watch(contextlib.nullcontext[None]):
+        def __init__(self, store: Path, sinks: object, *, dashboard: str) -> None:
+            super().__init__()
+            links.append(dashboard)
+
+    monkeypatch.setattr("qigheal.alerts.AlertWatch", Watch)
+    monkeypatch.setattr(sidecar, "run", lambda *_: None)
+    monkeypatch.setattr(sidecar, "end_children", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("QIGHEAL_READ_TOKEN", SECRET)
+    more = () if given is None else ("--public-url", given)
+    monkeypatch.setattr(
+        sys, "argv",
+        ["qigheal", "serve", "--store", str(place / "store"), "--port", "0", "--bind", "0.0.0.0", "--alerts", *more],  # noqa: S104
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    host = "https://digits.example.org/health/" if given else f"http://{socket.gethostname()}:"
+    assert links[0].startswith(host)
+    assert links[0].endswith("/api/self-healing/dashboard")
 
 
 def test_what_cannot_be_started_is_one_line(place: Path, tmp_path: Path) -> None:
@@ -177,6 +280,7 @@ def test_what_cannot_be_started_is_one_line(place: Path, tmp_path: Path) -> None
             ((*store, "--bind", "0.0.0.0"), 64, "QIGHEAL_READ_TOKEN"),  # noqa: S104  # refused
             ((*store, "--bind", "::"), 64, "QIGHEAL_READ_TOKEN"),
             ((*store, "--heal"), 64, "serve HOST --heal"),
+            *(((*store, "--public-url", url), 64, "--public-url") for url in NO_ADDRESSES),
             ((*store, "--heal-every", "soon"), 64, "soon"),
             (("--store", "nowhere"), 69, "no store here"),
             ((place / "store", *store), 69, "store"),

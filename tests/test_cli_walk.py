@@ -48,8 +48,8 @@ DIFF = """--- a/deploy.sh
 POSITIONAL = {"baseline show", "baseline compare", "backtest"}
 """Commands that take a store as an argument."""
 
-MAKES_ONE = {"import", "phase override"}
-"""Commands for which a store that is not there is none yet: it is made."""
+MAKES_ONE = {"import"}
+"""The command for which a store that is not there is none yet: it is made."""
 
 WITHOUT_A_STORE = {"demo", "compare", "roi"}
 """Commands that need none; `compare` and `roi` may be given one."""
@@ -156,7 +156,33 @@ def test_a_store_that_is_none_is_one_line_with_a_remedy(
     assert complaints.startswith("qigheal: ")
     assert len(complaints.splitlines()) == 1
     assert str(place) in complaints
+    if kind == "missing":
+        assert re.search(r"[;,] .*\bname\b", complaints), complaints
     assert place.exists() == (kind == "file")
+
+
+def test_a_baseline_that_is_not_there_has_a_remedy(run: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, complaints = run("baseline", "show", "/nope")
+    assert (code, out) == (69, "")
+    assert "/nope" in complaints
+    assert "; name its file" in complaints
+
+
+@pytest.mark.parametrize("name", ["status", "history", "phase status", "roi", "doctor"])
+def test_a_working_folder_that_was_removed_is_no_full_disk(
+    name: str, run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, _, complaints = run(*name.split())
+    assert "disk" not in complaints
+    assert "Traceback" not in complaints
+    if complaints:
+        assert code == 69
+        assert len(complaints.splitlines()) == 1
+        assert "; " in complaints
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"demo"}))
@@ -188,6 +214,20 @@ def test_wrong_options_are_one_line(
         ("status", "--store"),
         ("status", "extra"),
         ("review",),
+        ("roi", "--hourly-rate", "-1"),
+        ("roi", "--uptime-gain", "2"),
+        ("heal", "--sandbox", "foo"),
+        ("heal", "r", "--every", "x"),
+        ("backtest", "--phi-min", "nan"),
+        ("backtest", "--drift-max", "4"),
+        ("backtest", "--average-run-length", "-1"),
+        ("backtest", "--average-run-length", "nan"),
+        ("backtest", "--average-run-length", "many"),
+        ("export", "x.csv", "--columns", "foo"),
+        ("export", "x.json", "--columns", "phi"),
+        ("export", "x.foo"),
+        ("export", "x", "--format", "foo"),
+        ("phase", "override", "3", "--reason", " "),
     ],
 )
 def test_wrong_values_are_errors_of_usage(
@@ -197,6 +237,8 @@ def test_wrong_values_are_errors_of_usage(
     assert (code, out) == (64, ""), complaints
     assert complaints.startswith("qigheal: ")
     assert len(complaints.splitlines()) == 1
+    command = " ".join(arguments[:2] if arguments[0] in ("phase", "baseline") else arguments[:1])
+    assert complaints.endswith(f"(see: qigheal {command} --help)\n")
 
 
 @pytest.mark.parametrize(

@@ -401,7 +401,10 @@ class History:
 
     def _check_folder(self) -> None:
         if not os.path.isdir(self.path):
-            raise HistoryError(f"expected a folder of snapshots at {self.path}, and there is none")
+            raise HistoryError(
+                f"expected a folder of snapshots at {self.path}, and there is none; name the one "
+                "that the service writes (on the command line --store, or QIGHEAL_STORE)"
+            )
 
     def _find_shape(self) -> tuple[int, str] | None:
         """Dimension and geometry, once known; else those of the newest segment that tells."""

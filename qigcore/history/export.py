@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -40,18 +40,13 @@ def export(
 ) -> int:
     """`History.export`, which documents it."""
     target = Path(path)
-    kind = _format(target, format)
+    asked = [columns] if isinstance(columns, str) else None if columns is None else list(columns)
+    kind, chosen = check_asked(target, format, asked)
     try:
         place = resolved(target)
     except OSError as error:
         raise HistoryError(f"{target}: cannot be written: {error.strerror}") from error
     _check_place(target, place, history.path)
-    asked = [columns] if isinstance(columns, str) else None if columns is None else list(columns)
-    if kind == "json" and asked is not None:
-        raise HistoryError("columns: the JSON of the earlier modules has all of its own; leave them out")
-    chosen = EXPORTED if asked is None else tuple(dict.fromkeys(map(outside, asked)))
-    if not chosen or not set(chosen) <= set(EXPORTED):
-        raise HistoryError(f"columns: expected some of {', '.join(EXPORTED)}, got {asked}")
     limits = _limits(history, start, end) if kind == "json" else earlier.Limits()
     batches = history.scan(start, end, asked)
     try:
@@ -63,6 +58,19 @@ def export(
             return _arrow(kind, file, batches, chosen, history, place.parent)
     except OSError as error:
         raise HistoryError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def check_asked(
+    target: Path, format: str | None, columns: Sequence[str] | None
+) -> tuple[str, tuple[str, ...]]:
+    """The format and the columns, in the names that they have outside. Raises HistoryError for others."""
+    kind = _format(target, format)
+    if kind == "json" and columns is not None:
+        raise HistoryError("columns: the JSON of the earlier modules has all of its own; leave them out")
+    chosen = EXPORTED if columns is None else tuple(dict.fromkeys(map(outside, columns)))
+    if not chosen or not set(chosen) <= set(EXPORTED):
+        raise HistoryError(f"columns: expected some of {', '.join(EXPORTED)}, got {list(columns or ())}")
+    return kind, chosen
 
 
 def _format(target: Path, given: str | None) -> str:

@@ -172,7 +172,9 @@ print([info.problem for info in reader.segments() if info.rows == 0])
 @pytest.mark.parametrize("kind", ["link to itself", "pipe", "device", "text"])
 def test_a_path_that_is_no_folder_is_refused_in_one_line(path: Path, kind: str) -> None:
     {**NO_FILES, **FILES}[kind](path)
-    with pytest.raises(HistoryError, match=r"^expected a folder of snapshots at .*, and there is none$"):
+    with pytest.raises(
+        HistoryError, match=r"^expected a folder of snapshots at .*, and there is none; name .*--store"
+    ):
         History.read_only(path)
     with pytest.raises(HistoryError, match=r"expected a folder of snapshots|Too many levels") as refused:
         History(path, dim=truth.DIM).append_rows(*truth.rows([1]), truth.NAMES)

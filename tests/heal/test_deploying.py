@@ -10,6 +10,8 @@ import pytest
 
 from qigheal.healing import deploying
 from qigheal.healing.deploying import run_deploy
+from qigheal.inherited import GITHUB
+from tests.test_inherited import SECRETS
 
 
 def deploy(folder: Path, script: str) -> tuple[int, str]:
@@ -26,6 +28,15 @@ def alive(pid: int) -> bool:
 
 def test_its_code_its_key_and_its_last_words(tmp_path: Path) -> None:
     assert deploy(tmp_path, 'echo "$QIGHEAL_CHANGE"; pwd; exit 3') == (3, f"a-key\n{tmp_path}")
+
+
+def test_it_inherits_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*SECRETS, GITHUB):
+        monkeypatch.setenv(name, "hidden-word")
+    code, said = deploy(tmp_path, "env")
+    assert code == 0
+    assert "QIGHEAL_CHANGE=a-key" in said
+    assert "hidden-word" not in said
 
 
 def test_a_missing_command_is_said(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,26 @@ def test_a_store_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     store = tmp_path / "store"
     told, failed, _ = run([fine("a"), fine("b"), fine("c")], store, lambda n: n == 2 and store.mkdir())
     assert told == ["a"]  # the first two rounds found no store
+    assert len(failed) == 1
+    assert "no store here yet" in failed[0]
+
+
+def test_a_store_that_vanishes_is_waited_for_again(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+
+    def between(turn: int) -> None:
+        if turn == 1:
+            shutil.rmtree(store)
+        elif turn == 3:
+            assert not store.exists()
+            store.mkdir()
+        elif turn == 4:
+            with pytest.raises(EngineError, match="another healer"), lock(store):
+                pass
+
+    told, failed, _ = run([fine("a"), fine("b"), fine("c"), fine("d")], store, between)
+    assert told == ["a", "b"]
     assert len(failed) == 1
     assert "no store here yet" in failed[0]
 
@@ -233,5 +254,5 @@ def test_what_a_person_must_watch_is_no_option_of_a_loop(toy: ToyHost, option: t
 def test_a_length_of_time_is_asked_for(toy: ToyHost) -> None:
     with healer(toy.path, "--store", toy.store, "--every", "often") as process:
         _, said = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 69
-    assert said.startswith("qigheal: --every: expected a length of time")
+    assert process.returncode == 64
+    assert "expected a length of time" in said

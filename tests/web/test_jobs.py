@@ -16,6 +16,7 @@ import pytest
 from qigheal.api import jobs as jobs_module
 from qigheal.api.exchange import Refused
 from qigheal.api.jobs import KEPT, NICE, Jobs
+from tests.test_inherited import SECRETS
 from tests.web.conftest import Make
 from tests.web.serving import HEAL, REVIEW, Web, access
 from tests.web.stores import judge, ledger, opened, patch, recorded
@@ -52,7 +53,7 @@ def pipe(tmp_path: Path) -> Pipe:
 
 @pytest.fixture(autouse=True)
 def tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("QIGHEAL_READ_TOKEN", "QIGHEAL_TOKEN", "QIGHEAL_REVIEW_TOKEN"):
+    for name in SECRETS:
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("QIGHEAL_STORE", "/elsewhere")
 

@@ -26,9 +26,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from qigheal.api.access import VARIABLES
 from qigheal.api.exchange import Refused
 from qigheal.api.records import Job
+from qigheal.inherited import for_healer
 from qigheal.records import Record
 from qigheal.regular import read_regular
 
@@ -116,7 +116,7 @@ class Jobs:
                 stdout=out,
                 stderr=err,
                 pass_fds=(held, own),
-                env=_environment(),
+                env=for_healer() | {"PYTHONUTF8": "1"},  # arguments are UTF-8 whatever the locale
                 start_new_session=True,  # a signal to the workers' group is not meant for it
             )
             with suppress(OSError):
@@ -230,12 +230,6 @@ class Jobs:
             if path.name != "lock" and (path.name.startswith(".") or path.stem not in kept):
                 with suppress(OSError):
                     path.unlink()
-
-
-def _environment() -> dict[str, str]:
-    """That of this process without the tokens; arguments are UTF-8 whatever the locale."""
-    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES.values()}
-    return kept | {"PYTHONUTF8": "1"}
 
 
 def _message(result: Any) -> str:

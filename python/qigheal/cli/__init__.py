@@ -23,6 +23,7 @@ HUNG_UP = 129
 
 def main() -> None:
     """Run one command and exit; an error is one line on standard error, with its remedy."""
+    _outputs()
     try:
         import rich.console  # noqa: F401  # whether the extra is there
     except ImportError as error:
@@ -54,7 +55,9 @@ def main() -> None:
         raise
     except OSError as error:
         _leave_stdout()
-        if error.filename is None:
+        if isinstance(error, FileNotFoundError) and error.filename is None:
+            what = "the working folder was removed; change to one that is there"
+        elif error.filename is None:
             what = f"{error.strerror or error}; is the disk full, or the output closed?"
         else:
             what = f"{error.filename}: {error.strerror}; see that it is there and that this user may use it"
@@ -74,6 +77,21 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else FINE)
 
 
+def _outputs() -> None:
+    """See that both are open."""
+    if (
+        sys.stderr is None
+    ):  # the next file that is opened must not take its number, and get what is said there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  # it stays open
+    if sys.stdout is None:
+        print(
+            "qigheal: expected a standard output, got a closed one; send it to /dev/null if nobody reads it",
+            file=sys.stderr,
+        )
+        sys.exit(ENVIRONMENT)
+
+
 def _run() -> object:
     """What the command gives: its exit code, or None."""
     from qigheal.cli.glance import plainly_asked, status
@@ -85,7 +103,7 @@ def _run() -> object:
     except ImportError as error:
         raise MissingExtra(error.name or "typer", "cli", "the command line") from error
 
-    from qigheal.cli.app import app
+    from qigheal.cli.app import WHERE, app
 
     # typer does not export the class of usage errors, only this child of it.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
@@ -95,7 +113,11 @@ def _run() -> object:
         from qigheal.cli.show import plain
 
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        what = f"{plain(' '.join(message.split()))} (see: qigheal --help)" if message else "which command?"
+        context = getattr(error, "ctx", None)
+        help_of = "qigheal" if context is None else context.command_path
+        if context is None and sys.argv[1] in WHERE:  # the reader of options does not say whose it reads
+            help_of = f"qigheal {sys.argv[1]}"
+        what = f"{plain(' '.join(message.split()))} (see: {help_of} --help)" if message else "which command?"
         print(f"qigheal: {what}", file=sys.stderr)
         sys.exit(USAGE)
     except typer.Abort:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -15,9 +16,10 @@ from qigcore.errors import InvalidLimit
 from qigheal.backtest.marks import mark, read_marks
 from qigheal.backtest.records import ByChange, ByRules, Mark, Variant
 from qigheal.cli import FINE, NOTHING_TO_SAY
+from qigheal.cli.options import asked
 from qigheal.errors import MarksError, MissingExtra
 from qigheal.moments import moment
-from qigheal.settings import default_store
+from qigheal.settings import MonitorSettings, default_store
 
 Value = TypeVar("Value")
 
@@ -51,6 +53,16 @@ def _duration(text: str) -> float:
         return seconds(text, "length of time")
 
 
+def _run_length(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 10.0 <= found <= 1e15:
+        raise typer.BadParameter(f"expected 10 to 1e15 snapshots between false alarms, got {text}")
+    return found
+
+
 def _rate(text: str) -> str:
     seconds(text, "rate")
     return text
@@ -75,7 +87,11 @@ def backtest(
     ] = None,
     average_run_length: Annotated[
         list[float] | None,
-        typer.Option(metavar="N", help="The same, as snapshots between two false alarms; repeatable."),
+        typer.Option(
+            parser=_run_length,
+            metavar="N",
+            help="The same, as snapshots between two false alarms; repeatable.",
+        ),
     ] = None,
     phi_min: Annotated[
         list[float] | None,
@@ -147,10 +163,11 @@ def backtest(
     marks: list[Mark] = [*(event or ())]
     if events is not None:
         marks += read_marks(events)
-    variants = [
-        *_changes(false_alarm_every, average_run_length, known, learn is not None),
-        *_rules(phi_min, drift_max, errors_max, latency_max, known is not None or learn is not None),
-    ]
+    with asked(InvalidLimit):
+        rules = _rules(phi_min, drift_max, errors_max, latency_max, known is not None or learn is not None)
+        for each in rules:
+            each.applied(MonitorSettings())
+    variants = [*_changes(false_alarm_every, average_run_length, known, learn is not None), *rules]
     thinned = None if picture is None else Thinned(series_names(variants))
     with History.read_only(place) as history:
         found, used = run(
@@ -210,9 +227,9 @@ def _rules(
     errors: list[float] | None,
     latency: list[float] | None,
     learned: bool,
-) -> list[Variant]:
+) -> list[ByRules]:
     """The service's rules, and every combination of the limits asked for. A limit of Φ is only the absolute rules'."""
-    made: list[Variant] = [ByRules(rules="learned" if learned else "absolute")]
+    made = [ByRules(rules="learned" if learned else "absolute")]
     none: list[float | None] = [None]
     tried = itertools.product(phi or none, drift or none, errors or none, latency or none)
     for phi_min, drift_max, error_max, latency_max in itertools.islice(tried, 65):

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from qigcore.errors import HistoryError, InvalidLimit
 from qigcore.history import History
+from qigcore.history.export import check_asked
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, glance, show
-from qigheal.cli.options import Host, HostOption, Json, StateDir, Store
+from qigheal.cli.options import Host, HostOption, Json, StateDir, Store, asked, length
 from qigheal.cli.options import existing as _existing
 from qigheal.cli.options import named as _store
 from qigheal.moments import moment
@@ -106,6 +108,8 @@ def export(
     Example: qigheal export january.parquet --start 2026-01-01 --end 2026-02-01
     """
     chosen = None if columns is None else [name.strip() for name in columns.split(",")]
+    with asked(HistoryError):
+        check_asked(file, format, chosen)
     with History.read_only(_store(store)) as opened:
         kind = cast(Format | None, format)
         rows = opened.export(file, format=kind, start=start, end=end, columns=chosen)
@@ -184,6 +188,7 @@ def heal(
     every: Annotated[
         str | None,
         typer.Option(
+            parser=length,
             metavar="TIME",
             help="Go on with a pass every so often, as 5m or 90s, until ended; --json then prints one line a pass.",
         ),
@@ -201,7 +206,8 @@ def heal(
     from qigheal.healing.engine import SelfHealingEngine
     from qigheal.repo import Repo
 
-    settings = HealSettings(sandbox=cast(SandboxChoice, sandbox))
+    with asked(InvalidLimit):
+        settings = HealSettings(sandbox=cast(SandboxChoice, sandbox))
     Repo(host)  # a mistyped host is said before a missing store
     place = _store(store) if healthy is not None or every is not None else _existing(store)
     options = f"--host {shlex.quote(str(host))}"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from qigcore.durations import seconds
+from qigcore.errors import InvalidLimit
 from qigheal.errors import LedgerError
 from qigheal.settings import default_store
 
@@ -40,6 +44,22 @@ Markdown = Annotated[
         help="Also write a summary for a pull request there; - for standard output.",
     ),
 ]
+
+
+@contextmanager
+def asked(*refusals: type[Exception]) -> Iterator[None]:
+    """What is refused in here was asked for wrongly: an error of usage, which typer ends with 64."""
+    try:
+        yield
+    except refusals as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def length(text: str) -> str:
+    """A length of time as a person types it, as 5m or 90s."""
+    with asked(InvalidLimit):
+        seconds(text, "interval")
+    return text
 
 
 def named(given: Path | None) -> Path:

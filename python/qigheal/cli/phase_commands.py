@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qigheal.cli import FINE, UNHEALTHY, show, show_phase
-from qigheal.cli.options import Json, Store, named
+from qigheal.cli.options import Json, Store
 from qigheal.cli.options import existing as _existing
 from qigheal.errors import LedgerError
 from qigheal.settings import HealSettings, operator
@@ -111,7 +111,9 @@ def override(
     """
     from qigheal.healing import phases
 
-    ledger = _ledger(named(store))
+    if not reason.strip():
+        raise typer.BadParameter("--reason: expected why the gate does not count, got nothing")
+    ledger = _ledger(_existing(store))
     phases.override(ledger, to, actor=operator(), reason=reason, at=time.time())
     show_phase.moved(ledger.entries("phase")[-1].read(phases.Move), json=json)
     return FINE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qigheal.cli import FINE
-from qigheal.cli.options import Json, existing
+from qigheal.cli.options import Json, asked, existing
 from qigheal.cli.show import _table, _when, console, document, escape, line
 from qigheal.settings import default_store
 
@@ -62,9 +62,9 @@ def roi(
 
     Example: qigheal roi --hourly-rate 110 --hours-per-debugging 3 --store /var/lib/digits/.qigheal
     """
-    from qigheal.roi import calculate, read
+    from qigheal.roi import RoiError, calculate, read
 
-    asked = {
+    rates = {
         "hourly_rate": hourly_rate,
         "development_hours": development_hours,
         "deployment_hours": deployment_hours,
@@ -81,8 +81,9 @@ def roi(
         "hours_per_incident": hours_per_incident,
         "uptime_before": uptime_before,
     }
-    given = {name: value for name, value in asked.items() if value is not None}
-    calculate(given, None)  # a mistyped rate is said before a missing store
+    given = {name: value for name, value in rates.items() if value is not None}
+    with asked(RoiError):
+        calculate(given, None)  # a mistyped rate is said before a missing store
     place = None if store is None and not default_store().is_dir() else existing(store)
     found = calculate(given, None if place is None else read(place))
     if json:

@@ -8,24 +8,29 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
-from qigcore.durations import seconds
-from qigcore.errors import InvalidLimit
 from qigheal.api import PREFIX
 from qigheal.api.access import HOLDING, VARIABLES, Access
 from qigheal.api.exchange import Right
 from qigheal.cli import FINE, show
-from qigheal.cli.options import Store, existing
+from qigheal.cli.options import Store, existing, length
 
 
-def _length(text: str) -> str:
+def _public(text: str) -> str:
+    """An address that a browser can open, without the slash at its end."""
     try:
-        seconds(text, "interval")
-    except InvalidLimit as error:
-        raise typer.BadParameter(str(error)) from None
-    return text
+        parts = urlsplit(text)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = None
+    if not known or "@" in parts.netloc or parts.query or parts.fragment or not text.isascii():
+        raise typer.BadParameter(f"expected an address as https://digits.example.org, got {text}")
+    if not text.isprintable() or any(each in text for each in ' "<>\\'):
+        raise typer.BadParameter("expected an address of printable characters without spaces and quotes")
+    return text.rstrip("/")
 
 
 def serve(
@@ -44,11 +49,19 @@ def serve(
         bool, typer.Option("--heal", help="Also heal HOST, in a process of its own, as its phase allows.")
     ] = False,
     heal_every: Annotated[
-        str, typer.Option(parser=_length, metavar="TIME", help="With --heal: from one pass to the next.")
+        str, typer.Option(parser=length, metavar="TIME", help="With --heal: from one pass to the next.")
     ] = "5m",
     alerts: Annotated[
         bool, typer.Option("--alerts", help="Also send alerts, to the log and where the environment says.")
     ] = False,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            parser=_public,
+            metavar="URL",
+            help="Where others reach this, for links in alerts; default: the address, or the machine's name.",
+        ),
+    ] = None,
 ) -> int:
     """The sidecar beside a service: web interface, dashboard and metrics over its store, until it is ended.
 
@@ -56,8 +69,8 @@ def serve(
     reviews. /metrics is open, as of every exporter, to whoever reaches the address, which is this machine alone
     unless --bind says otherwise; another one is refused without a token that guards the rest.
 
-    Exit 0 when it is told to end (SIGTERM, Ctrl-C), and all that it started ends with it; 64 and up when it cannot
-    be started or the healer cannot work.
+    Exit 0 when it is told to end (SIGTERM, SIGHUP, Ctrl-C), and all that it started ends with it; 64 and up when it
+    cannot be started. A healer that ends is started again, and waits while another one works for the store.
 
     Example: qigheal serve ~/src/digits --store /var/lib/digits/.qigheal --heal --alerts
     """
@@ -89,13 +102,16 @@ def serve(
             from qigheal.alerts import AlertWatch, sinks_from_environment
 
             sinks = sinks_from_environment()
-            running.enter_context(AlertWatch(place, sinks, dashboard=f"{url}{PREFIX}/dashboard"))
+            public = public_url or sidecar.reached(listening)
+            running.enter_context(AlertWatch(place, sinks, dashboard=f"{public}{PREFIX}/dashboard"))
             watched = ", ".join(sink.name for sink in sinks)
         healer = None
         if heal and host is not None:
             healer = running.enter_context(sidecar.Healer(host, place, heal_every, _complain))
         _say(place, url, access, host, watched)
-        said = f"every {heal_every} in process {healer.pid}" if healer else "off; on with HOST and --heal"
+        said = "off; on with HOST and --heal"
+        if healer is not None:
+            said = f"every {heal_every} in process {healer.pid}" if healer.pid else "by another healer now"
         show.line(f"  healing    {said}")
         sys.stdout.flush()
         sidecar.run(app, listening, healer.ended if healer else lambda: False)

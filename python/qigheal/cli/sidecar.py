@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qigheal.api import PREFIX
-from qigheal.api.access import VARIABLES
+from qigheal.cli import USAGE
 from qigheal.errors import EngineError, MissingExtra
+from qigheal.inherited import for_healer
+from qigheal.integrations.web.healer import HELD, taken
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -35,8 +37,7 @@ ENDING_S: Final = 10.0
 """How long the healer has for winding up what it began, before it is killed."""
 
 AGAIN_S: Final = 30.0
-FINAL: Final = range(64, 80)
-"""Exit codes of a healer that would say the same when started again: usage, another healer, a missing extra."""
+"""From the end of one healer to the beginning of the next."""
 
 
 def loopback(address: str) -> bool:
@@ -64,6 +65,14 @@ def url_of(listening: socket.socket) -> str:
     """Where that is, as a browser wants it."""
     address, port = listening.getsockname()[:2]
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def reached(listening: socket.socket) -> str:
+    """Where others reach that, for a message: of all of this machine's addresses, its name."""
+    address, port = listening.getsockname()[:2]
+    if ipaddress.ip_address(address).is_unspecified:
+        return f"http://{socket.gethostname()}:{port}"
+    return url_of(listening)
 
 
 def application(store: Path, host: Path | None, access: Access) -> FastAPI:
@@ -99,7 +108,7 @@ def application(store: Path, host: Path | None, access: Access) -> FastAPI:
 
 
 def run(app: FastAPI, listening: socket.socket, ended: Callable[[], bool]) -> None:
-    """Serve until SIGTERM or SIGINT, or until `ended` is true. Raises EngineError where it cannot begin."""
+    """Serve until SIGTERM, SIGHUP or SIGINT, or until `ended` is true. Raises EngineError where it cannot begin."""
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -107,7 +116,10 @@ def run(app: FastAPI, listening: socket.socket, ended: Callable[[], bool]) -> No
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
-            before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGTERM, signal.SIGINT)}
+            ending = [signal.SIGTERM, signal.SIGINT]
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+                ending.append(signal.SIGHUP)
+            before = {each: signal.signal(each, self.handle_exit) for each in ending}
             try:
                 yield
             finally:
@@ -163,16 +175,19 @@ def _lives(child: int) -> bool:
 
 
 class Healer:
-    """The healer's loop as a process of its own, without this one's tokens.
+    """The healer's loop as a process of its own, without this one's secrets.
 
-    A loop that is killed is begun again after a while; one that says why it cannot work leaves its exit code in
-    `failed`. Used as a context; at the end the loop is told to end, waited for, and killed when it does not.
+    A loop that ends is begun again after a while; only one that cannot read its arguments leaves its exit
+    code in `failed`. While another healer works for the store there is none, and `pid` is 0. Used as a
+    context; at the end the loop is told to end, waited for, and killed when it does not.
     """
 
     def __init__(self, host: Path, store: Path, every: str, say: Callable[[str], None]) -> None:
         program = (sys.executable, "-P", "-m", "qigheal", "heal", str(host), "--store", str(store))
         self._argv = [*program, "--every", every, "--with-parent", str(os.getpid())]
         self._say = say
+        self._store = store
+        self._waits = False
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
@@ -206,26 +221,41 @@ class Healer:
         return self.failed is not None
 
     def _begin(self) -> None:
-        secret = {*VARIABLES.values()}
-        environment = {name: value for name, value in os.environ.items() if name not in secret}
-        with self._lock:
-            if not self._stop.is_set():
-                # A session of its own: Ctrl-C in the terminal reaches it once, by this process.
-                self._child = subprocess.Popen(
-                    self._argv, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
-                )
+        """Start one, unless another healer works for the store, which is said once."""
+        if (held := taken(self._store)) is None:
+            if not self._waits:
+                self._say(f"{self._store}: another healer works for this store; this one begins when it ends")
+            self._waits = True
+            return
+        self._waits = False
+        try:
+            with self._lock:
+                if not self._stop.is_set():
+                    # A session of its own: Ctrl-C in the terminal reaches it once, by this process.
+                    self._child = subprocess.Popen(
+                        self._argv,
+                        stdin=subprocess.DEVNULL,
+                        env={**for_healer(), HELD: str(held)},
+                        pass_fds=(held,),
+                        start_new_session=True,
+                    )
+        finally:
+            os.close(held)  # the child's holds on
 
     def _attend(self) -> None:
         while not self._stop.is_set():
             with self._lock:
                 child = self._child
-            code = child.wait() if child is not None else 0
-            if self._stop.is_set():
-                return
-            if code in FINAL:
-                self.failed = code
-                return
-            self._say(f"the healer ended with {code}; it begins again in {AGAIN_S:.0f} s")
+            if child is not None:
+                code = child.wait()
+                if self._stop.is_set():
+                    return
+                if code == USAGE:
+                    self.failed = code
+                    return
+                self._say(f"the healer ended with {code}; it begins again in {AGAIN_S:.0f} s")
+                with self._lock:
+                    self._child = None
             if self._stop.wait(AGAIN_S):
                 return
             try:

@@ -16,12 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
+from qigheal.inherited import without_secrets
 from qigheal.repo.owned import Owner
 
 TIMEOUT_S = 600.0
-OWN = ("QIGHEAL_GITHUB_TOKEN",)
-"""What of the environment is the healer's alone: a host's command has no use for it."""
-
 TAIL_BYTES = 2000
 """How much of the output is kept."""
 
@@ -41,7 +39,7 @@ def run_deploy(command: tuple[str, ...], at: Path, key: str, owner: Owner | None
             process = subprocess.Popen(
                 argv,
                 cwd=at,
-                env={**{k: v for k, v in os.environ.items() if k not in OWN}, "QIGHEAL_CHANGE": key},
+                env={**without_secrets(), "QIGHEAL_CHANGE": key},
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,

@@ -46,16 +46,21 @@ def loop(
     one_pass: makes an engine and lets it go through one pass. told: given what each pass did. failed: given one
     sentence where a pass failed; the same one again only after another word or a pass that went well.
 
-    Raises EngineError where another healer holds the store. Where there is no store yet, it is waited for.
+    Raises EngineError where another healer holds the store. Where there is no store yet, or no more, it is waited
+    for: one that was removed is the service's to make, and its ledger not to be begun anew unnoticed.
     """
     last = ""
     with contextlib.ExitStack() as held:
-        locked = False
+        handle: int | None = None
         while True:
             try:
-                if not locked and store.is_dir():
-                    held.enter_context(lock(store))
-                    locked = True
+                if handle is not None and not _same(handle, store / LOCK):
+                    held.close()
+                    handle = None
+                if handle is None and store.is_dir():
+                    handle = held.enter_context(lock(store))
+            except FileNotFoundError:  # it was removed at this moment
+                pass
             except OSError as error:
                 raise EngineError(
                     f"{store / LOCK}: the healer's lock cannot be taken: {error.strerror}; make the store "
@@ -63,7 +68,7 @@ def loop(
                 ) from error
             why = ""
             try:
-                if locked:
+                if handle is not None:
                     told(one_pass())
                 else:
                     why = f"{store}: no store here yet; waiting for the service to make it"
@@ -79,11 +84,12 @@ def loop(
 
 
 @contextlib.contextmanager
-def lock(store: Path) -> Iterator[None]:
-    """Hold the store against other healers; the kernel lets go of it when the process ends, however it ends.
+def lock(store: Path) -> Iterator[int]:
+    """Hold the store against other healers, by the descriptor that this gives.
 
-    A parent that took the lock hands it down by the descriptor's number in `QIGHEAL_HEALER_LOCK`. Raises
-    EngineError where another process holds it, or what was handed down is something else.
+    The kernel lets go of it when the process ends, however it ends. A parent that took the lock hands it down
+    by the descriptor's number in `QIGHEAL_HEALER_LOCK`. Raises EngineError where another process holds it, or
+    what was handed down is something else.
     """
     path = store / LOCK
     given = os.environ.pop(HELD, "")  # the processes of a trial are not to inherit it
@@ -105,15 +111,23 @@ def lock(store: Path) -> Iterator[None]:
             ) from busy
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
+        yield handle
     finally:
         os.close(handle)
+
+
+def _same(handle: int, path: Path) -> bool:
+    """Whether the open file is the one that is there under this name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _handed_down(given: str, path: Path) -> int:
     try:
         handle = int(given)
-        if os.path.samestat(os.fstat(handle), path.stat()):
+        if _same(handle, path):
             os.set_inheritable(handle, False)
             return handle
     except (ValueError, OverflowError, OSError):

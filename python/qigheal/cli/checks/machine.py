@@ -37,7 +37,7 @@ EXTRAS: Final = {
     "flask": "the same for Flask",
     "dashboard": "charts of the dashboard",
     "alerts": "alerts by more ways than log, webhook and e-mail",
-    "opentelemetry": "export of the figures by OpenTelemetry",
+    "otel": "export of the figures by OpenTelemetry",
     "export": "export of the history as Parquet and Arrow",
     "github": "changes as pull requests on GitHub",
     "demo": "qigheal demo, and pictures of a replay",

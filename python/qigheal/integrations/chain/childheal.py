@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from qigheal.inherited import for_healer
+
 NICE: Final = 10
 ENDED: Final = (0, 1, 2)
 """Exit codes with which `heal` has something to say."""
@@ -38,6 +40,7 @@ async def heal(argv: Sequence[str]) -> dict[str, Any]:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env=for_healer(),
         )
     except OSError as error:
         return _nothing(f"the healer could not be started: {error.strerror}")

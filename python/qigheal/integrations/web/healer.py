@@ -14,8 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
+
+from qigheal.inherited import for_healer
 
 log = logging.getLogger("qigheal")
 
@@ -80,13 +81,10 @@ class Healer:
             child.returncode = 0  # else Popen warns of a process that still runs
 
     def _start(self) -> None:
-        lock = os.open(self._store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if (lock := taken(self._store)) is None:  # a healer works for this store already
+            self.note = ""
+            return
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # a healer works for this store already
-                self.note = ""
-                return
             path = self._store / LOG
             full = path.exists() and path.stat().st_size > MOST_LOG_BYTES
             with open(path, "wb" if full else "ab") as said:
@@ -96,7 +94,7 @@ class Healer:
                     stdout=said,
                     stderr=said,
                     pass_fds=(lock,),
-                    env={**without_tokens(os.environ), HELD: str(lock)},
+                    env={**for_healer(), HELD: str(lock)},
                 )
             self.note = ""
         finally:
@@ -108,13 +106,15 @@ class Healer:
         self.note = note
 
 
-def without_tokens(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment without the tokens that admit to the HTTP interface, which a healer has no use for.
-
-    The one for GitHub stays: the healer opens pull requests with it.
-    """
-    return {
-        name: value
-        for name, value in environ.items()
-        if not (name.startswith("QIGHEAL_") and name.endswith("TOKEN")) or name == "QIGHEAL_GITHUB_TOKEN"
-    }
+def taken(store: Path) -> int | None:
+    """The healer's lock of a store, as a descriptor to hand down and then close; None while another holds it."""
+    lock = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
