@@ -41,13 +41,43 @@ def toy(tmp_path: Path) -> ToyHost:
 
 
 def test_status_of_a_healthy_service(toy: ToyHost, tmp_path: Path) -> None:
-    said = qigheal("status", "--store", toy.store, cwd=tmp_path)
+    with toy.running():
+        said = qigheal("status", "--store", toy.store, cwd=tmp_path)
+        as_json = json.loads(qigheal("status", "--store", toy.store, "--json", cwd=tmp_path).stdout)
     assert said.returncode == 0, said.stderr
-    assert said.stdout.startswith("healthy after 360 snapshots")
-    as_json = json.loads(qigheal("status", "--store", toy.store, "--json", cwd=tmp_path).stdout)
+    assert said.stdout.startswith("healthy after 361 snapshots, the newest of 2023-11-1")
+    assert re.search(
+        r"note +the last snapshot is \d+ weeks old, though a living process writes here", said.stdout
+    )
     assert as_json["healthy"] is True
-    assert as_json["snapshots"] == 360
+    assert as_json["snapshots"] == 361
+    assert as_json["last_at"] == pytest.approx(toy.clock - 1.0)
     assert as_json["metrics"]["phi"] == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_service_that_has_ended_is_silent_and_not_healthy(toy: ToyHost, tmp_path: Path) -> None:
+    said = qigheal("status", "--store", toy.store, cwd=tmp_path)
+    assert said.returncode == 1, said.stderr
+    assert said.stdout.startswith("warning after 360 snapshots")
+    assert re.search(r"silent: no process writes here, and the last snapshot is \d+ weeks old", said.stdout)
+    healed = qigheal("heal", toy.path, "--store", toy.store, cwd=tmp_path)
+    assert healed.returncode == 0, healed.stderr
+    assert re.search(r"healthy when it was last seen, \d+ weeks ago: nothing to heal", healed.stdout)
+
+
+def test_a_store_that_cannot_be_read_is_not_a_healthy_one(toy: ToyHost, tmp_path: Path) -> None:
+    for segment in toy.store.glob("*.qigh"):
+        segment.write_bytes(b"\0" * segment.stat().st_size)
+    for journal in toy.store.glob("*.journal"):
+        journal.unlink()
+    said = qigheal("status", "--store", toy.store, cwd=tmp_path)
+    assert said.returncode == 2, said.stderr
+    assert "no snapshots can be read here" in said.stdout
+    assert "parts of the store could not be read: " in said.stdout
+    assert "see: qigheal doctor" in said.stdout
+    refused = qigheal("heal", toy.path, "--store", toy.store, cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (69, "")
+    assert "nothing readable" in refused.stderr
 
 
 def test_status_of_a_sick_service_names_what_is_wrong(toy: ToyHost, tmp_path: Path) -> None:
