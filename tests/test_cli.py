@@ -17,6 +17,7 @@ import pytest
 from qigcore.history import History
 from qigcore.rows import HEAD
 from qigheal.records import Change, HealingPatch
+from qigheal.settings import MonitorSettings
 from tests.heal.test_engine import engine
 from tests.heal.toyhost import ToyHost
 
@@ -94,6 +95,36 @@ def test_too_few_snapshots_is_nothing_to_say(tmp_path: Path) -> None:
     toy.live(1.0, 5, toy.healthy)
     assert qigheal("status", "--store", toy.store, cwd=tmp_path).returncode == 2
     assert qigheal("trends", "--store", toy.store, cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("command", ["status", "trends", "history"])
+def test_a_folder_without_anything_of_ours_is_no_store(command: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("of somebody else")
+    said = qigheal(command, "--store", tmp_path, cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (69, "")
+    assert f"{tmp_path}: no store here" in said.stderr
+    assert "--store" in said.stderr
+
+
+def test_the_store_of_a_service_that_has_recorded_nothing_yet_is_one(tmp_path: Path) -> None:
+    MonitorSettings().save(tmp_path)
+    said = qigheal("status", "--store", tmp_path, cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (2, "no snapshots are stored here\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--store", ""],
+        ["status", "--store="],
+        ["trends", "--state-dir", "", "--json"],
+        ["watch", "--store="],
+    ],
+)
+def test_an_empty_name_is_no_folder(arguments: list[str], toy: ToyHost) -> None:
+    said = qigheal(*arguments, cwd=toy.store)
+    assert (said.returncode, said.stdout) == (64, "")
+    assert "expected a folder, got an empty name" in said.stderr
 
 
 def test_trends_and_history(toy: ToyHost, tmp_path: Path) -> None:

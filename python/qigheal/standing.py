@@ -17,15 +17,17 @@ import numpy as np
 from qigcore.baseline import Baseline
 from qigcore.durations import worded
 from qigcore.history import Damage, History, SegmentInfo
+from qigcore.history.files import segments_in
 from qigcore.rows import METRICS, Batch, FloatArray
 from qigcore.rules import MIN_SNAPSHOTS
 from qigcore.trends import Trend
 from qigheal.changes import found_in, with_change
 from qigheal.health import assess, remeasure, rules_for, trend_of
 from qigheal.records import SEVERITIES, Finding, HealthReport
-from qigheal.settings import MonitorSettings
+from qigheal.settings import MONITOR_FILE, MonitorSettings
 
 BASELINE = "baseline.json"
+LEDGER = "ledger.db"
 LOOKED_AT = 1000
 """Snapshots that a report is made from."""
 
@@ -37,6 +39,16 @@ LEAST_S = 60.0
 
 GAPS = 200
 """Of so many newest snapshots, the median interval is the usual one."""
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a service or a healer has left anything in a folder; True where that cannot be looked up."""
+    if any((folder / name).exists() for name in (MONITOR_FILE, BASELINE, LEDGER)):
+        return True
+    try:
+        return bool(segments_in(folder))
+    except OSError:  # reading it says why, and what to do
+        return True
 
 
 class Read(NamedTuple):
