@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from qigcore.baseline import Baseline
+from qigcore.calibration.medians import median
 from qigcore.durations import worded
 from qigcore.history import Damage, History, SegmentInfo
 from qigcore.history.files import segments_in
@@ -77,7 +78,7 @@ def silence(times: FloatArray, segments: Sequence[SegmentInfo], now: float) -> S
     if not len(times):
         return None
     gaps = np.diff(times[-GAPS:])
-    patience = max(LEAST_S, PATIENCE * float(np.median(gaps)) if len(gaps) else 0.0)
+    patience = max(LEAST_S, PATIENCE * float(median(gaps)) if len(gaps) else 0.0)
     last_at = float(times[-1])
     age = now - last_at
     if not age > patience:
