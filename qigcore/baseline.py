@@ -391,7 +391,12 @@ def _notes(
         met(columns["latency"], within, f"latency ≤ {limits['latency']:g} ms", latency.mean, " ms")
     if phi and phi.low <= 0.0:
         notes.append("healthy Φ reaches 0: a low Φ is no finding here")
-    if errors and errors.high >= 1.0:
+    if errors and errors.mean > limits["errors"]:
+        notes.append(
+            f"error rate {errors.mean:.1%} while healthy was learned, above {limits['errors']:.3g}: the baseline "
+            "was learned while the service failed; learn again with set_baseline()"
+        )
+    elif errors and errors.high >= 1.0:
         notes.append("healthy error rates reach 1: errors are no finding here")
     if breakdown_share > RARE_BREAKDOWN:
         notes.append(

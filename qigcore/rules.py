@@ -273,7 +273,8 @@ def learned_rules(
     """The rules of a host whose healthy range is known: its bands are the limits.
 
     drift_ceiling: radians that are critical whatever was learned. error_rate_max: errors above the
-    band are a warning up to it and critical beyond. latency_max_ms: the limit of a host whose
+    band are a warning up to it and critical beyond; where the healthy mean itself is above it, all errors
+    above it are a warning at least. latency_max_ms: the limit of a host whose
     latency read 0 throughout, which means that it was not reported then.
     """
     rules = [_UNMEASURABLE]
@@ -294,6 +295,8 @@ def learned_rules(
         rules.append(_rule("errors", "mean10", max(errors.high, error_rate_max), "critical"))
         if errors.high < error_rate_max:
             rules.append(_rule("errors", "mean10", errors.high, "warning"))
+    if errors and errors.mean > error_rate_max:  # it failed while healthy was learned, and may fail still
+        rules.append(_rule("errors", "mean10", error_rate_max, "warning"))
     if latency := bands.get("latency"):
         unreported = latency.constant and latency.mean == 0.0
         rules.append(_rule("latency", "mean10", latency_max_ms if unreported else latency.high, "warning"))

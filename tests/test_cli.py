@@ -17,6 +17,7 @@ import pytest
 from qigcore.history import History
 from qigcore.rows import HEAD
 from qigheal.records import Change, HealingPatch
+from qigheal.settings import MonitorSettings
 from tests.heal.test_engine import engine
 from tests.heal.toyhost import ToyHost
 
@@ -41,15 +42,21 @@ def toy(tmp_path: Path) -> ToyHost:
 
 
 def test_status_of_a_healthy_service(toy: ToyHost, tmp_path: Path) -> None:
-    said = qigheal("status", "--store", toy.store, cwd=tmp_path)
+    with toy.running():
+        said = qigheal("status", "--store", toy.store, cwd=tmp_path)
+        as_json = json.loads(qigheal("status", "--store", toy.store, "--json", cwd=tmp_path).stdout)
     assert said.returncode == 0, said.stderr
-    assert said.stdout.startswith("healthy after 360 snapshots")
-    as_json = json.loads(qigheal("status", "--store", toy.store, "--json", cwd=tmp_path).stdout)
+    assert said.stdout.startswith("healthy after 361 snapshots, the newest of 2023-11-1")
+    assert re.search(
+        r"note +the last snapshot is \d+ weeks old, though a living process writes here", said.stdout
+    )
     assert as_json["healthy"] is True
-    assert as_json["snapshots"] == 360
+    assert as_json["snapshots"] == 361
+    assert as_json["last_at"] == pytest.approx(toy.clock - 1.0)
     assert as_json["metrics"]["phi"] == pytest.approx(0.75, abs=0.05)
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("command", ["status", "roi", "--help", "phase status"])
 def test_a_closed_output_is_one_line_and_no_verdict(command: str, tmp_path: Path) -> None:
     program = ("-c", "from qigheal.cli import main; main()", *command.split())
@@ -64,6 +71,31 @@ def test_a_closed_output_is_one_line_and_no_verdict(command: str, tmp_path: Path
         )
         assert (done.returncode, len(done.stderr.splitlines())) == (69, said), done.stderr
         assert "Traceback" not in done.stderr
+=======
+def test_a_service_that_has_ended_is_silent_and_not_healthy(toy: ToyHost, tmp_path: Path) -> None:
+    said = qigheal("status", "--store", toy.store, cwd=tmp_path)
+    assert said.returncode == 1, said.stderr
+    assert said.stdout.startswith("warning after 360 snapshots")
+    assert re.search(r"silent: no process writes here, and the last snapshot is \d+ weeks old", said.stdout)
+    healed = qigheal("heal", toy.path, "--store", toy.store, cwd=tmp_path)
+    assert healed.returncode == 0, healed.stderr
+    assert re.search(r"healthy when it was last seen, \d+ weeks ago: nothing to heal", healed.stdout)
+
+
+def test_a_store_that_cannot_be_read_is_not_a_healthy_one(toy: ToyHost, tmp_path: Path) -> None:
+    for segment in toy.store.glob("*.qigh"):
+        segment.write_bytes(b"\0" * segment.stat().st_size)
+    for journal in toy.store.glob("*.journal"):
+        journal.unlink()
+    said = qigheal("status", "--store", toy.store, cwd=tmp_path)
+    assert said.returncode == 2, said.stderr
+    assert "no snapshots can be read here" in said.stdout
+    assert "parts of the store could not be read: " in said.stdout
+    assert "see: qigheal doctor" in said.stdout
+    refused = qigheal("heal", toy.path, "--store", toy.store, cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (69, "")
+    assert "nothing readable" in refused.stderr
+>>>>>>> w-f1
 
 
 def test_status_of_a_sick_service_names_what_is_wrong(toy: ToyHost, tmp_path: Path) -> None:
@@ -80,6 +112,36 @@ def test_too_few_snapshots_is_nothing_to_say(tmp_path: Path) -> None:
     toy.live(1.0, 5, toy.healthy)
     assert qigheal("status", "--store", toy.store, cwd=tmp_path).returncode == 2
     assert qigheal("trends", "--store", toy.store, cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("command", ["status", "trends", "history"])
+def test_a_folder_without_anything_of_ours_is_no_store(command: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("of somebody else")
+    said = qigheal(command, "--store", tmp_path, cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (69, "")
+    assert f"{tmp_path}: no store here" in said.stderr
+    assert "--store" in said.stderr
+
+
+def test_the_store_of_a_service_that_has_recorded_nothing_yet_is_one(tmp_path: Path) -> None:
+    MonitorSettings().save(tmp_path)
+    said = qigheal("status", "--store", tmp_path, cwd=tmp_path)
+    assert (said.returncode, said.stdout) == (2, "no snapshots are stored here\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--store", ""],
+        ["status", "--store="],
+        ["trends", "--state-dir", "", "--json"],
+        ["watch", "--store="],
+    ],
+)
+def test_an_empty_name_is_no_folder(arguments: list[str], toy: ToyHost) -> None:
+    said = qigheal(*arguments, cwd=toy.store)
+    assert (said.returncode, said.stdout) == (64, "")
+    assert "expected a folder, got an empty name" in said.stderr
 
 
 def test_trends_and_history(toy: ToyHost, tmp_path: Path) -> None:

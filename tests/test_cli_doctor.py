@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qigcore.baseline import Baseline
 from qigcore.history import History
-from qigcore.rows import HEAD
+from qigcore.rows import HEAD, Batch
 from qigheal.cli import checks
 from qigheal.cli.checks import Check, alerting, host, machine
 from qigheal.cli.checks import store as stored
@@ -170,6 +171,22 @@ def test_a_size_that_nobody_keeps_down(place: Path, monkeypatch: pytest.MonkeyPa
     assert "qigheal compact --keep-mb 0.0001" in found.remedy
     MonitorSettings(dim=4, keep_mb=None).save(place)
     assert by_name(stored.contents(place))["size"].state == "ok"
+
+
+def test_a_baseline_that_was_learned_while_the_service_failed(place: Path) -> None:
+    assert "baseline errors" not in by_name(stored.baseline(place))
+    learned(place, error_rate=0.75)
+    found = by_name(stored.baseline(place))["baseline errors"]
+    assert (found.state, found.found) == ("warn", "error rate 75.0% while it was learned, above 0.05")
+    assert "learn again with set_baseline()" in found.remedy
+
+
+def learned(place: Path, **columns: float) -> None:
+    """A baseline for the store, of a hundred snapshots that are all alike."""
+    heads = np.zeros(100, HEAD)
+    for name, value in columns.items():
+        heads[name] = value
+    Baseline.learn(Batch.of_rows(heads, np.ones((100, 4)), ("",))).save(place / "baseline.json")
 
 
 def test_a_baseline_that_is_late_or_broken(place: Path) -> None:

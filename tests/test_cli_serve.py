@@ -16,10 +16,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from qigcore.history import History
 from qigheal.cli import main, sidecar
 from qigheal.errors import EngineError
 from qigheal.healing.looping import lock
@@ -42,6 +44,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "toy"))
+
+
+@contextmanager
+def living(place: Path) -> Iterator[None]:
+    """A process that writes the store, and has recorded one snapshot more."""
+    with History(place / "store") as history:
+        history.append(history.last(1))
+        yield
 
 
 class Served:
@@ -122,7 +132,8 @@ def test_everything_over_a_store_and_a_clean_end(place: Path, serving: list[Serv
     assert "\ngeometric_health_phi_limit 0.7" in text
     assert served.get("/api/self-healing/snapshots")[0] == 401
     status, text = served.get("/api/self-healing/health", SECRET)
-    assert (status, json.loads(text)["snapshots"]) == (200, 360)
+    assert (status, json.loads(text)["status"], json.loads(text)["snapshots"]) == (207, "warning", 360)
+    assert [each["kind"] for each in json.loads(text)["findings"]] == ["silent"]
     there = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=PATIENCE_S)
     there.request("GET", "/")
     assert there.getresponse().headers["location"] == "/api/self-healing/dashboard"
@@ -147,7 +158,8 @@ def test_ctrl_c_and_nothing_enabled(place: Path, serving: list[Served]) -> None:
     serving.append(served)
     for what in ("reading off", "dashboard, off", "both need HOST", "alerts     off", "healing    off"):
         assert what in served.said
-    assert served.get("/api/self-healing/health") == (200, '{"status":"healthy","severity":"normal"}')
+    with living(place):
+        assert served.get("/api/self-healing/health") == (200, '{"status":"healthy","severity":"normal"}')
     assert served.get("/api/self-healing/snapshots")[0] == 403
     code, complaints = served.end(signal.SIGINT)
     assert (code, complaints) == (0, "")

@@ -62,7 +62,7 @@ def more(store: Path, count: int, *, phi: float = 0.75, module: str = "", at: fl
 def scene(learned: Path) -> Scene:
     watched = Watched(learned)
     watched.take(watched.standing.last().batch)
-    return watched.scene(1.7e9 + 1000)
+    return watched.scene(1.7e9 + 400)
 
 
 def drawn(

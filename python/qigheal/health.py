@@ -70,6 +70,12 @@ def rules_for(settings: MonitorSettings, baseline: Baseline | None) -> RuleSet:
     )
 
 
+def failing(baseline: Baseline, error_rate_max: float) -> bool:
+    """Whether the service failed more often than that while the baseline was learned. A fraction, 0 to 1."""
+    band = baseline.bands.get("errors")
+    return band is not None and band.mean > error_rate_max
+
+
 def remeasure(batch: Batch, baseline: Baseline) -> Batch:
     """The batch with `basin_drift` measured from the baseline, radians.
 
@@ -236,6 +242,8 @@ def _findings(
         rule = each.rule
         components = _moved(heads, basins, baseline) if rule.kind == "drift" else ()
         message = _message(each)
+        if rule.kind == "errors" and baseline is not None and failing(baseline, rule.limit):
+            message += f" ({100 * baseline.bands['errors'].mean:.1f} % while healthy was learned)"
         if components:
             message += f" (components {', '.join(str(share.index) for share in components)})"
         made.append(

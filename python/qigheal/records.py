@@ -39,7 +39,7 @@ class Share(Record, frozen=True):
 class Finding(Record, frozen=True):
     """One thing that is wrong, in typed form; `message` is the same for a person."""
 
-    kind: str  # phi_low phi_high kappa_off drift breakdown errors latency memory unmeasurable change
+    kind: str  # phi_low phi_high kappa_off drift breakdown errors latency memory unmeasurable change silent
     metric: str  # a key of qigcore.rows.METRICS, or "measurement"
     value: float
     limit: float
@@ -81,6 +81,7 @@ class HealthReport(Record, frozen=True):
     snapshots: int  # recorded so far
     notes: tuple[str, ...] = ()  # facts that are no fault, such as "host never met Φ ≥ 0.65"
     change: Departure | None = None  # what the sequential tests have found and is not over
+    last_at: float | None = None  # Unix seconds of the newest snapshot, where a store was read
 
     def __getitem__(self, name: str) -> Any:
         if name in self.__struct_fields__:

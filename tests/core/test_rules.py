@@ -306,6 +306,23 @@ def test_latency_that_was_never_reported_keeps_the_absolute_limit() -> None:
     assert limits == {900.0}
 
 
+@pytest.mark.parametrize(("rate", "told"), [(1.0, True), (0.75, True), (0.06, True), (0.04, False)])
+def test_a_learned_error_rate_does_not_silence_the_ceiling(rate: float, told: bool) -> None:
+    """A service that failed while healthy was learned goes on failing, and that is said."""
+    rows = heads(100, error_rate=rate)
+    failing = Baseline.learn(Batch.of_rows(rows, np.ones((100, 4)), ("",)))
+    assert kinds(rows, learned_rules(failing)) == ({"errors": "warning"} if told else {})
+    assert any("learn again with set_baseline()" in note for note in failing.notes) is told
+    assert not any("no finding" in note for note in failing.notes)
+    assert kinds(heads(20), learned_rules(failing)) == {}
+    assert kinds(rows, learned_rules(failing, error_rate_max=1.0)) == {}
+
+
+def test_what_is_worse_than_a_learned_error_rate_is_critical() -> None:
+    failing = Baseline.learn(Batch.of_rows(heads(100, error_rate=0.3), np.ones((100, 4)), ("",)))
+    assert kinds(heads(20, error_rate=0.9), learned_rules(failing))["errors"] == "critical"
+
+
 def test_summary_skips_flagged_values() -> None:
     rows = heads(12, phi=np.arange(12) / 20, memory_mb=7.0)
     rows["repaired"][11] = BIT["phi"]

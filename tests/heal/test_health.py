@@ -48,6 +48,14 @@ def batch(n: int = 300, basins: FloatArray | None = None, **columns: object) -> 
     return Batch.of_rows(heads(n, **{**noisy, **columns}), states(n) if basins is None else basins, ("",))
 
 
+def test_a_service_that_always_failed_is_not_healthy() -> None:
+    learned = Baseline.learn(batch(error_rate=1.0))
+    found = assess(heads(error_rate=1.0), None, rules_for(SETTINGS, learned), learned, 300)
+    assert (found.healthy, found.severity) == (False, "warning")
+    assert found.issues == ("error rate: 100.0 > 5 % (100.0 % while healthy was learned)",)
+    assert assess(heads(error_rate=0.0), None, rules_for(SETTINGS, learned), learned, 300).healthy
+
+
 def test_a_healthy_report() -> None:
     found = report()
     assert (found.healthy, found.severity, found.issues, found.findings) == (True, "normal", (), ())

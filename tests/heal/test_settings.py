@@ -149,7 +149,7 @@ def test_starts_are_longer_where_a_strategy_needs_it(
 
 def test_what_a_learned_band_cannot_see_is_no_rule_and_is_told() -> None:
     rng = np.random.default_rng(1)
-    host = GeometricHealthMonitor(dim=2, code_hash="", learn_after=60)
+    host = GeometricHealthMonitor(dim=2, code_hash="", learn_after=60, error_rate_max=0.9)
     for phi, errors in rng.random((60, 2)):
         host.record(phi, 64.0, [1.0, 1.0], errors)
     notes = host.check_health().notes

@@ -8,6 +8,8 @@ so that the probe and the history made here agree.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +151,13 @@ class ToyHost:
         """Record snapshots into the store."""
         with History(self.store) as history:
             history.append(self.rows(gain, count, code))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """A living process that writes the store, and has recorded one healthy snapshot more."""
+        with History(self.store) as history:
+            history.append(self.rows(1.0, 1, self.healthy))
+            yield
 
     def learn(self, count: int = 300) -> Baseline:
         """A healthy history and the baseline learned from it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,12 @@ def append(history: History, times: Any, **figures: float) -> None:
     )
 
 
-def recorded(store: Path, count: int = 30, *, start: float = 1.75e9, **figures: float) -> None:
+def recorded(store: Path, count: int = 30, *, start: float | None = None, **figures: float) -> float:
+    """Snapshots a second apart, the last of them now where no start is given; the time of the last."""
+    times = (float(int(time.time())) - count + 1 if start is None else start) + np.arange(count)
     with History(store) as history:
-        append(history, start + np.arange(count), **figures)
+        append(history, times, **figures)
+    return float(times[-1])
 
 
 PATCH = HealingPatch(

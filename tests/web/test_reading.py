@@ -38,12 +38,12 @@ def pages(web: Web, since: float, limit: int) -> list[float]:
     [({}, 200, "healthy"), ({"avg_latency_ms": 2500.0}, 207, "warning"), ({"phi": 0.3}, 503, "critical")],
 )
 def test_health_by_its_code(web: Web, store: Path, figures: Any, code: int, status: str) -> None:
-    recorded(store, **figures)
+    last = recorded(store, **figures)
     answer = web("health")
     assert (answer.status, answer.json["status"]) == (code, status)
     assert answer.json["healthy"] == (code == 200)
     assert answer.json["snapshots"] == 30
-    assert answer.json["last_at"] == 1.75e9 + 29
+    assert answer.json["last_at"] == last
     assert bool(answer.json["findings"]) == (code != 200)
 
 
@@ -143,7 +143,7 @@ def test_odd_stores_are_answers(web: Web, store: Path, odd: Any) -> None:
 
 
 def test_the_newest_without_since(web: Web, store: Path) -> None:
-    recorded(store, 150)
+    recorded(store, 150, start=1.75e9)
     page = web("snapshots").json
     assert [row["timestamp"] for row in page["snapshots"]] == [1.75e9 + i for i in range(50, 150)]
     assert page["next_since"] == 1.75e9 + 149
@@ -177,7 +177,7 @@ def test_following_pages_loses_and_repeats_nothing(web: Web, store: Path, limit:
 
 def test_large_basins_make_short_pages(web: Web, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MOST_VALUES", 10 * DIM)
-    recorded(store, 30)
+    recorded(store, 30, start=1.75e9)
     first = web("snapshots?since=0&limit=20&basins=true").json
     assert [len(first["snapshots"]), first["next_since"]] == [10, 1.75e9 + 9]
     assert len(web("snapshots?basins=true").json["snapshots"]) == 10
@@ -211,6 +211,16 @@ def test_what_the_monitor_holds_is_in_the_answer(serve: Make, store: Path) -> No
         row = web("snapshots").json["snapshots"][-1]
         assert set(row["repaired"]) == {"phi", "basin_coords"}
         assert web("health").json["snapshots"] == 4
+
+
+def test_a_service_that_has_ended_is_a_warning(web: Web, store: Path) -> None:
+    recorded(store, start=1.75e9)
+    answer = web("health")
+    assert (answer.status, answer.json["status"]) == (207, "warning")
+    assert answer.json["issues"][0].startswith("silent: no process writes here, and the last snapshot is ")
+    with History(store) as living:
+        append(living, [1.75e9 + 60.0])
+        assert web("health").status == 200
 
 
 def test_what_only_the_monitor_knows_is_said(serve: Make, store: Path) -> None:

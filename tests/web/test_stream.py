@@ -84,7 +84,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Stream]]:
 
 
 def test_what_comes_is_told(make: Callable[..., Stream], store: Path) -> None:
-    recorded(store, 20)
+    recorded(store, 20, start=1.75e9)
     listener = Listener(make())
     assert listener.next("health") == {"status": "healthy", "severity": "normal"}
     with History(store) as one, History(store) as two:
@@ -99,7 +99,7 @@ def test_what_comes_is_told(make: Callable[..., Stream], store: Path) -> None:
 
 
 def test_what_was_there_before_is_not(make: Callable[..., Stream], store: Path) -> None:
-    recorded(store, 20)
+    recorded(store, 20, start=1.75e9)
     listener = Listener(make())
     with History(store) as history:
         append(history, [1.75e9 + 500.0])
@@ -108,7 +108,7 @@ def test_what_was_there_before_is_not(make: Callable[..., Stream], store: Path) 
 
 def test_a_store_may_come_later(make: Callable[..., Stream], store: Path) -> None:
     listener = Listener(make())
-    recorded(store, 3)
+    recorded(store, 3, start=1.75e9)
     assert [listener.next("snapshot")["timestamp"] for _ in range(3)] == [1.75e9, 1.75e9 + 1, 1.75e9 + 2]
 
 
@@ -120,7 +120,7 @@ def test_the_monitor_of_this_process_is_written(make: Callable[..., Stream], sto
 
 
 def test_closing_ends_every_stream(make: Callable[..., Stream], store: Path) -> None:
-    recorded(store)
+    recorded(store, start=1.75e9)
     stream = make(keep_alive_s=1000.0)
     listeners = [Listener(stream) for _ in range(3)]
     stream.close()
@@ -131,7 +131,7 @@ def test_closing_ends_every_stream(make: Callable[..., Stream], store: Path) -> 
 
 
 def test_a_quiet_stream_is_kept_open(make: Callable[..., Stream], store: Path) -> None:
-    recorded(store)
+    recorded(store, start=1.75e9)
     listener = Listener(make(keep_alive_s=0.01))
     assert listener.next("comment") == ": still here"
 
@@ -140,7 +140,7 @@ def test_a_slow_client_is_dropped_and_nobody_waits(
     make: Callable[..., Stream], store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUEUED", 10)
-    recorded(store)
+    recorded(store, start=1.75e9)
     stream = make()
     slow = stream.join(lambda: None)
     quick = Listener(stream)
@@ -154,7 +154,7 @@ def test_a_slow_client_is_dropped_and_nobody_waits(
 
 
 def test_of_very_many_an_even_selection_is_told(make: Callable[..., Stream], store: Path) -> None:
-    recorded(store)
+    recorded(store, start=1.75e9)
     listener = Listener(make())
     with History(store) as history:
         append(history, 1.76e9 + np.arange(5000))
@@ -167,7 +167,7 @@ def test_of_very_many_an_even_selection_is_told(make: Callable[..., Stream], sto
 
 
 def test_there_is_room_for_so_many(make: Callable[..., Stream], store: Path) -> None:
-    recorded(store)
+    recorded(store, start=1.75e9)
     stream = make(most=2)
     one, _ = stream.join(lambda: None), stream.join(lambda: None)
     with pytest.raises(Refused) as refused:
@@ -178,14 +178,14 @@ def test_there_is_room_for_so_many(make: Callable[..., Stream], store: Path) -> 
 
 
 def test_a_client_that_never_read_leaves_too(make: Callable[..., Stream], store: Path) -> None:
-    recorded(store)
+    recorded(store, start=1.75e9)
     stream = make(most=1)
     for _ in range(3):
         stream.listen().close()
 
 
 def test_nobody_listening_nothing_runs(make: Callable[..., Stream], store: Path) -> None:
-    recorded(store)
+    recorded(store, start=1.75e9)
     stream = make()
     client = stream.join(lambda: None)
     thread = stream._thread
@@ -221,7 +221,7 @@ else:
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_real_server_streams_and_ends(store: Path, framework: str) -> None:
-    recorded(store)
+    recorded(store, start=1.75e9)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         server = subprocess.Popen(

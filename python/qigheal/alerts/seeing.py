@@ -67,7 +67,7 @@ def _health(seen: Seen, store: Path) -> Seen:
         return seen
     gaps = np.diff(times[-200:])
     seen = seen._replace(last_at=float(times.max()), interval_s=float(np.median(gaps)) if len(gaps) else None)
-    return seen._replace(report=standing.report(read))
+    return seen._replace(report=standing.judged(read))  # a silence is an alert of its own
 
 
 def _counted(damage: Damage) -> dict[str, int]:

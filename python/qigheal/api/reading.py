@@ -18,7 +18,7 @@ import numpy as np
 from qigcore import geometry
 from qigcore.baseline import Baseline
 from qigcore.errors import QigcoreError
-from qigcore.history import History
+from qigcore.history import Damage, History
 from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
 from qigcore.trends import TimeTo, Trend
 from qigheal.api.records import (
@@ -36,7 +36,7 @@ from qigheal.errors import QighealError
 from qigheal.health import remeasure, rules_for
 from qigheal.records import HealthReport
 from qigheal.settings import MonitorSettings
-from qigheal.standing import LOOKED_AT, Standing
+from qigheal.standing import LOOKED_AT, Standing, unread
 
 UNREADABLE: Final = (QigcoreError, QighealError, OSError, ValueError)
 """What reading a store may raise, whatever lies there; ValueError: rows of another shape than the baseline."""
@@ -64,9 +64,7 @@ def health(store: Path) -> Health:
     except UNREADABLE as error:
         return unknown_health(f"nothing can be said yet: {error}")
     times = read.batch.timestamp
-    told = told_health(report, float(times[-1]) if len(times) else None)
-    lost = _lost(read.damage)
-    return msgspec.structs.replace(told, notes=(*told.notes, *lost)) if lost else told
+    return told_health(report, float(times[-1]) if len(times) else None)
 
 
 def unknown_health(note: str) -> Health:
@@ -321,12 +319,9 @@ def _remeasured(batch: Batch, store: Path) -> tuple[Batch, tuple[str, ...]]:
         return batch, (f"drift is as it was recorded: {error}",)
 
 
-def _lost(damage: Any) -> tuple[str, ...]:
-    lost = {name: count for name, count in msgspec.to_builtins(damage).items() if count}
-    if not lost:
-        return ()
-    told = ", ".join(f"{name.replace('_', ' ')}: {count}" for name, count in lost.items())
-    return (f"parts of the store could not be read: {told}",)
+def _lost(damage: Damage) -> tuple[str, ...]:
+    told = unread(damage)
+    return (told,) if told else ()
 
 
 def _finite(value: float) -> float | None:

@@ -35,6 +35,8 @@ log = logging.getLogger("qigheal")
 
 LIMIT: Final = (100, 1, 1000)  # default, least, most
 MOST_SINCE: Final = 1e12
+AGES_S: Final = 30.0
+"""Seconds after which health is worked out anew where nothing was written: its newest snapshot is older then."""
 PHASE_S: Final = 60.0
 """The phase is looked up anew when the ledger changes, and else so often: its brakes depend on the clock, and its
 gates on the whole history, which takes half a second to read where it has a million snapshots."""
@@ -287,7 +289,8 @@ class Api:
 
     def _known_health(self) -> Health:
         self._flush()
-        found = self._unchanged.get(("health", None), RECORDED, lambda: reading.health(self.store))
+        round_ = int(time.time() // AGES_S)  # a store that nobody writes any more changes in age alone
+        found = self._unchanged.get(("health", round_), RECORDED, lambda: reading.health(self.store))
         if self.monitor is None:
             return found
         last = self.monitor.snapshots[-1].timestamp if len(self.monitor.snapshots) else None

@@ -94,8 +94,13 @@ def _outputs() -> None:
 
 def _run() -> object:
     """What the command gives: its exit code, or None."""
-    from qigheal.cli.glance import plainly_asked, status
+    from qigheal.cli.glance import nameless, plainly_asked, status
 
+    if empty := nameless(sys.argv[1:]):
+        print(
+            f"qigheal: {empty}: expected a folder, got an empty name (see: qigheal --help)", file=sys.stderr
+        )
+        sys.exit(USAGE)
     if (asked := plainly_asked(sys.argv[1:])) is not None:
         return status(asked)
     try:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from qigcore.errors import HistoryError
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY
 from qigheal.settings import default_store
-from qigheal.standing import Standing
+from qigheal.standing import Standing, is_store
 
 if TYPE_CHECKING:
     from qigheal.integrations.chain.statedir import StateDir
@@ -52,6 +53,15 @@ def plainly_asked(arguments: Sequence[str]) -> Asked | None:
     return Asked(paths.get("--store"), paths.get("--state-dir"), json)
 
 
+def nameless(arguments: Sequence[str]) -> str | None:
+    """The first option whose folder has an empty name, which typer would take for the working folder."""
+    for name, value in zip(arguments, [*arguments[1:], None], strict=False):
+        option, given, rest = name.partition("=")
+        if option in PATHS and (not rest if given else value == ""):
+            return option
+    return None
+
+
 def status(asked: Asked) -> int:
     """Print whether the service is healthy; gives the exit code."""
     from qigheal.cli import show
@@ -66,10 +76,16 @@ def status(asked: Asked) -> int:
 def standing(store: Path | None, state_dir: Path | None) -> Standing | StateDir:
     """Where a reading command looks: the store, named or the default one, or a chain's state folder.
 
-    Raises typer's BadParameter for both.
+    Raises HistoryError for a folder that is no store, typer's BadParameter for both.
     """
     if state_dir is None:
-        return Standing(store if store is not None else default_store())
+        place = store if store is not None else default_store()
+        if not is_store(place):
+            raise HistoryError(
+                f"{place}: no store here: no service has recorded into this folder; name the one that it writes "
+                "with --store"
+            )
+        return Standing(place)
     if store is not None:
         from typer import BadParameter
 

@@ -100,10 +100,14 @@ def status(report: HealthReport, *, json: bool) -> None:
         document(report)
         return
     if not report.snapshots:
-        line("no snapshots are stored here")
+        unread = report.notes[1:]  # the first says that it is learning
+        line("no snapshots can be read here" if unread else "no snapshots are stored here")
+        for note in unread:
+            line(f"  note     {note}; see: qigheal doctor")
         return
     word = "learning" if report.state == "learning" else "healthy" if report.healthy else report.severity
-    console.print(f"[{COLOUR[report.severity]}]{word}[/]", f"after {report.snapshots} snapshots")
+    newest = f", the newest of {_when(report.last_at)}" if report.last_at else ""
+    console.print(f"[{COLOUR[report.severity]}]{word}[/]", f"after {report.snapshots} snapshots{newest}")
     for finding in report.findings:
         since = f" (since {_when(finding.since)})" if finding.since else ""
         line(f"  {finding.severity:8} {finding.message}{since}")

@@ -60,7 +60,8 @@ class Watched:
     """The newest snapshots of a store, kept up to date by what `take` is given."""
 
     def __init__(self, store: Path) -> None:
-        self.standing = Standing(store)
+        self._now = 0.0
+        self.standing = Standing(store, clock=lambda: self._now)
         found = self.standing.last(LOOKED_AT)
         self.batch = found.batch.take(slice(0, 0))
         self.start = float(found.batch.timestamp[0]) if len(found.batch) else None
@@ -82,7 +83,7 @@ class Watched:
 
     def scene(self, now: float) -> Scene:
         """What they mean now. Raises the errors of an unusable baseline or store."""
-        standing = self.standing
+        standing, self._now = self.standing, now
         baseline, settings = standing.baseline, standing.settings
         batch = self.batch if baseline is None or self._empty else remeasure(self.batch, baseline)
         with History.read_only(standing.store) as history:

@@ -30,7 +30,7 @@ from qigheal.healing import audit, evaluating, phases
 from qigheal.healing.asking import asked_in_vain, proposals
 from qigheal.healing.bench import Bench
 from qigheal.healing.ledger import Judged, Ledger
-from qigheal.healing.measuring import READ_SNAPSHOTS, Measuring, silent, stored_baseline
+from qigheal.healing.measuring import Measuring, age_of, silent, stored_state
 from qigheal.healing.passage import Passage, Step
 from qigheal.healing.proofs import FOLDER as PROOFS
 from qigheal.healing.strategies import askable
@@ -141,7 +141,7 @@ class SelfHealingEngine:
         """What healthy is, and how the service is now: from its history, or by the probe when a commit is named."""
         if healthy is not None:
             return self._measuring.healthy(self.repo.resolve(healthy))
-        return stored_baseline(self.store), history.last(READ_SNAPSHOTS)
+        return stored_state(self.store, history)
 
     # One pass
 
@@ -165,7 +165,10 @@ class SelfHealingEngine:
             if why := phases.demotion_due(self.ledger, self.settings, self.clock()):
                 self.on_step("phase", f"back to phase {phases.demote(self.ledger, why, self.clock())}: {why}")
             known, batch = self._state(history, healthy)
-            result = self._heal(passage, known, batch, strategy, again=again, probed=healthy is not None)
+            old = "" if healthy is not None else age_of(batch, history, self.clock())
+            result = self._heal(
+                passage, known, batch, strategy, again=again, probed=healthy is not None, old=old
+            )
             return replace(
                 result,
                 changes=tuple(_latest([*moved, *result.changes])),
@@ -203,14 +206,18 @@ class SelfHealingEngine:
         *,
         again: bool,
         probed: bool,
+        old: str,
     ) -> HealResult:
         health, diagnosis, _ = self._measuring.examine(baseline, batch, probed=probed)
         if diagnosis is None:
-            return HealResult(triggered=False, message="healthy: nothing to heal", health=health)
+            seen = f" when it was last seen, {old} ago" if old else ""
+            return HealResult(triggered=False, message=f"healthy{seen}: nothing to heal", health=health)
         if probed:  # the history is of the present code alone; what was healthy is what was measured as such
             diagnosis = replace(diagnosis, healthy_code_hash=baseline.code_hash)
         self._note(diagnosis)
         self.on_step("diagnosis", "; ".join(finding.message for finding in diagnosis.findings))
+        if old:
+            self.on_step("diagnosis", f"no process writes the store, and the last snapshot is {old} old")
         found = HealResult(triggered=True, message="", health=health, diagnosis=diagnosis)
 
         held = self._why_not(passage)

@@ -19,6 +19,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from qigcore.baseline import Baseline
+from qigcore.durations import worded
+from qigcore.history import History
 from qigcore.rows import Batch
 from qigheal.errors import EngineError
 from qigheal.healing import judge
@@ -36,6 +38,7 @@ from qigheal.repo import Repo
 from qigheal.sandbox import Sandbox
 from qigheal.sandbox.processes import end_left_in
 from qigheal.settings import HealSettings, MonitorSettings
+from qigheal.standing import silence, unread
 
 log = logging.getLogger("qigheal")
 
@@ -53,6 +56,23 @@ def stored_baseline(store: Path) -> Baseline:
             "until it has learned one, or name a healthy commit: qigheal heal HOST --healthy REF"
         )
     return Baseline.load(path)
+
+
+def stored_state(store: Path, history: History) -> tuple[Baseline, Batch]:
+    """What the service learned, and its newest snapshots; none where it recorded none.
+
+    Raises EngineError as `stored_baseline` does, and where nothing of what was recorded can be read.
+    """
+    baseline, batch = stored_baseline(store), history.last(READ_SNAPSHOTS)
+    if not len(batch) and (lost := unread(history.damage)):
+        raise EngineError(f"{store}: nothing readable: {lost}; see: qigheal doctor")
+    return baseline, batch
+
+
+def age_of(batch: Batch, history: History, now: float) -> str:
+    """How old the newest snapshot is, in words, where no process writes any more; else an empty string."""
+    found = silence(batch.timestamp, history.segments(), now)
+    return "" if found is None or found.written else worded(found.age_s)
 
 
 def silent(stage: str, sentence: str) -> None:

@@ -17,6 +17,7 @@ from qigcore.durations import worded
 from qigcore.history import Damage, History, SegmentInfo
 from qigcore.rules import MIN_SNAPSHOTS
 from qigheal.cli.checks import Check
+from qigheal.health import failing
 from qigheal.settings import MonitorSettings
 from qigheal.standing import Standing
 
@@ -147,6 +148,10 @@ def baseline(place: Path) -> Iterator[Check]:
     age = _ago(time.time() - found.created)
     said = f"learned {age} from {found.count:,} snapshots, drift limit {found.drift_limit:.3g} rad"
     yield Check(name="baseline", state="ok", found=said)
+    if failing(found, most := standing.settings.error_rate_max):
+        said = f"error rate {found.bands['errors'].mean:.1%} while it was learned, above {most:.3g}"
+        remedy = "the baseline was learned while the service failed; learn again with set_baseline()"
+        yield Check(name="baseline errors", state="warn", found=said, remedy=remedy)
     for note in found.notes:
         yield Check(name="baseline", state="ok", found=note)
 
