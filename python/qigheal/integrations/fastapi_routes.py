@@ -25,18 +25,22 @@ from qigheal.errors import MissingExtra
 from qigheal.integrations.web.dashboard_files import asset
 
 try:
-    from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+    from fastapi import APIRouter, Depends, FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import StreamingResponse
     from fastapi.routing import APIRoute
     from fastapi.security import HTTPBearer
     from starlette.concurrency import run_in_threadpool
+    from starlette.exceptions import HTTPException
     from starlette.types import Receive, Scope, Send
 except ImportError as error:
     raise MissingExtra(error.name or "fastapi", "fastapi", "serving the routes by FastAPI") from error
 
 Authorize = Callable[..., Any]
 METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+SAID: Final = "qigheal.said"
+"""Where a request's scope holds what the host's check returned."""
+
 LOOK_S: Final = 0.5
 """How often a stream that has nothing to say looks whether the server is being stopped."""
 
@@ -49,19 +53,20 @@ _SCHEMES: Final[dict[Right, HTTPBearer]] = {
 def router(api: Api, authorize: Authorize | None = None) -> APIRouter:
     """The routes of `api`, under its prefix, for `app.include_router`.
 
-    authorize: a dependency of the host's that replaces the read token; it raises for who may not read. `POST heal`,
-        `POST snapshot` and reviews need their tokens all the same.
+    authorize: a dependency of the host's that replaces the read token: it raises for who may not read, or returns
+        False (401) or a response, which is sent. Any other value permits, None too, as dependencies that only
+        raise give it. `POST heal`, `POST snapshot` and reviews need their tokens all the same.
     """
     api.serve_pages(asset)
     made = APIRouter(prefix=api.prefix, tags=["self-healing"])
     for route in ROUTES:
         guarded = authorize is not None and route.right in ("read", "glance")
-        endpoint = _endpoint(api, route, None if authorize is None else guarded)
+        endpoint = _endpoint(api, route, guarded=guarded, checked=authorize is not None)
         described = operation(route)
         glancing = _glancing(api) if guarded and route.right == "glance" else None
         schemes: list[Any] = []
         if guarded and authorize is not None:
-            schemes = [Depends(authorize)]
+            schemes = [Depends(_verdict(authorize))]
         elif route.right != "page":
             schemes = [Depends(_SCHEMES["read" if route.right == "glance" else route.right])]
         open_too: dict[str, Any] = {"security": [{}]} if route.right == "glance" and not guarded else {}
@@ -118,8 +123,30 @@ def standalone(store: Path, host: Path | None = None, access: Access | None = No
     return app
 
 
-def _endpoint(api: Api, route: Route, permitted: bool | None) -> Callable[[Request], Awaitable[Response]]:
+def _verdict(authorize: Authorize) -> Callable[..., None]:
+    """The host's dependency, and what it gave kept for the endpoint."""
+
+    def verdict(request: Request, said: Any = Depends(authorize)) -> None:
+        if inspect.iscoroutine(
+            said
+        ):  # of a plain function around an async one: nobody knows what it would say
+            said.close()
+            said = False
+        request.scope[SAID] = said
+
+    return verdict
+
+
+def _endpoint(
+    api: Api, route: Route, *, guarded: bool, checked: bool
+) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        permitted = False if checked else None
+        if guarded:
+            said = request.scope.get(SAID, False)
+            if isinstance(said, Response) and route.right == "read":
+                return said
+            permitted = said is not False and not isinstance(said, Response)
         asked = await _asked(request, permitted)
         if route.name == "stream":
             return await _stream(api, asked)
@@ -150,7 +177,7 @@ def _glancing(api: Api) -> type[APIRoute]:
             async def handler(request: Request) -> Response:
                 try:
                     return await full(request)
-                except HTTPException as refused:
+                except HTTPException as refused:  # also that of FastAPI, which derives from it
                     if refused.status_code >= 500:
                         raise
                 except RequestValidationError:  # it lacks what the host's check looks at

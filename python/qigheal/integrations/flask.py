@@ -60,7 +60,7 @@ def setup_self_healing(
 
     The arguments are those of `qigheal.integrations.fastapi.setup_self_healing`. Here `app.gary_telemetry`,
     else `app.extensions["gary_telemetry"]` is read; async callables run in the ticker's thread, and `authorize`
-    is a function without arguments that tells whether the present request may read.
+    is a plain function without arguments that returns True where the present request may read; anything else refuses.
 
     Recording begins at once. A process that forks afterwards and serves no request, as the one that
     gunicorn's --preload loads an application in, records nothing, nor does the parent of Flask's reloader.

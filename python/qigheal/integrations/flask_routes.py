@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from qigheal.api import Api
@@ -19,10 +20,12 @@ from qigheal.api.routes import ROUTES, Route
 from qigheal.api.stream import EVENTS, MEDIA
 from qigheal.errors import MissingExtra
 from qigheal.integrations.web.dashboard_files import asset
+from qigheal.integrations.web.hosting import SetupError
 
 try:
-    from flask import Blueprint, Response, request
+    from flask import Blueprint, Response, current_app, request
     from werkzeug.exceptions import HTTPException
+    from werkzeug.wrappers import Response as AnyResponse
 except ImportError as error:
     raise MissingExtra(error.name or "flask", "flask", "serving the routes by Flask") from error
 
@@ -33,9 +36,19 @@ METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "T
 def blueprint(api: Api, authorize: Authorize | None = None) -> Blueprint:
     """The routes of `api`, under its prefix, for `app.register_blueprint`.
 
-    authorize: the host's own check of who may read, in place of the read token: it aborts or raises, or returns
-        whether. `POST heal`, `POST snapshot` and reviews need their tokens all the same.
+    authorize: the host's own check of who may read, in place of the read token: it returns True for who may.
+        Anything else refuses: a response, a tuple or a text of a response is sent, all other values are 401; it
+        may also abort. `POST heal`, `POST snapshot` and reviews need their tokens all the same.
+
+    Raises SetupError for an async `authorize`, whose answer nobody would await.
     """
+    if inspect.iscoroutinefunction(authorize) or inspect.iscoroutinefunction(
+        getattr(authorize, "__call__", None)  # noqa: B004  # an object whose call is async
+    ):
+        raise SetupError(
+            "authorize: expected a plain function, for Flask's views are none that await; got an async one; run "
+            "what it awaits by asyncio.run in a plain function"
+        )
     api.serve_pages(asset)
     made = Blueprint("qigheal", __name__, url_prefix=api.prefix)
     for route in ROUTES:
@@ -59,9 +72,12 @@ def blueprint(api: Api, authorize: Authorize | None = None) -> Blueprint:
     return made
 
 
-def _view(api: Api, route: Route, authorize: Authorize | None) -> Callable[..., Response]:
-    def view(**params: str) -> Response:
-        asked = _asked(params, _permitted(route, authorize))
+def _view(api: Api, route: Route, authorize: Authorize | None) -> Callable[..., AnyResponse]:
+    def view(**params: str) -> AnyResponse:
+        permitted = _permitted(route, authorize)
+        if isinstance(permitted, AnyResponse):
+            return permitted
+        asked = _asked(params, permitted)
         if route.name == "stream":
             return _stream(api, asked)
         if route.name == "take_snapshot":
@@ -78,8 +94,8 @@ def _otherwise(api: Api) -> Callable[..., Response]:
     return otherwise
 
 
-def _permitted(route: Route, authorize: Authorize | None) -> bool | None:
-    """What the host's check says; on health a refusal only means that less is said."""
+def _permitted(route: Route, authorize: Authorize | None) -> bool | AnyResponse | None:
+    """What the host's check says, or its own refusal; on health a refusal only means that less is said."""
     if authorize is None:
         return None
     if route.right not in ("read", "glance"):
@@ -90,7 +106,14 @@ def _permitted(route: Route, authorize: Authorize | None) -> bool | None:
         if route.right == "glance":
             return False
         raise
-    return said is None or bool(said)
+    if said is True:
+        return True
+    if inspect.iscoroutine(said):
+        said.close()  # that it was never awaited need not be told beside the refusal
+    if route.right == "read" and isinstance(said, AnyResponse | tuple | str | bytes):
+        with suppress(TypeError, ValueError):  # no response can be made of it
+            return current_app.make_response(said)
+    return False
 
 
 def _asked(params: dict[str, str], permitted: bool | None) -> Asked:
