@@ -37,7 +37,6 @@ except ImportError as error:
     raise MissingExtra(error.name or "fastapi", "fastapi", "serving the routes by FastAPI") from error
 
 Authorize = Callable[..., Any]
-METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 SAID: Final = "qigheal.said"
 """Where a request's scope holds what the host's check returned."""
 
@@ -101,7 +100,12 @@ def router(api: Api, authorize: Authorize | None = None) -> APIRouter:
                 route_class_override=glancing,
             )
     made.add_api_route(
-        "/{path:path}", _otherwise(api), methods=METHODS, include_in_schema=False, response_model=None
+        "/{path:path}",
+        _otherwise(api),
+        methods=[],  # which is all of them, PROPFIND too
+        operation_id="qigheal_otherwise",
+        include_in_schema=False,
+        response_model=None,
     )
     return made
 
@@ -126,10 +130,9 @@ def standalone(store: Path, host: Path | None = None, access: Access | None = No
 def _verdict(authorize: Authorize) -> Callable[..., None]:
     """The host's dependency, and what it gave kept for the endpoint."""
 
-    def verdict(request: Request, said: Any = Depends(authorize)) -> None:
-        if inspect.iscoroutine(
-            said
-        ):  # of a plain function around an async one: nobody knows what it would say
+    def verdict(request: Request, said: Any = Depends(authorize)) -> None:  # noqa: B008  # how FastAPI is told
+        # Of a plain function around an async one: nobody knows what it would say.
+        if inspect.iscoroutine(said):
             said.close()
             said = False
         request.scope[SAID] = said

@@ -65,7 +65,8 @@ def setup_self_healing(
     Recording begins at once. A process that forks afterwards and serves no request, as the one that
     gunicorn's --preload loads an application in, records nothing, nor does the parent of Flask's reloader.
 
-    Raises SetupError when it is there already, after the first request, or where arguments do not go together.
+    Raises SetupError when it is there already, after the first request, of an application with
+    host_matching, or where arguments do not go together.
     """
     try:
         import flask  # noqa: F401

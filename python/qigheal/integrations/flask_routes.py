@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from qigheal.api import Api
-from qigheal.api.exchange import MOST_BODY
+from qigheal.api.exchange import MOST_BODY, Refused, refusal
 from qigheal.api.exchange import Request as Asked
 from qigheal.api.exchange import Response as Told
 from qigheal.api.routes import ROUTES, Route
@@ -24,6 +24,7 @@ from qigheal.integrations.web.hosting import SetupError
 
 try:
     from flask import Blueprint, Response, current_app, request
+    from flask.sansio.blueprints import BlueprintSetupState
     from werkzeug.exceptions import HTTPException
     from werkzeug.wrappers import Response as AnyResponse
 except ImportError as error:
@@ -69,7 +70,21 @@ def blueprint(api: Api, authorize: Authorize | None = None) -> Blueprint:
             methods=METHODS,
             provide_automatic_options=False,
         )
+    made.record_once(_fitted)
     return made
+
+
+def _fitted(into: BlueprintSetupState) -> None:
+    """What of an application decides whether and how the routes are found in it."""
+    rules = into.app.url_map
+    if rules.host_matching:
+        raise SetupError(
+            "app: expected a Flask without host_matching=True, for the routes name no host and none of them would "
+            "be found; put them into an application of their own, or run `qigheal serve` beside it"
+        )
+    name = ".".join(filter(None, (into.name_prefix, into.name)))
+    for rule in rules.iter_rules(f"{name}.otherwise"):
+        rule.methods = None  # all there are, PROPFIND too: Flask's own refusal would be a page of HTML
 
 
 def _view(api: Api, route: Route, authorize: Authorize | None) -> Callable[..., AnyResponse]:
@@ -78,6 +93,8 @@ def _view(api: Api, route: Route, authorize: Authorize | None) -> Callable[..., 
         if isinstance(permitted, AnyResponse):
             return permitted
         asked = _asked(params, permitted)
+        if isinstance(asked, Told):
+            return _sent(asked)
         if route.name == "stream":
             return _stream(api, asked)
         if route.name == "take_snapshot":
@@ -89,7 +106,8 @@ def _view(api: Api, route: Route, authorize: Authorize | None) -> Callable[..., 
 
 def _otherwise(api: Api) -> Callable[..., Response]:
     def otherwise(path: str = "") -> Response:
-        return _sent(api.unknown(path, _asked({}, None)))
+        asked = _asked({}, None)
+        return _sent(asked if isinstance(asked, Told) else api.unknown(path, asked))
 
     return otherwise
 
@@ -116,7 +134,14 @@ def _permitted(route: Route, authorize: Authorize | None) -> bool | AnyResponse 
     return False
 
 
-def _asked(params: dict[str, str], permitted: bool | None) -> Asked:
+def _asked(params: dict[str, str], permitted: bool | None) -> Asked | Told:
+    """The request, or the refusal of a body that the application (MAX_CONTENT_LENGTH) or the server does not take."""
+    try:
+        body = request.stream.read(MOST_BODY + 1)
+    except HTTPException as error:
+        status = error.code or 400
+        word = "too_large" if status == 413 else "invalid"
+        return refusal(Refused(status, word, f"body: {error.description}"))
     # WSGI has headers as text of Latin-1, whatever bytes came.
     authorization = request.environ.get("HTTP_AUTHORIZATION")
     return Asked(
@@ -126,7 +151,7 @@ def _asked(params: dict[str, str], permitted: bool | None) -> Asked:
         headers={name.lower(): value for name, value in request.headers.items()},
         authorization=() if authorization is None else (authorization.encode("latin-1", "replace"),),
         client=request.remote_addr or "",
-        body=request.stream.read(MOST_BODY + 1),
+        body=body,
         permitted=permitted,
     )
 
