@@ -48,7 +48,8 @@ class Api:
     store: the folder that the service writes; it need not exist yet.
     host: the service's repository, which `POST heal` and reviews of changes need.
     take_snapshot: the host's own reading, called by `POST snapshot`; it returns a `GeometricSnapshot`, or an
-        awaitable of one. None: the service takes its snapshots by itself, and the route says so.
+        awaitable of one, or raises `exchange.Refused` with the answer. None: the service takes its snapshots by
+        itself, and the route says so.
     monitor: that of this process; what it holds is written before anything is read.
     access: the tokens; None: those of the environment.
     widget_ancestors: who may frame the widget, as Content-Security-Policy has it, such as
@@ -145,6 +146,8 @@ class Api:
     def taken(self, snapshot: Any) -> Response:
         """The answer to `POST snapshot`. snapshot: what the host's reading gave, or the exception that it raised."""
         try:
+            if isinstance(snapshot, Refused):
+                raise snapshot
             if isinstance(snapshot, BaseException):
                 log.warning("a snapshot that was asked for could not be taken", exc_info=snapshot)
                 raise Refused(

@@ -11,8 +11,9 @@ import inspect
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from qigheal.api import Access, Api
 from qigheal.api.description import SCHEMES, operation
@@ -25,20 +26,27 @@ from qigheal.errors import MissingExtra
 from qigheal.integrations.web.dashboard_files import asset
 
 try:
+    from anyio import CapacityLimiter, to_thread
+    from anyio.lowlevel import RunVar
     from fastapi import APIRouter, Depends, FastAPI, Request, Response
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import StreamingResponse
     from fastapi.routing import APIRoute
     from fastapi.security import HTTPBearer
-    from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
     from starlette.types import Receive, Scope, Send
 except ImportError as error:
     raise MissingExtra(error.name or "fastapi", "fastapi", "serving the routes by FastAPI") from error
 
+T = TypeVar("T")
 Authorize = Callable[..., Any]
 SAID: Final = "qigheal.said"
 """Where a request's scope holds what the host's check returned."""
+
+THREADS: Final = 8
+"""Threads that the routes take at most, all together: those of the host's own plain endpoints stay free."""
+
+_threads: Final[RunVar[CapacityLimiter]] = RunVar("qigheal_threads")  # of each event loop
 
 LOOK_S: Final = 0.5
 """How often a stream that has nothing to say looks whether the server is being stopped."""
@@ -119,12 +127,22 @@ def standalone(store: Path, host: Path | None = None, access: Access | None = No
         try:
             yield
         finally:
-            await run_in_threadpool(api.close)
+            await _in_thread(api.close)
 
     app = FastAPI(title="qigheal", description="Self-healing beside a service", lifespan=lifespan)
     app.state.qigheal_api = api
     app.include_router(router(api))
     return app
+
+
+async def _in_thread(function: Callable[..., T], *args: Any) -> T:
+    """What `function` gives, which blocks. It waits while THREADS of them are at work."""
+    try:
+        limiter = _threads.get()
+    except LookupError:
+        limiter = CapacityLimiter(THREADS)
+        _threads.set(limiter)
+    return await to_thread.run_sync(partial(function, *args), limiter=limiter)
 
 
 def _verdict(authorize: Authorize) -> Callable[..., None]:
@@ -155,7 +173,7 @@ def _endpoint(
             return await _stream(api, asked)
         if route.name == "take_snapshot":
             return _sent(await _snapshot(api, asked))
-        return _sent(await run_in_threadpool(api.answer, route.name, asked))
+        return _sent(await _in_thread(api.answer, route.name, asked))
 
     endpoint.__doc__ = None
     return endpoint
@@ -186,7 +204,7 @@ def _glancing(api: Api) -> type[APIRoute]:
                 except RequestValidationError:  # it lacks what the host's check looks at
                     pass
                 asked = await _asked(request, False)
-                return _sent(await run_in_threadpool(api.answer, "health", asked))
+                return _sent(await _in_thread(api.answer, "health", asked))
 
             return handler
 
@@ -216,13 +234,13 @@ def _sent(told: Told) -> Response:
 
 
 async def _snapshot(api: Api, asked: Asked) -> Told:
-    refused = await run_in_threadpool(api.may_take_snapshot, asked)
+    refused = await _in_thread(api.may_take_snapshot, asked)
     take = api.take_snapshot
     if refused is not None or take is None:
         return refused if refused is not None else api.taken(None)
     taken: Any
     try:
-        taken = take() if inspect.iscoroutinefunction(take) else await run_in_threadpool(take)
+        taken = take() if inspect.iscoroutinefunction(take) else await _in_thread(take)
         if inspect.isawaitable(taken):
             taken = await taken
     except Exception as problem:  # of the host's own reading, whatever it is
@@ -231,7 +249,7 @@ async def _snapshot(api: Api, asked: Asked) -> Told:
 
 
 async def _stream(api: Api, asked: Asked) -> Response:
-    refused = await run_in_threadpool(api.may_stream, asked)
+    refused = await _in_thread(api.may_stream, asked)
     if refused is not None:
         return _sent(refused)
     loop, something = asyncio.get_running_loop(), asyncio.Event()
@@ -240,7 +258,7 @@ async def _stream(api: Api, asked: Asked) -> Response:
         if not loop.is_closed():
             loop.call_soon_threadsafe(something.set)
 
-    client = await run_in_threadpool(api.begin_stream, wake)
+    client = await _in_thread(api.begin_stream, wake)
     if not isinstance(client, Client):
         return _sent(client)
     return _Events(api.stream, client, something)
