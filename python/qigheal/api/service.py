@@ -184,10 +184,12 @@ class Api:
         except Refused as refused:
             return refusal(refused)
 
-    def listen(self) -> Iterator[bytes] | Response:
-        """The same as what it is sent, for a server that gives each request a thread."""
+    def listen(
+        self, most: int | None = None, stopping: Callable[[], bool] = lambda: False
+    ) -> Iterator[bytes] | Response:
+        """The same as what it is sent, for a server that gives each request a thread; see `stream.Stream.listen`."""
         try:
-            return self.stream.listen()
+            return self.stream.listen(most, stopping)
         except Refused as refused:
             return refusal(refused)
 

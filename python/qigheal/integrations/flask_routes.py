@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from qigheal.api import Api
+from qigheal.api.access import too_many
 from qigheal.api.exchange import MOST_BODY, Refused, refusal
 from qigheal.api.exchange import Request as Asked
 from qigheal.api.exchange import Response as Told
@@ -20,6 +21,7 @@ from qigheal.api.routes import ROUTES, Route
 from qigheal.api.stream import EVENTS, MEDIA
 from qigheal.errors import MissingExtra
 from qigheal.integrations.web.dashboard_files import asset
+from qigheal.integrations.web.ending import stopping
 from qigheal.integrations.web.hosting import SetupError
 
 try:
@@ -34,12 +36,20 @@ Authorize = Callable[[], Any]
 METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
-def blueprint(api: Api, authorize: Authorize | None = None) -> Blueprint:
+STREAMS: Final = 2
+"""Live streams at once in a process: each takes one of the server's threads, of which there may be four."""
+
+UNTHREADED_S: Final = 60.0
+
+
+def blueprint(api: Api, authorize: Authorize | None = None, *, streams: int = STREAMS) -> Blueprint:
     """The routes of `api`, under its prefix, for `app.register_blueprint`.
 
     authorize: the host's own check of who may read, in place of the read token: it returns True for who may.
         Anything else refuses: a response, a tuple or a text of a response is sent, all other values are 401; it
         may also abort. `POST heal`, `POST snapshot` and reviews need their tokens all the same.
+    streams: live streams at once in this process; 0: none. Where a process answers one request at a time there is none,
+        whatever this says. The pages ask now and then where they get no stream.
 
     Raises SetupError for an async `authorize`, whose answer nobody would await.
     """
@@ -57,7 +67,7 @@ def blueprint(api: Api, authorize: Authorize | None = None) -> Blueprint:
         made.add_url_rule(
             rule,
             endpoint=route.name,
-            view_func=_view(api, route, authorize),
+            view_func=_view(api, route, authorize, streams),
             methods=[route.method],  # GET takes HEAD along
             provide_automatic_options=False,
         )
@@ -87,7 +97,7 @@ def _fitted(into: BlueprintSetupState) -> None:
         rule.methods = None  # all there are, PROPFIND too: Flask's own refusal would be a page of HTML
 
 
-def _view(api: Api, route: Route, authorize: Authorize | None) -> Callable[..., AnyResponse]:
+def _view(api: Api, route: Route, authorize: Authorize | None, streams: int) -> Callable[..., AnyResponse]:
     def view(**params: str) -> AnyResponse:
         permitted = _permitted(route, authorize)
         if isinstance(permitted, AnyResponse):
@@ -96,7 +106,7 @@ def _view(api: Api, route: Route, authorize: Authorize | None) -> Callable[..., 
         if isinstance(asked, Told):
             return _sent(asked)
         if route.name == "stream":
-            return _stream(api, asked)
+            return _stream(api, asked, streams)
         if route.name == "take_snapshot":
             return _sent(_snapshot(api, asked))
         return _sent(api.answer(route.name, asked))
@@ -179,11 +189,14 @@ async def _awaited(taken: Any) -> Any:
     return await taken
 
 
-def _stream(api: Api, asked: Asked) -> Response:
+def _stream(api: Api, asked: Asked, streams: int) -> Response:
     refused = api.may_stream(asked)
     if refused is not None:
         return _sent(refused)
-    events = api.listen()
+    if not request.environ.get("wsgi.multithread"):
+        why = "this process answers one request at a time, and a stream would hold up all others"
+        return _sent(refusal(too_many(why, UNTHREADED_S)))
+    events = api.listen(streams, stopping)
     if isinstance(events, Told):
         return _sent(events)
     return Response(events, 200, [*EVENTS], mimetype=MEDIA)
