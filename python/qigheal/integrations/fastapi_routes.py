@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,6 +23,7 @@ from qigheal.api.routes import ROUTES, Route
 from qigheal.api.stream import EVENTS, KEEP_ALIVE, MEDIA, Client, Stream
 from qigheal.errors import MissingExtra
 from qigheal.integrations.web.dashboard_files import asset
+from qigheal.integrations.web.ending import cut, stopping
 
 try:
     from anyio import CapacityLimiter, to_thread
@@ -34,7 +34,7 @@ try:
     from fastapi.routing import APIRoute
     from fastapi.security import HTTPBearer
     from starlette.exceptions import HTTPException
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 except ImportError as error:
     raise MissingExtra(error.name or "fastapi", "fastapi", "serving the routes by FastAPI") from error
 
@@ -49,7 +49,10 @@ THREADS: Final = 8
 _threads: Final[RunVar[CapacityLimiter]] = RunVar("qigheal_threads")  # of each event loop
 
 LOOK_S: Final = 0.5
-"""How often a stream that has nothing to say looks whether the server is being stopped."""
+"""How often a stream looks whether the server is being stopped, and whether its client still reads."""
+
+SEND_S: Final = 10.0
+"""After which a client that does not read is cut off."""
 
 _SCHEMES: Final[dict[Right, HTTPBearer]] = {
     right: HTTPBearer(scheme_name=name, description=told, auto_error=False)
@@ -265,41 +268,59 @@ async def _stream(api: Api, asked: Asked) -> Response:
 
 
 class _Events(StreamingResponse):
-    """A client's events. However the request ends, and even if it never begins, the client leaves."""
+    """A client's events. However the request ends, and even if it never begins, the client leaves.
+
+    One that does not read is cut off, at once where the stream is over: a server would wait for it for ever.
+    """
 
     def __init__(self, stream: Stream, client: Client, something: asyncio.Event) -> None:
         super().__init__(_events(stream, client, something), media_type=MEDIA, headers=dict(EVENTS))
         self._stream, self._client = stream, client
+        self._since: float | None = None  # when the chunk that is being sent was begun
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        looking: asyncio.TimerHandle
+
+        async def timed(message: Message) -> None:
+            self._since = loop.time()
+            await send(message)
+            self._since = None
+
+        def look() -> None:
+            nonlocal looking
+            most = LOOK_S if self._client.over or stopping() else SEND_S
+            if self._since is not None and loop.time() - self._since > most:
+                cut(scope)
+                limit.reschedule(loop.time())
+            else:
+                looking = loop.call_later(LOOK_S, look)
+
+        looking = loop.call_later(LOOK_S, look)
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.timeout(None) as limit:
+                await super().__call__(scope, receive, timed)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            await asyncio.sleep(0)  # the server takes notice of the cut first, and has nothing to complain of
         finally:
+            looking.cancel()
             self._stream.leave(self._client)
 
 
 async def _events(stream: Stream, client: Client, something: asyncio.Event) -> AsyncIterator[bytes]:
-    quiet = 0.0
-    while True:
+    quiet, last = 0.0, False
+    while not last:
         try:
             await asyncio.wait_for(something.wait(), min(LOOK_S, stream.keep_alive_s))
         except TimeoutError:
             quiet += LOOK_S
         something.clear()
+        last = client.over or stopping()
         if taken := client.take():
             quiet = 0.0
             yield taken
         elif quiet >= stream.keep_alive_s:
             quiet = 0.0
             yield KEEP_ALIVE
-        if client.ended or _stopping():
-            return
-
-
-def _stopping() -> bool:
-    """Whether uvicorn was told to end: it waits for open requests first, and a stream would never end.
-
-    Its handler of the signal is a method of the server that knows; no other server is asked.
-    """
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return bool(getattr(server, "should_exit", False))
