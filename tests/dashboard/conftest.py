@@ -55,9 +55,7 @@ def serving(scene: Scene) -> Iterator[Served]:
     app = standalone(scene.toy.store, host=scene.toy.path, access=access)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2)
-        )
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/api/self-healing/"
@@ -67,6 +65,7 @@ def serving(scene: Scene) -> Iterator[Served]:
             server.should_exit = True
             app.state.qigheal_api.close()
             thread.join(30)
+            assert not thread.is_alive(), "the server waits for a stream that does not end"
 
 
 @pytest.fixture(autouse=True)

@@ -196,3 +196,28 @@ def test_another_prefix(tmp_path: Path) -> None:
     with setup_self_healing(app, store=tmp_path / "store", prefix="/ops/heal"):
         assert app.test_client().get("/ops/heal/health").status_code == 200
         assert app.test_client().get(HEALTH).status_code == 404
+
+
+def test_an_application_that_matches_hosts_is_refused(tmp_path: Path) -> None:
+    app = Flask("host", host_matching=True, static_host="example.org")
+    before = shape(app)
+    with pytest.raises(SetupError, match="host_matching"):
+        setup_self_healing(app, store=tmp_path / "store")
+    assert shape(app) == before
+    assert not threads()
+
+
+def test_refusals_of_bodies_and_methods_are_documents(tmp_path: Path) -> None:
+    app = made()
+    app.config["MAX_CONTENT_LENGTH"] = 10
+    with setup_self_healing(app, store=tmp_path / "store"):
+        client = app.test_client()
+        for answer, error in (
+            (client.post(f"{PREFIX}/heal", data=b"x" * 11), (413, "too_large")),
+            (client.put(f"{PREFIX}/nothing", data=b"x" * 11), (413, "too_large")),
+            (client.open(HEALTH, method="PROPFIND"), (405, "method")),
+            (client.open(f"{PREFIX}/nothing", method="ANY"), (404, "not_found")),
+        ):
+            assert answer.json is not None
+            assert (answer.status_code, answer.json["error"]) == error
+    assert app.test_client().open("/items/7", method="PROPFIND").status_code == 405

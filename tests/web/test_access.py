@@ -8,10 +8,13 @@ from typing import Any
 
 import flask
 import pytest
+from fastapi.responses import PlainTextResponse, RedirectResponse
+from fastapi.security import APIKeyHeader
 
 from qigheal.api import Access, Api
 from qigheal.api.limits import WINDOW_S, Limits
 from qigheal.api.routes import ROUTES
+from qigheal.integrations.web.hosting import SetupError
 from tests.web.conftest import Make
 from tests.web.serving import HEAL, READ, REVIEW, WRONG, Framework, Web, access
 from tests.web.stores import recorded
@@ -185,9 +188,10 @@ def host_check(framework: Framework) -> Any:
 
         return depends
 
-    def aborts() -> None:
+    def aborts() -> bool:
         if flask.request.headers.get("X-User") != "ada":
             flask.abort(401)
+        return True
 
     return aborts
 
@@ -206,10 +210,73 @@ def test_a_host_checks_who_reads(serve: Make, store: Path, framework: Framework)
     assert web.post("heal", token=HEAL, headers={"X-User": "ada"}).json["error"] == "no_host"
 
 
-def test_a_check_may_return_a_bool(store: Path) -> None:
-    for said, status in ((True, 200), (False, 401), (None, 200)):
-        web = Web("flask", Api(store, access=Access(environ={})), lambda said=said: said)
-        assert web("trends", token=None).status == status
+async def _never_awaited() -> bool:
+    return True
+
+
+def _unawaited() -> Any:
+    return _never_awaited()
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (lambda: True, 200),
+        (lambda: False, 401),
+        (lambda: None, 401),
+        (lambda: 1, 401),
+        (lambda: {"user": "ada"}, 401),
+        (lambda: (True, "ada"), 401),  # no response can be made of it
+        (_unawaited, 401),
+        (lambda: ("who are you?", 403), 403),
+        (lambda: flask.redirect("/login"), 302),
+        (lambda: flask.Response("no", 418), 418),
+    ],
+)
+def test_only_true_permits_in_flask(store: Path, said: Any, status: int) -> None:
+    recorded(store)
+    web = Web("flask", Api(store, access=Access(environ={})), said)
+    assert web("trends", token=None).status == status
+    assert len(web("health", token=None).json) == (2 if status != 200 else 11)
+
+
+def test_an_async_check_is_no_check_in_flask(store: Path) -> None:
+    class Async:
+        async def __call__(self) -> bool:
+            return False
+
+    for check in (_never_awaited, Async()):
+        with pytest.raises(SetupError, match="plain function"):
+            Web("flask", Api(store, access=Access(environ={})), check)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (lambda: True, 200),
+        (lambda: None, 200),
+        (lambda: {"user": "ada"}, 200),
+        (lambda: False, 401),
+        (_unawaited, 401),
+        (lambda: RedirectResponse("/login"), 307),
+        (lambda: PlainTextResponse("no", 403), 403),
+    ],
+)
+def test_what_a_dependency_returns_counts_in_fastapi(store: Path, said: Any, status: int) -> None:
+    recorded(store)
+    web = Web("fastapi", Api(store, access=Access(environ={})), said)
+    assert web("trends", token=None).status == status
+    assert web("trends", token=None, method="HEAD").status == status
+    assert len(web("health", token=None).json) == (2 if status != 200 else 11)
+
+
+def test_health_stays_open_beside_a_scheme_that_refuses(store: Path) -> None:
+    recorded(store)
+    key = APIKeyHeader(name="X-Key")  # raises the exception of Starlette
+    web = Web("fastapi", Api(store, access=Access(environ={})), key)
+    assert web("trends", token=None).status in (401, 403)
+    assert (web("health", token=None).status, len(web("health", token=None).json)) == (200, 2)
+    assert web("trends", token=None, headers={"X-Key": "any"}).status == 200
 
 
 def test_one_client_has_many_addresses_of_its_own(serve: Make, store: Path) -> None:

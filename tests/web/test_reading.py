@@ -346,3 +346,10 @@ def test_a_name_that_is_markup_stays_text(web: Web, store: Path) -> None:
         monitor.capture(phi=0.75, kappa_eff=64.0, basin_coords=np.ones(DIM), module_name=name)
     assert web("snapshots").json["snapshots"][0]["module_name"] == name
     assert json.loads(web("snapshots").body)
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "ANY"])
+def test_methods_that_nobody_knows_are_refused_by_a_document(web: Web, method: str) -> None:
+    answer = web("health", method=method)
+    assert (answer.status, answer.json["error"], answer.headers["allow"]) == (405, "method", "GET, HEAD")
+    assert web("nothing", method=method).json["error"] == "not_found"

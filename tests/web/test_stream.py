@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import flask
 import httpx
 import numpy as np
 import pytest
 
 from qigcore.history import History
 from qigheal import GeometricHealthMonitor
+from qigheal.api import Access, Api
 from qigheal.api import stream as module
 from qigheal.api.exchange import Refused
 from qigheal.api.records import Glance
 from qigheal.api.stream import Client, Stream
+from qigheal.integrations.flask_routes import blueprint
 from tests.web.serving import FRAMEWORKS, READ, REVIEW
 from tests.web.stores import DIM, append, judge, ledger, patch, recorded
 
@@ -128,6 +131,58 @@ def test_closing_ends_every_stream(make: Callable[..., Stream], store: Path) -> 
         listener.join()
     late = Listener(stream)
     late.join()
+
+
+def test_a_stream_ends_by_itself_with_what_waits(make: Callable[..., Stream], store: Path) -> None:
+    recorded(store)
+    stream = make(life_s=0.0)
+    listener = Listener(stream)
+    assert listener.next("health")
+    listener.join()
+    assert stream.join(lambda: None).over
+    assert not make().join(lambda: None).over
+
+
+def test_a_thread_looks_whether_its_server_ends(make: Callable[..., Stream], store: Path) -> None:
+    recorded(store)
+    going = threading.Event()
+    source = make(keep_alive_s=1000.0, life_s=1000.0).listen(stopping=going.is_set)
+    assert next(source).startswith(b"event: health")
+    reading = threading.Thread(target=lambda: list(source))
+    reading.start()
+    going.set()
+    reading.join(PATIENCE)
+    assert not reading.is_alive()
+
+
+def test_a_server_of_threads_keeps_some_for_others(store: Path) -> None:
+    recorded(store)
+    api = Api(store, access=Access(environ={}, read="r"))
+    app = flask.Flask("host")
+    app.register_blueprint(blueprint(api))
+    token = {"Authorization": "Bearer r"}
+
+    def ask(threads: bool = True) -> Any:
+        return app.test_client().get(
+            "/api/self-healing/stream",
+            headers=token,
+            environ_overrides={"wsgi.multithread": threads},
+            buffered=False,
+        )
+
+    try:
+        alone = ask(threads=False)
+        assert (alone.status_code, alone.json["error"]) == (429, "too_many")
+        assert int(alone.headers["Retry-After"]) > 0
+        one, other, third = ask(), ask(), ask()
+        assert [each.status_code for each in (one, other, third)] == [200, 200, 429]
+        one.close()
+        again = ask()
+        assert again.status_code == 200
+        other.close()
+        again.close()
+    finally:
+        api.close()
 
 
 def test_a_quiet_stream_is_kept_open(make: Callable[..., Stream], store: Path) -> None:

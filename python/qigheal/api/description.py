@@ -89,8 +89,8 @@ SAID: Final[dict[Name, tuple[str, str]]] = {
         "Live events",
         "Server-sent events: `snapshot` (a Snapshot), `health` (a Health; the first one at once) and `patches` "
         "(Patches, when the ledger changed), and comments that keep the connection open. Of a service that records "
-        "more than 100 snapshots a second, an even selection is told. A client that does not keep up is cut off. 429 "
-        "when too many listen.",
+        "more than 100 snapshots a second, an even selection is told. A client that does not keep up is cut off. Each "
+        "stream ends after 20 s: connect again. 429 when too many listen, or none can.",
     ),
     "dashboard": ("The dashboard's page", "It holds no data, and asks for the read token."),
     "widget": ("A small page to embed", "It holds no data, and asks for the read token."),

@@ -50,7 +50,8 @@ class Api:
     store: the folder that the service writes; it need not exist yet.
     host: the service's repository, which `POST heal` and reviews of changes need.
     take_snapshot: the host's own reading, called by `POST snapshot`; it returns a `GeometricSnapshot`, or an
-        awaitable of one. None: the service takes its snapshots by itself, and the route says so.
+        awaitable of one, or raises `exchange.Refused` with the answer. None: the service takes its snapshots by
+        itself, and the route says so.
     monitor: that of this process; what it holds is written before anything is read.
     access: the tokens; None: those of the environment.
     widget_ancestors: who may frame the widget, as Content-Security-Policy has it, such as
@@ -147,6 +148,8 @@ class Api:
     def taken(self, snapshot: Any) -> Response:
         """The answer to `POST snapshot`. snapshot: what the host's reading gave, or the exception that it raised."""
         try:
+            if isinstance(snapshot, Refused):
+                raise snapshot
             if isinstance(snapshot, BaseException):
                 log.warning("a snapshot that was asked for could not be taken", exc_info=snapshot)
                 raise Refused(
@@ -183,10 +186,12 @@ class Api:
         except Refused as refused:
             return refusal(refused)
 
-    def listen(self) -> Iterator[bytes] | Response:
-        """The same as what it is sent, for a server that gives each request a thread."""
+    def listen(
+        self, most: int | None = None, stopping: Callable[[], bool] = lambda: False
+    ) -> Iterator[bytes] | Response:
+        """The same as what it is sent, for a server that gives each request a thread; see `stream.Stream.listen`."""
         try:
-            return self.stream.listen()
+            return self.stream.listen(most, stopping)
         except Refused as refused:
             return refusal(refused)
 

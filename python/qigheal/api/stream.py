@@ -31,6 +31,13 @@ log = logging.getLogger("qigheal")
 
 POLL_S: Final = 1.0
 KEEP_ALIVE_S: Final = 15.0
+LIFE_S: Final = 20.0
+"""After which a stream ends, and the page opens the next one: most servers wait for open requests, 30 s by default,
+before they stop, and few tell an application that they are about to."""
+
+LOOK_S: Final = 1.0
+"""Between two looks of a thread at whether its stream is to end."""
+
 QUEUED: Final = 1000
 """Events that wait for one client; a page of the newest snapshots catches up faster than more of them."""
 
@@ -60,12 +67,21 @@ def written(event: Event, document: object) -> bytes:
 
 
 class Client:
-    """One listener's queue. wake: called by the reading thread whenever there is something to take."""
+    """One listener's queue. wake: called by the reading thread whenever there is something to take.
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    life_s: seconds after which it is over, whatever comes.
+    """
+
+    def __init__(self, wake: Callable[[], None], life_s: float = LIFE_S) -> None:
         self._wake = wake
+        self._until = time.monotonic() + life_s
         self._waiting: deque[bytes] = deque()
         self.ended = False
+
+    @property
+    def over(self) -> bool:
+        """Whether it is to be sent what it holds, and no more."""
+        return self.ended or time.monotonic() >= self._until
 
     def put(self, event: bytes) -> None:
         if len(self._waiting) >= QUEUED:
@@ -102,8 +118,9 @@ class Stream:
         most: int = 16,
         poll_s: float = POLL_S,
         keep_alive_s: float = KEEP_ALIVE_S,
+        life_s: float = LIFE_S,
     ) -> None:
-        self.keep_alive_s = keep_alive_s
+        self.keep_alive_s, self._life_s = keep_alive_s, life_s
         self._store, self._document, self._flush = store, document, flush
         self._most, self._poll_s = most, poll_s
         self._unchanged = Unchanged(store)
@@ -113,14 +130,18 @@ class Stream:
         self._closed = False
         self._ready = threading.Event()
 
-    def join(self, wake: Callable[[], None]) -> Client:
-        """A new client, which is told the service's health at once. Raises Refused: 429 when there are too many."""
+    def join(self, wake: Callable[[], None], most: int | None = None) -> Client:
+        """A new client, which is told the service's health at once. most: fewer than those of the stream itself.
+
+        Raises Refused: 429 when there are too many.
+        """
         first = written("health", self._document("health"))
-        client = Client(wake)
+        client = Client(wake, self._life_s)
         client.put(first)
+        most = self._most if most is None else min(most, self._most)
         with self._lock:
-            if len(self._clients) >= self._most:
-                raise too_many(f"{self._most} streams are open in this process", self.keep_alive_s)
+            if len(self._clients) >= most:
+                raise too_many(f"{most} streams are open in this process", self.keep_alive_s)
             if self._closed:
                 client.end()
                 return client
@@ -136,9 +157,12 @@ class Stream:
         with self._lock:
             self._clients.discard(client)
 
-    def listen(self) -> Listening:
-        """What one client is sent, for a server that gives each a thread. Joins at once, not at the first step."""
-        return Listening(self)
+    def listen(self, most: int | None = None, stopping: Callable[[], bool] = lambda: False) -> Listening:
+        """What one client is sent, for a server that gives each a thread. Joins at once, not at the first step.
+
+        most: as for `join`. stopping: whether the server is about to end, which is looked at every second.
+        """
+        return Listening(self, most, stopping)
 
     def close(self) -> None:
         """End every stream. The thread ends by itself, within a moment."""
@@ -249,25 +273,36 @@ class Stream:
 class Listening:
     """An iterator over one client's events. However it is given up, and even if it never began, the client leaves."""
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(
+        self, stream: Stream, most: int | None = None, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._stream, self._stopping = stream, stopping
         self._something = threading.Event()
-        self._client = stream.join(self._something.set)
+        self._client = stream.join(self._something.set, most)
+        self._told = time.monotonic()
+        self._last = False
 
     def __iter__(self) -> Listening:
         return self
 
     def __next__(self) -> bytes:
-        while True:
+        look = min(LOOK_S, self._stream.keep_alive_s)
+        while not self._last:
+            self._last = self._client.over or self._stopping()
             if taken := self._client.take():
-                return taken
-            if self._client.ended:
-                self.close()
-                raise StopIteration
-            woken = self._something.wait(self._stream.keep_alive_s)
+                return self._say(taken)
+            if self._last:
+                break
+            woken = self._something.wait(look)
             self._something.clear()
-            if not woken:
-                return KEEP_ALIVE
+            if not woken and time.monotonic() - self._told >= self._stream.keep_alive_s:
+                return self._say(KEEP_ALIVE)
+        self.close()
+        raise StopIteration
+
+    def _say(self, what: bytes) -> bytes:
+        self._told = time.monotonic()
+        return what
 
     def close(self) -> None:
         self._client.ended = True

@@ -13,17 +13,21 @@ export async function follow({ on, state, catchUp, signal }) {
   let failures = 0;
   for (;;) {
     let opened = Infinity;
+    let ended = false;
     try {
       await once(on, () => {
         opened = performance.now();
         state("live");
         return failures > 0 ? catchUp() : undefined;
       }, signal);
+      ended = true;
     } catch (error) {
       if (signal?.aborted) return;
       if (error instanceof Failed && (error.status === 401 || error.status === 403)) throw error;
     }
-    failures = performance.now() - opened > LASTING_MS ? 1 : failures + 1;
+    const lasted = performance.now() - opened > LASTING_MS;
+    failures = lasted ? 1 : failures + 1;
+    if (ended && lasted && !signal?.aborted) continue; // the service ends each after a while: on with the next
     let asked = 0;
     if (failures > 1) {
       try {

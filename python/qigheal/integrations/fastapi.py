@@ -174,7 +174,7 @@ def _add_routes(
     api = Api(
         handle.store,
         host=None if repo is None else Path(repo),
-        take_snapshot=handle.take,
+        take_snapshot=handle.take_asked,
         monitor=handle.monitor,
         prefix=prefix,
     )

@@ -52,6 +52,7 @@ def setup_self_healing(
     heal_every_s: float = 300.0,
     authorize: Callable[..., Any] | None = None,
     prefix: str = PREFIX,
+    streams: int = 2,
     alerts: Sequence[Sink] = (),
     telemetry_timeout_s: float = TELEMETRY_TIMEOUT_S,
     **limits: Unpack[HostLimits],
@@ -60,12 +61,15 @@ def setup_self_healing(
 
     The arguments are those of `qigheal.integrations.fastapi.setup_self_healing`. Here `app.gary_telemetry`,
     else `app.extensions["gary_telemetry"]` is read; async callables run in the ticker's thread, and `authorize`
-    is a function without arguments that tells whether the present request may read.
+    is a plain function without arguments that returns True where the present request may read; anything else refuses.
+    streams: live streams at once in a process, each of which takes one of the server's threads; 0: the pages ask now
+    and then instead.
 
     Recording begins at once. A process that forks afterwards and serves no request, as the one that
     gunicorn's --preload loads an application in, records nothing, nor does the parent of Flask's reloader.
 
-    Raises SetupError when it is there already, after the first request, or where arguments do not go together.
+    Raises SetupError when it is there already, after the first request, of an application with
+    host_matching, or where arguments do not go together.
     """
     try:
         import flask  # noqa: F401
@@ -105,7 +109,7 @@ def setup_self_healing(
     try:
         app.extensions[EXTENSION] = handle
         handle.undone_by(lambda: app.extensions.pop(EXTENSION, None))
-        _add_routes(app, handle, host, authorize, prefix)
+        _add_routes(app, handle, host, authorize, prefix, streams)
         _measure(app, handle, prefix)
         handle.start()
     except BaseException:
@@ -136,6 +140,7 @@ def _add_routes(
     repo: str | os.PathLike[str] | None,
     authorize: Callable[..., Any] | None,
     prefix: str,
+    streams: int,
 ) -> None:
     from qigheal.api import Api
     from qigheal.integrations.flask_routes import blueprint as routes_of
@@ -143,12 +148,12 @@ def _add_routes(
     api = Api(
         handle.store,
         host=None if repo is None else Path(repo),
-        take_snapshot=handle.take,
+        take_snapshot=handle.take_asked,
         monitor=handle.monitor,
         prefix=prefix,
     )
     handle.undone_by(api.close)
-    added = routes_of(api, authorize)
+    added = routes_of(api, authorize, streams=streams)
     handle.undone_by(lambda: _remove(app, added))
     app.register_blueprint(added)
 

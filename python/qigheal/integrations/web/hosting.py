@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from qigcore.recorder import GeometricSnapshot
+from qigheal.api.exchange import Refused
 from qigheal.errors import QighealError
 from qigheal.integrations.web.healer import Healer
 from qigheal.integrations.web.hoststate import MEASURED, NEEDED, Found, HostState, Source, said
@@ -138,6 +139,20 @@ class SelfHealing:
         """
         with self._taking:
             return self._take()
+
+    def take_asked(self) -> GeometricSnapshot | None:
+        """The same for `POST snapshot`. Raises Refused (409, busy) while another reading is under way.
+
+        However slow the host's telemetry is, one request waits for it, and not all that come.
+        """
+        if not self._taking.acquire(blocking=False):
+            raise Refused(
+                409, "busy", "a snapshot is being taken already; ask again in a moment, or see GET snapshots"
+            )
+        try:
+            return self._take()
+        finally:
+            self._taking.release()
 
     def undone_by(self, undo: Callable[[], None]) -> None:
         """Have `close` call it; the last one first."""
