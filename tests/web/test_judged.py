@@ -96,6 +96,7 @@ def test_a_patch_that_moved_on_is_another(web: Web, book: Ledger, how: str) -> N
     assert web(path).json["fingerprint"] != seen
     answer = web.post(f"{path}/review", token=REVIEW, body=body(fingerprint=seen))
     assert (answer.status, answer.json["error"]) == (409, "changed")
+    assert web(path).json["fingerprint"] not in answer.json["detail"]  # whoever wants it has to look
 
 
 def test_what_waits_for_no_review_is_not_reviewed(web: Web, book: Ledger) -> None:

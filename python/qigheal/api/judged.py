@@ -79,8 +79,8 @@ def reviewable(store: Path, identity: str, fingerprint: str) -> bool:
         raise Refused(
             409,
             "changed",
-            f"patch {identity} is not what was reviewed: expected fingerprint {found.fingerprint}, got another; "
-            "look at it again",
+            f"patch {identity} is not what was reviewed: it has another fingerprint now; "
+            "look at it again (GET patches/{id})",
         )
     if not found.waits_for_review:
         state = found.change.state if found.change is not None else "measured"
