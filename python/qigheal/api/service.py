@@ -7,6 +7,7 @@ stream and the host's own snapshot are asked for by methods of their own, becaus
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -243,7 +244,8 @@ class Api:
     def _review(self, request: Request) -> Response:
         try:
             review = msgspec.json.decode(request.body, type=ReviewRequest)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            json.loads(request.body, object_pairs_hook=_once)
+        except (ValueError, RecursionError) as error:
             raise Refused(422, "invalid", f"body: {error}") from error
         identity = request.params["id"]
         if judged.reviewable(self.store, identity, review.fingerprint):
@@ -325,6 +327,13 @@ class Api:
 
 def _head(made: Response) -> Response:
     return Response(made.status, b"", (*made.headers, ("Content-Length", str(len(made.body)))))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Of a field given twice, who approves and who reads the log may each mean another value."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)}: expected once, got several")
 
 
 def _query(request: Request, *names: str) -> dict[str, str]:
