@@ -297,6 +297,9 @@ def test_unknown_paths_and_methods(web: Web) -> None:
     for path, method in (("", "GET"), ("nothing", "GET"), ("patches/", "DELETE"), ("health/x", "POST")):
         answer = web(path, method=method)
         assert (answer.status, answer.json["error"]) in ((404, "not_found"), (405, "method")), path
+    for path in ("health/", "snapshots/", "patches/x/", "heal/"):
+        answer = web(path)
+        assert (answer.status, answer.json["error"]) == (404, "not_found"), path
     wrong = web("health", method="DELETE")
     assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD")
     assert web("heal").headers["allow"] == "POST"
