@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,19 @@ def test_odd_stores_are_answers(web: Web, store: Path, odd: Any) -> None:
         assert "drift is as it was recorded" in answers["snapshots"].json["notes"][0]
     if odd in (bad_ledger, a_folder_for_a_file):
         assert answers["patches"].json["notes"]
+
+
+@pytest.mark.parametrize("name", ["ledger.db", "baseline.json", "monitor.json", "web-limits.json", "x.qigh"])
+def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(web: Web, store: Path, name: str) -> None:
+    recorded(store)
+    os.mkfifo(store / name)
+    paths = ("health", "snapshots", "snapshots?since=0", "trends", "state", "patches", "phase", "patches/x")
+    answers: list[Answer] = []
+    asking = threading.Thread(target=lambda: answers.extend(map(web, paths)), daemon=True)
+    asking.start()
+    asking.join(60.0)
+    assert [answer.status for answer in answers[:6]] == [200] * 6
+    assert {answer.status for answer in answers[6:]} <= {200, 404, 409}
 
 
 def test_the_newest_without_since(web: Web, store: Path) -> None:

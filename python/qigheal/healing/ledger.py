@@ -316,6 +316,12 @@ class Ledger:
         if self.read_only and not os.access(self.path.parent, os.W_OK) and not unmerged.exists():
             mode = "ro&immutable=1"  # reading in WAL mode makes files, and here none can be made
         try:
+            # Looked at and not opened: closing a descriptor of ours would drop the locks that SQLite has on it.
+            if path.exists() and not path.is_file():
+                raise LedgerError(
+                    f"{path}: expected a ledger of qigheal, got what is no regular file; move it away to begin a "
+                    "new one, or name another store with --store"
+                )
             connection = sqlite3.connect(
                 f"{path.as_uri()}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None
             )
