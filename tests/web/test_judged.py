@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from qigheal.api.unchanged import Unchanged
 from qigheal.healing.audit import Standing, standing
 from qigheal.healing.ledger import Ledger
 from qigheal.healing.phases import Review
@@ -173,6 +176,81 @@ def test_the_phase(web: Web, store: Path) -> None:
         assert {line["name"] for line in found["missing"]} >= {"snapshots", "baseline learned"}
         assert len(found["criteria"]) > 10
         assert (store / "ledger.db").exists() == made
+
+
+@pytest.fixture
+def held(store: Path, book: Ledger) -> Iterator[sqlite3.Connection]:
+    """A ledger that another connection keeps for itself."""
+    connection = sqlite3.connect(store / "ledger.db", isolation_level=None)
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")
+    yield connection
+    connection.close()
+
+
+def test_a_ledger_that_another_holds_is_not_waited_for_long(
+    web: Web, store: Path, held: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def connect(*given: Any, **how: Any) -> sqlite3.Connection:
+        waits.append(how["timeout"])
+        return sqlite3.Connection(*given, **how | {"timeout": 0.05})
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    recorded(store, 5)
+    path = f"patches/{patch(3).fingerprint}"
+    answers = [web("patches"), web(path), web("phase"), web.post(f"{path}/review", token=REVIEW, body=body())]
+    assert [(each.status, each.json["error"]) for each in answers] == [(409, "store_busy")] * 4
+    assert max(waits) <= 1.0
+    held.close()
+    assert len(web("patches").json["patches"]) == 3
+    assert web("phase").status == 200
+
+
+def test_whoever_waited_for_what_failed_does_not_try_again(tmp_path: Path) -> None:
+    known, entered, fail = Unchanged(tmp_path), threading.Event(), threading.Event()
+    tried: list[int] = []
+    failed: list[str] = []
+
+    def make() -> None:
+        tried.append(1)
+        entered.set()
+        assert fail.wait(60.0)
+        raise OSError("held")
+
+    def ask() -> None:
+        try:
+            known.get(("patches", None), (), make)
+        except OSError as error:
+            failed.append(str(error))
+
+    first = threading.Thread(target=ask)
+    first.start()
+    assert entered.wait(60.0)
+    waiting = [threading.Thread(target=ask) for _ in range(5)]
+    arrived = threading.Semaphore(0)
+    lock = known._locks["patches"]
+
+    class Counted:
+        def __enter__(self) -> None:
+            arrived.release()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    known._locks["patches"] = Counted()  # type: ignore[assignment]
+    for thread in waiting:
+        thread.start()
+    for _ in waiting:
+        assert arrived.acquire(timeout=60.0)
+    fail.set()
+    for thread in (first, *waiting):
+        thread.join()
+    assert (failed, len(tried)) == (["held"] * 6, 1)
+    ask()
+    assert len(tried) == 2  # for whoever comes later it is tried anew
 
 
 def test_the_list_reads_the_ledger_once(web: Web, book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ ERRORS: Final = {
     403: "Not enabled here, or a token without this right; `detail` says how to enable it",
     404: "There is none of this name",
     409: "Not now, or not on this store; `error` says which: busy, changed, not_waiting, not_taken, automatic, "
-    "store_unusable",
+    "store_unusable, or store_busy where another process has held the ledger for a second",
     413: "The body is too large",
     422: "A parameter or the body is not as described",
     429: "Too many wrong tokens from this address, or too many requests of this kind; see Retry-After",
@@ -116,6 +116,7 @@ OWN_ERRORS: Final[dict[Name, tuple[int, ...]]] = {
     "trends": (422,),
     "heal": (409,),
     "job": (404,),
+    "patches": (409,),
     "patch": (404, 409),
     "review": (404, 409, 422),
     "phase": (409,),

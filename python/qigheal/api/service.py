@@ -24,7 +24,7 @@ from qigheal.api.exchange import MOST_BODY, Refused, Request, Response, answer, 
 from qigheal.api.jobs import PROGRAM, Jobs, reap
 from qigheal.api.limits import Limits
 from qigheal.api.pages import Asset, Pages
-from qigheal.api.records import Glance, Health, ReviewRequest, Triggered
+from qigheal.api.records import Glance, Health, Patches, ReviewRequest, Triggered
 from qigheal.api.routes import BY_NAME, Name, methods_of
 from qigheal.api.stream import EVENTS, MEDIA, Client, Event, Stream
 from qigheal.api.unchanged import JUDGED, RECORDED, Unchanged
@@ -296,7 +296,12 @@ class Api:
         return reading.beside(found, self.monitor.check_health(), last)
 
     def _event(self, event: Event) -> object:
-        return self._known_health() if event == "health" else judged.patches(self.store)
+        if event == "health":
+            return self._known_health()
+        try:
+            return judged.patches(self.store)
+        except Refused as refused:
+            return Patches(patches=(), notes=(refused.detail,))
 
     def _flush(self) -> None:
         if self.monitor is not None:
