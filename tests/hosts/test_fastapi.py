@@ -279,7 +279,10 @@ def raising() -> None:
     [
         (raising, "metrics: ZeroDivisionError: broken"),
         (7, "metrics: expected a mapping, or a callable that gives one, got int"),
-        ({"error_rate": "n/a", "memory_mb": math.nan}, "the application gives no usable error_rate, memory_mb"),
+        (
+            {"error_rate": "n/a", "memory_mb": math.nan},
+            "the application gives no usable error_rate, memory_mb",
+        ),
     ],
 )
 @pytest.mark.parametrize("telemetry", [None, "requests"])

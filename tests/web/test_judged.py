@@ -132,7 +132,10 @@ def test_an_open_change_needs_the_host(web: Web, book: Ledger) -> None:
         (body(reason="x" * 2001), "reason"),
         (body(more=1), "more"),
         ({"approve": True}, "fingerprint"),
-        (b'{"approve": true, "approve": false, "fingerprint": "0", "reviewer": "Ada"}', "approve: expected once"),
+        (
+            b'{"approve": true, "approve": false, "fingerprint": "0", "reviewer": "Ada"}',
+            "approve: expected once",
+        ),
         (b'{"approve": true, "fingerprint": "0", "reviewer": "Ada", "revie\\u0077er": "Eve"}', "reviewer"),
     ],
 )

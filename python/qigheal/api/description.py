@@ -40,8 +40,8 @@ SAID: Final[dict[Name, tuple[str, str]]] = {
     "snapshots": (
         "Recorded snapshots, oldest first",
         "Those of all workers. Without `since` the newest `limit`. With it those later than that time, `limit` of "
-        "them and more where the last time has several, so that a page never ends amid one time. Following "
-        "`next_since` misses none and repeats none: while other workers live, such a page ends before what one of "
+        "them. Following `next_since`, with `next_skip` as `skip` where a page ended amid snapshots of one time, "
+        "misses none and repeats none: while other workers live, such a page ends before what one of "
         "them may have recorded and not written yet, some 10 s ago. The first page, without `since`, has these "
         "newest ones as well, and its `next_since` lies before them. With `basins` of thousands of components a "
         "page is shorter than `limit`.",
@@ -128,6 +128,7 @@ OWN_ERRORS: Final[dict[Name, tuple[int, ...]]] = {
 PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
     "since": {"type": "number", "minimum": -1e12, "maximum": 1e12},
+    "skip": {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
     "basins": {"type": "boolean", "default": False},
     "window": {"type": "integer", "minimum": 10, "maximum": 1000, "default": 50},
     "id": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
@@ -136,13 +137,14 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
 TOLD: Final = {
     "limit": "Most snapshots of a page",
     "since": "Unix seconds: only snapshots later than this",
+    "skip": "Beside `since`, when above 0: also the snapshots of that very time, but for so many",
     "basins": "With the components of each basin, as the service reported them",
     "window": "Snapshots to look back over",
     "id": "16 hex digits",
     "file": "The file's name",
 }
 QUERIES: Final[dict[Name, tuple[str, ...]]] = {
-    "snapshots": ("limit", "since", "basins"),
+    "snapshots": ("limit", "since", "skip", "basins"),
     "trends": ("window",),
 }
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("qigheal")
 
 LIMIT: Final = (100, 1, 1000)  # default, least, most
+SKIP: Final = (0, 0, 999_999_999)
 MOST_SINCE: Final = 1e12
 PHASE_S: Final = 60.0
 """The phase is looked up anew when the ledger changes, and else so often: its brakes depend on the clock, and its
@@ -198,13 +199,13 @@ class Api:
         return answer(said, reading.CODES[found.status])
 
     def _snapshots(self, request: Request) -> Response:
-        query = _query(request, "limit", "since", "basins")
+        query = _query(request, "limit", "since", "skip", "basins")
         limit = _whole(query, "limit", *LIMIT)
         basins = _choice(query, "basins")
-        since = _number(query, "since")
+        since, skip = _number(query, "since"), _whole(query, "skip", *SKIP)
         self._flush()
         if since is not None:
-            return answer(reading.after(self.store, since, limit, basins=basins))
+            return answer(reading.after(self.store, since, limit, basins=basins, skip=skip))
         return answer(reading.newest(self.store, limit, basins=basins))
 
     def _trends(self, request: Request) -> Response:
