@@ -48,7 +48,8 @@ SAID: Final[dict[Name, tuple[str, str]]] = {
     ),
     "take_snapshot": (
         "Have a snapshot taken now",
-        "By the host's own reading. 409 where the service takes its snapshots by itself, or the reading failed.",
+        "By the host's own reading. 409 where the service takes its snapshots by itself, the reading "
+        "failed, or what it gave cannot be stored.",
     ),
     "trends": (
         "Where each metric is heading",

@@ -162,6 +162,9 @@ class Api:
                     "not_taken",
                     f"the service's own reading gave no snapshot, but a {type(snapshot).__name__}",
                 ) from None
+            self._flush()
+            if self.monitor is not None and (why := self.monitor.unwritten):
+                raise Refused(409, "store_unusable", f"the snapshot was taken and could not be stored: {why}")
             return answer(reading.told(batch, basins=False)[0])
         except Refused as refused:
             return refusal(refused)
