@@ -169,6 +169,13 @@ def test_nothing_is_reviewed_on_a_broken_chain(serve: Make, store: Path, book: L
     assert not (store / "jobs").exists()
 
 
+def test_without_a_store_it_is_the_first_phase(web: Web, store: Path) -> None:
+    answer = web("phase")
+    assert (answer.status, answer.json["phase"]) == (200, 1)
+    assert {line["name"]: line["found"] for line in answer.json["criteria"]}["snapshots"] == "0"
+    assert not store.exists()
+
+
 def test_the_phase(web: Web, store: Path) -> None:
     recorded(store)
     for made in (False, True):  # without a ledger as with an empty one, which reading does not make

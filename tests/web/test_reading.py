@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -261,6 +262,13 @@ def test_what_only_the_monitor_knows_is_said(serve: Make, store: Path) -> None:
         answer = web("health")
         assert (answer.status, answer.json["findings"][0]["kind"]) == (503, "unmeasurable")
         assert answer.json["snapshots"] == 30
+
+
+def test_the_state_of_a_store_that_is_gone_has_the_monitors_settings(serve: Make, store: Path) -> None:
+    with GeometricHealthMonitor(history=store, dim=8, geometry="sphere") as monitor:
+        shutil.rmtree(store)
+        found = serve(monitor=monitor)("state").json
+    assert (found["geometry"], found["dim"], found["learned"]) == ("sphere", 8, False)
 
 
 def test_a_store_that_cannot_be_written_hides_nothing(serve: Make) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -101,12 +102,16 @@ def reviewable(store: Path, identity: str, fingerprint: str) -> bool:
 
 
 def phase(store: Path) -> Phase:
-    """The phase and the next gate. Raises Refused: 409 for a store or ledger that cannot be read."""
+    """The phase and the next gate; of a store that is not there yet, as of one without a snapshot.
+
+    Raises Refused: 409 for a store or ledger that cannot be read.
+    """
     from qigheal.healing import phases
     from qigheal.healing.stored import store_evidence
 
+    empty = phases.StoreEvidence(snapshots=0, baseline_learned=False)
     try:
-        evidence = store_evidence(store)
+        evidence = store_evidence(store) if os.path.lexists(store) else empty
         ledger = _ledger(store)
         if ledger is None:  # as the command line has it: a ledger that was just made
             ledger = _empty(store)

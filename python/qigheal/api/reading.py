@@ -232,12 +232,13 @@ def trends(store: Path, window: int) -> Trends:
     return Trends(window=window, trends={metric: _trend(metric, trend) for metric, trend in found.items()})
 
 
-def state(store: Path) -> State:
+def state(store: Path, known: MonitorSettings | None = None) -> State:
+    """known: the settings of this process's monitor, where there is one; else those that a service left are read."""
     standing = Standing(store)
     notes: list[str] = []
     settings, baseline, current = MonitorSettings(), None, None
     try:
-        settings = standing.settings
+        settings = standing.settings if known is None else known
         baseline = standing.baseline
         rules_for(settings, baseline)
     except UNREADABLE as error:

@@ -220,7 +220,10 @@ class Api:
 
     def _state(self, _: Request) -> Response:
         self._flush()
-        return self._unchanged.get(("state", None), RECORDED, lambda: answer(reading.state(self.store)))
+        known = None if self.monitor is None else self.monitor.settings
+        return self._unchanged.get(
+            ("state", None), RECORDED, lambda: answer(reading.state(self.store, known))
+        )
 
     def _heal(self, _: Request) -> Response:
         host = self._host("a healing pass")
