@@ -7,8 +7,10 @@ severity (`rules` does) and knows no store: it is a file that may be copied, com
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
+import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -273,7 +275,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         """Read what `save` wrote, in this version or an earlier one; raises BaselineError otherwise."""
         remedy = "delete the file to have a new one learned"
         try:
-            data = Path(path).read_bytes()
+            data = _content(path)
         except OSError as error:
             raise BaselineError(
                 f"{path}: a baseline cannot be read there: {error.strerror}; name its file, "
@@ -289,6 +291,15 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.json.decode(data, type=cls)
         except (msgspec.DecodeError, RecursionError, BaselineError) as error:
             raise BaselineError(f"{path}: {error}; {remedy}") from error
+
+
+def _content(path: str | os.PathLike[str]) -> bytes:
+    """Of a regular file alone: a FIFO would keep its reader waiting for as long as it likes."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return file.read()
 
 
 class _Versioned(msgspec.Struct):

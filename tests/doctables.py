@@ -110,6 +110,8 @@ def in_json(written: str) -> str:
 
 
 def plain(default: Any) -> str:
+    if type(default) is int:  # 0 and 1 are keys like False and True
+        return repr(default)
     return {None: "null", True: "true", False: "false", "": '""', (): "[]"}.get(default, repr(default))
 
 

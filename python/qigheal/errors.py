@@ -9,6 +9,7 @@
     ├── SandboxError       no isolation could be had, or an assertion inside it failed
     ├── ProbeError         a probe process did not keep the protocol
     ├── LedgerError        the ledger cannot be written, or its chain is broken
+    │   └── LedgerBusy     another process holds the ledger; asking again later may do
     ├── PhaseError         the phase does not allow this, or a gate is not met
     ├── MarksError         marked events that cannot be read
     ├── ChainError         (integrations.qigchain) an object that is no chain, or has self-healing already
@@ -58,6 +59,10 @@ class ProbeError(QighealError):
 
 class LedgerError(QighealError):
     """The ledger cannot be opened or written, or its hash chain is broken."""
+
+
+class LedgerBusy(LedgerError):
+    """Another process holds the ledger, and held it for as long as was to be waited."""
 
 
 class PhaseError(QighealError):

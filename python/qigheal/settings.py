@@ -23,11 +23,13 @@ from qigcore.constants import (
 )
 from qigcore.durations import seconds
 from qigcore.errors import HistoryError, InvalidLimit
+from qigheal.regular import read_regular
 
 Geometry = Literal["simplex", "sphere"]
 SandboxChoice = Literal["auto", "namespaces", "partial", "none"]
 
 MONITOR_FILE = "monitor.json"
+MOST_BYTES = 1_000_000
 
 
 def default_store() -> Path:
@@ -171,7 +173,7 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
         """
         path = store / MONITOR_FILE
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            return msgspec.json.decode(read_regular(path, MOST_BYTES), type=cls)
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, RecursionError) as error:

@@ -199,3 +199,34 @@ def test_events_name_routes_by_template_under_routers_and_mounts() -> None:
         "GET /inner/deep/{name} 2xx",
         "GET - 4xx",
     }
+
+
+def test_tenants_are_no_kinds_of_requests() -> None:
+    from fastapi import FastAPI
+
+    app, tenant, area = FastAPI(), FastAPI(), FastAPI()
+
+    @tenant.get("/users/{user}")
+    async def user(user: str) -> str:
+        return user
+
+    @area.get("/here")
+    async def here() -> None: ...
+
+    tenant.mount("/in/{kind}", area)
+    app.mount("/{tenant}", tenant)
+    meter = EventMeter()
+    outside = MeasuredAsgi(app, meter, OWN)
+
+    async def ask() -> None:
+        for number in range(5):
+            await get(outside, f"/tenant{number}/users/{number}")
+            await get(outside, f"/tenant{number}/in/{number}/here")
+            await get(outside, f"/tenant{number}/nowhere")
+
+    asyncio.run(ask())
+    assert set(meter._names.values()) == {
+        "GET /{tenant}/users/{user} 2xx",
+        "GET /{tenant}/{kind}/here 2xx",
+        "GET - 4xx",
+    }

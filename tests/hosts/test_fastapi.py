@@ -270,6 +270,46 @@ def test_telemetry_that_was_there_and_is_gone_is_recorded_as_unusable(tmp_path: 
         assert "ZeroDivisionError" in handle.notes[0]
 
 
+def raising() -> None:
+    raise ZeroDivisionError("broken")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        (raising, "metrics: ZeroDivisionError: broken"),
+        (7, "metrics: expected a mapping, or a callable that gives one, got int"),
+        (
+            {"error_rate": "n/a", "memory_mb": math.nan},
+            "the application gives no usable error_rate, memory_mb",
+        ),
+    ],
+)
+@pytest.mark.parametrize("telemetry", [None, "requests"])
+def test_broken_metrics_are_named_once_and_no_longer_than_they_are_broken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, metrics: Any, said: str, telemetry: Any
+) -> None:
+    app = made()
+    app.metrics = metrics  # type: ignore[attr-defined]
+    with setup_self_healing(app, store=tmp_path / "store", telemetry=telemetry) as handle:
+
+        def take() -> None:
+            for _ in range(600 if telemetry else 0):
+                handle.meter.append(0.01)
+                handle.meter.event("GET", "/items/{item}", 200)  # type: ignore[attr-defined]
+            assert handle.take() is not None
+
+        with caplog.at_level(logging.WARNING, "qigheal"):
+            take()
+            take()
+        assert handle.notes == (said,)
+        assert [record.message for record in caplog.records] == [said]
+        app.metrics = {"error_rate": 0.5, "memory_mb": 7.0}  # type: ignore[attr-defined]
+        take()
+        assert handle.notes == ()
+        assert handle.monitor.snapshots[-1].error_rate == 0.5
+
+
 def test_what_the_host_says_wins_over_what_is_measured(tmp_path: Path) -> None:
     app = made()
     app.metrics = lambda: {"avg_latency_ms": 250.0, "memory_mb": 7.0}  # type: ignore[attr-defined]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,30 @@ def test_a_store_that_cannot_count_does_not_stop_the_routes(serve: Make, store: 
     web = serve(access=access(wrong_per_minute=2))
     assert [web("trends", token=WRONG).status for _ in range(3)] == [401, 401, 429]
     assert not (why == "no store" and store.exists())
+
+
+@pytest.mark.parametrize("short", [True, False], ids=["a short write", "no write"])
+def test_a_full_disk_switches_no_limit_off(
+    serve: Make, store: Path, monkeypatch: pytest.MonkeyPatch, short: bool
+) -> None:
+    recorded(store)
+    web, other = serve(access=access(wrong_per_minute=4)), serve(access=access(wrong_per_minute=4))
+    assert web("trends", token=WRONG).status == 401
+    write = os.pwrite
+
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        if len(data) <= os.fstat(descriptor).st_size:
+            return write(descriptor, data, offset)
+        if not short:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data[:-1], offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        assert [web("trends", token=WRONG).status for _ in range(4)] == [401, 401, 401, 429]
+        assert other("trends", token=WRONG).status == 401  # which counts by itself, from what was written
+    web.api._rated("heal", 1)
+    assert other("trends").status == 429  # what was counted meanwhile is written as soon as there is room
 
 
 def test_a_minute_later_it_may_be_tried_again(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from qigheal.api.unchanged import Unchanged
 from qigheal.healing.audit import Standing, standing
 from qigheal.healing.ledger import Ledger
 from qigheal.healing.phases import Review
@@ -96,6 +99,7 @@ def test_a_patch_that_moved_on_is_another(web: Web, book: Ledger, how: str) -> N
     assert web(path).json["fingerprint"] != seen
     answer = web.post(f"{path}/review", token=REVIEW, body=body(fingerprint=seen))
     assert (answer.status, answer.json["error"]) == (409, "changed")
+    assert web(path).json["fingerprint"] not in answer.json["detail"]  # whoever wants it has to look
 
 
 def test_what_waits_for_no_review_is_not_reviewed(web: Web, book: Ledger) -> None:
@@ -128,6 +132,11 @@ def test_an_open_change_needs_the_host(web: Web, book: Ledger) -> None:
         (body(reason="x" * 2001), "reason"),
         (body(more=1), "more"),
         ({"approve": True}, "fingerprint"),
+        (
+            b'{"approve": true, "approve": false, "fingerprint": "0", "reviewer": "Ada"}',
+            "approve: expected once",
+        ),
+        (b'{"approve": true, "fingerprint": "0", "reviewer": "Ada", "revie\\u0077er": "Eve"}', "reviewer"),
     ],
 )
 def test_a_bad_body(web: Web, book: Ledger, sent: Any, says: str) -> None:
@@ -160,6 +169,13 @@ def test_nothing_is_reviewed_on_a_broken_chain(serve: Make, store: Path, book: L
     assert not (store / "jobs").exists()
 
 
+def test_without_a_store_it_is_the_first_phase(web: Web, store: Path) -> None:
+    answer = web("phase")
+    assert (answer.status, answer.json["phase"]) == (200, 1)
+    assert {line["name"]: line["found"] for line in answer.json["criteria"]}["snapshots"] == "0"
+    assert not store.exists()
+
+
 def test_the_phase(web: Web, store: Path) -> None:
     recorded(store)
     for made in (False, True):  # without a ledger as with an empty one, which reading does not make
@@ -170,6 +186,81 @@ def test_the_phase(web: Web, store: Path) -> None:
         assert {line["name"] for line in found["missing"]} >= {"snapshots", "baseline learned"}
         assert len(found["criteria"]) > 10
         assert (store / "ledger.db").exists() == made
+
+
+@pytest.fixture
+def held(store: Path, book: Ledger) -> Iterator[sqlite3.Connection]:
+    """A ledger that another connection keeps for itself."""
+    connection = sqlite3.connect(store / "ledger.db", isolation_level=None)
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")
+    yield connection
+    connection.close()
+
+
+def test_a_ledger_that_another_holds_is_not_waited_for_long(
+    web: Web, store: Path, held: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def connect(*given: Any, **how: Any) -> sqlite3.Connection:
+        waits.append(how["timeout"])
+        return sqlite3.Connection(*given, **how | {"timeout": 0.05})
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    recorded(store, 5)
+    path = f"patches/{patch(3).fingerprint}"
+    answers = [web("patches"), web(path), web("phase"), web.post(f"{path}/review", token=REVIEW, body=body())]
+    assert [(each.status, each.json["error"]) for each in answers] == [(409, "store_busy")] * 4
+    assert max(waits) <= 1.0
+    held.close()
+    assert len(web("patches").json["patches"]) == 3
+    assert web("phase").status == 200
+
+
+def test_whoever_waited_for_what_failed_does_not_try_again(tmp_path: Path) -> None:
+    known, entered, fail = Unchanged(tmp_path), threading.Event(), threading.Event()
+    tried: list[int] = []
+    failed: list[str] = []
+
+    def make() -> None:
+        tried.append(1)
+        entered.set()
+        assert fail.wait(60.0)
+        raise OSError("held")
+
+    def ask() -> None:
+        try:
+            known.get(("patches", None), (), make)
+        except OSError as error:
+            failed.append(str(error))
+
+    first = threading.Thread(target=ask)
+    first.start()
+    assert entered.wait(60.0)
+    waiting = [threading.Thread(target=ask) for _ in range(5)]
+    arrived = threading.Semaphore(0)
+    lock = known._locks["patches"]
+
+    class Counted:
+        def __enter__(self) -> None:
+            arrived.release()
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    known._locks["patches"] = Counted()  # type: ignore[assignment]
+    for thread in waiting:
+        thread.start()
+    for _ in waiting:
+        assert arrived.acquire(timeout=60.0)
+    fail.set()
+    for thread in (first, *waiting):
+        thread.join()
+    assert (failed, len(tried)) == (["held"] * 6, 1)
+    ask()
+    assert len(tried) == 2  # for whoever comes later it is tried anew
 
 
 def test_the_list_reads_the_ledger_once(web: Web, book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 from schemathesis.engine import events, from_schema
 from werkzeug.serving import make_server
 
-from qigheal.api import PREFIX, Api
+from qigheal.api import PREFIX, Api, examples
 from qigheal.api.routes import ROUTES
 from qigheal.integrations.fastapi_routes import router
 from tests.web.conftest import Make
@@ -162,6 +163,13 @@ def test_examples_are_what_they_are_examples_of() -> None:
     assert len(found) > 30
     for schema, example in found:
         jsonschema_rs.validator_for(schema).validate(example)
+
+
+def test_the_pages_examples_have_the_examples_ids() -> None:
+    page = (Path(__file__).parents[2] / "docs/http.md").read_text()
+    assert re.findall(r"POST \S+/patches/(\S+)/review HTTP", page) == [examples.PATCH_ID]
+    assert re.findall(r'"fingerprint": "(.*?)"', page) == [examples.FINGERPRINT]
+    assert re.findall(r'"id": "(.*?)"', page) == [examples.JOB_ID]
 
 
 class Item(BaseModel):

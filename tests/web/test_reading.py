@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -25,12 +28,14 @@ from tests.web.stores import DIM, append, recorded
 def pages(web: Web, since: float, limit: int) -> list[float]:
     """Every time that following `next_since` gives, until a page is empty."""
     found: list[float] = []
+    skip = 0
     while True:
-        page = web(f"snapshots?since={since!r}&limit={limit}").json
+        page = web(f"snapshots?since={since!r}&limit={limit}&skip={skip}").json
+        assert len(page["snapshots"]) <= limit
         if not page["snapshots"]:
             return found
         found += [row["timestamp"] for row in page["snapshots"]]
-        since = page["next_since"]
+        since, skip = page["next_since"], page["next_skip"]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +147,19 @@ def test_odd_stores_are_answers(web: Web, store: Path, odd: Any) -> None:
         assert answers["patches"].json["notes"]
 
 
+@pytest.mark.parametrize("name", ["ledger.db", "baseline.json", "monitor.json", "web-limits.json", "x.qigh"])
+def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(web: Web, store: Path, name: str) -> None:
+    recorded(store)
+    os.mkfifo(store / name)
+    paths = ("health", "snapshots", "snapshots?since=0", "trends", "state", "patches", "phase", "patches/x")
+    answers: list[Answer] = []
+    asking = threading.Thread(target=lambda: answers.extend(map(web, paths)), daemon=True)
+    asking.start()
+    asking.join(60.0)
+    assert [answer.status for answer in answers[:6]] == [200] * 6
+    assert {answer.status for answer in answers[6:]} <= {200, 404, 409}
+
+
 def test_the_newest_without_since(web: Web, store: Path) -> None:
     recorded(store, 150, start=1.75e9)
     page = web("snapshots").json
@@ -150,6 +168,7 @@ def test_the_newest_without_since(web: Web, store: Path) -> None:
     assert web(f"snapshots?since={page['next_since']!r}").json == {
         "snapshots": [],
         "next_since": 1.75e9 + 149,
+        "next_skip": 0,
         "notes": [],
     }
     row = page["snapshots"][0]
@@ -173,6 +192,23 @@ def test_following_pages_loses_and_repeats_nothing(web: Web, store: Path, limit:
         append(two, [1.75e9 + 0.1])  # its clock was set back
     expected = sorted([*times.tolist(), *later.tolist(), 1.75e9 + 0.1])
     assert pages(web, 0.0, limit) == pytest.approx(expected, abs=1e-6)
+
+
+def test_many_snapshots_of_one_time_come_in_pages_each_once(web: Web, store: Path) -> None:
+    with History(store) as one, History(store) as two:
+        append(one, np.full(1300, 1.75e9))
+        append(two, [1.75e9] * 700 + [1.75e9 + 1])
+    found: list[tuple[float, ...]] = []
+    page = web("snapshots?since=0&limit=1000&basins=true").json
+    while page["snapshots"]:
+        found += [tuple(row["basin"]) for row in page["snapshots"]]
+        assert len(page["snapshots"]) <= 1000
+        since, skip = page["next_since"], page["next_skip"]
+        page = web(f"snapshots?since={since!r}&skip={skip}&limit=1000&basins=true").json
+    assert len(found) == len(set(found)) == 2001
+    assert (
+        web("snapshots?since=1750000000.0&limit=5").json["next_since"] == 1.75e9 + 1
+    )  # as it was: later ones
 
 
 def test_large_basins_make_short_pages(web: Web, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +272,13 @@ def test_what_only_the_monitor_knows_is_said(serve: Make, store: Path) -> None:
         answer = web("health")
         assert (answer.status, answer.json["findings"][0]["kind"]) == (503, "unmeasurable")
         assert answer.json["snapshots"] == 30
+
+
+def test_the_state_of_a_store_that_is_gone_has_the_monitors_settings(serve: Make, store: Path) -> None:
+    with GeometricHealthMonitor(history=store, dim=8, geometry="sphere") as monitor:
+        shutil.rmtree(store)
+        found = serve(monitor=monitor)("state").json
+    assert (found["geometry"], found["dim"], found["learned"]) == ("sphere", 8, False)
 
 
 def test_a_store_that_cannot_be_written_hides_nothing(serve: Make) -> None:
@@ -307,6 +350,9 @@ def test_unknown_paths_and_methods(web: Web) -> None:
     for path, method in (("", "GET"), ("nothing", "GET"), ("patches/", "DELETE"), ("health/x", "POST")):
         answer = web(path, method=method)
         assert (answer.status, answer.json["error"]) in ((404, "not_found"), (405, "method")), path
+    for path in ("health/", "snapshots/", "patches/x/", "heal/"):
+        answer = web(path)
+        assert (answer.status, answer.json["error"]) == (404, "not_found"), path
     wrong = web("health", method="DELETE")
     assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD")
     assert web("heal").headers["allow"] == "POST"

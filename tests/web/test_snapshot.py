@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qigcore.history import History
 from qigheal import GeometricHealthMonitor
 from tests.web.conftest import Make
 from tests.web.serving import HEAL, Web, access
@@ -46,6 +49,25 @@ def test_a_snapshot_is_taken(serve: Make, monitor: GeometricHealthMonitor, kind:
     assert (taken.json["phi"], taken.json["confidence"], taken.json["basin"]) == (0.75, None, None)
     (stored,) = web("snapshots").json["snapshots"]
     assert stored["timestamp"] == pytest.approx(taken.json["timestamp"], abs=1e-5)
+
+
+def test_a_snapshot_that_cannot_be_stored_is_none(
+    serve: Make, monitor: GeometricHealthMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def plain() -> Any:
+        return monitor.capture(phi=0.75, kappa_eff=64.0, basin_coords=np.ones(DIM))
+
+    web = serve(take_snapshot=plain, monitor=monitor)
+    with monkeypatch.context() as patched:
+        patched.setattr(History, "append_rows", full)
+        answer = web.post("snapshot", token=HEAL)
+        assert (answer.status, answer.json["error"]) == (409, "store_unusable")
+        assert "No space left" in answer.json["detail"]
+    assert web.post("snapshot", token=HEAL).status == 200
+    assert len(web("snapshots").json["snapshots"]) == 2
 
 
 def fails() -> Any:

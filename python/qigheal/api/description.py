@@ -40,15 +40,16 @@ SAID: Final[dict[Name, tuple[str, str]]] = {
     "snapshots": (
         "Recorded snapshots, oldest first",
         "Those of all workers. Without `since` the newest `limit`. With it those later than that time, `limit` of "
-        "them and more where the last time has several, so that a page never ends amid one time. Following "
-        "`next_since` misses none and repeats none: while other workers live, such a page ends before what one of "
+        "them. Following `next_since`, with `next_skip` as `skip` where a page ended amid snapshots of one time, "
+        "misses none and repeats none: while other workers live, such a page ends before what one of "
         "them may have recorded and not written yet, some 10 s ago. The first page, without `since`, has these "
         "newest ones as well, and its `next_since` lies before them. With `basins` of thousands of components a "
         "page is shorter than `limit`.",
     ),
     "take_snapshot": (
         "Have a snapshot taken now",
-        "By the host's own reading. 409 where the service takes its snapshots by itself, or the reading failed.",
+        "By the host's own reading. 409 where the service takes its snapshots by itself, the reading "
+        "failed, or what it gave cannot be stored.",
     ),
     "trends": (
         "Where each metric is heading",
@@ -103,7 +104,7 @@ ERRORS: Final = {
     403: "Not enabled here, or a token without this right; `detail` says how to enable it",
     404: "There is none of this name",
     409: "Not now, or not on this store; `error` says which: busy, changed, not_waiting, not_taken, automatic, "
-    "store_unusable",
+    "store_unusable, or store_busy where another process has held the ledger for a second",
     413: "The body is too large",
     422: "A parameter or the body is not as described",
     429: "Too many wrong tokens from this address, or too many requests of this kind; see Retry-After",
@@ -116,6 +117,7 @@ OWN_ERRORS: Final[dict[Name, tuple[int, ...]]] = {
     "trends": (422,),
     "heal": (409,),
     "job": (404,),
+    "patches": (409,),
     "patch": (404, 409),
     "review": (404, 409, 422),
     "phase": (409,),
@@ -127,6 +129,7 @@ OWN_ERRORS: Final[dict[Name, tuple[int, ...]]] = {
 PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
     "since": {"type": "number", "minimum": -1e12, "maximum": 1e12},
+    "skip": {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
     "basins": {"type": "boolean", "default": False},
     "window": {"type": "integer", "minimum": 10, "maximum": 1000, "default": 50},
     "id": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
@@ -135,13 +138,14 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
 TOLD: Final = {
     "limit": "Most snapshots of a page",
     "since": "Unix seconds: only snapshots later than this",
+    "skip": "Beside `since`, when above 0: also the snapshots of that very time, but for so many",
     "basins": "With the components of each basin, as the service reported them",
     "window": "Snapshots to look back over",
     "id": "16 hex digits",
     "file": "The file's name",
 }
 QUERIES: Final[dict[Name, tuple[str, ...]]] = {
-    "snapshots": ("limit", "since", "basins"),
+    "snapshots": ("limit", "since", "skip", "basins"),
     "trends": ("window",),
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,7 @@ import msgspec
 from qigcore.errors import QigcoreError
 from qigheal.api.exchange import Refused
 from qigheal.api.records import GateLine, Judgement, PatchDetail, Patches, PatchSummary, Phase
-from qigheal.errors import LedgerError, QighealError
+from qigheal.errors import LedgerBusy, LedgerError, QighealError
 from qigheal.records import Change, HealingPatch, Verdict
 from qigheal.settings import HealSettings
 
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from qigheal.healing.ledger import Ledger
 
 LEDGER: Final = "ledger.db"
+BUSY_S: Final = 1.0
+"""How long a request waits for a process that holds the ledger; a healer does for milliseconds."""
+
 UNREADABLE: Final = (QigcoreError, QighealError, OSError, ValueError)
 
 
 def patches(store: Path) -> Patches:
-    """Everything that was judged or opened, newest first."""
+    """Everything that was judged or opened, newest first. Raises Refused: 409 for a ledger that others hold."""
     try:
         ledger = _ledger(store)
         if ledger is None:
@@ -38,6 +42,8 @@ def patches(store: Path) -> Patches:
         known = _Known(ledger)
         found = [known.summary(identity) for identity in known.ids]
         broken = ledger.verify()
+    except LedgerBusy as error:
+        raise _refused(error) from error
     except UNREADABLE as error:
         return Patches(patches=(), notes=(str(error),))
     found.sort(key=lambda each: each.at, reverse=True)
@@ -66,7 +72,7 @@ def detail(store: Path, identity: str) -> PatchDetail:
     except Refused:
         raise
     except UNREADABLE as error:
-        raise Refused(409, "store_unusable", str(error)) from error
+        raise _refused(error) from error
 
 
 def reviewable(store: Path, identity: str, fingerprint: str) -> bool:
@@ -79,31 +85,39 @@ def reviewable(store: Path, identity: str, fingerprint: str) -> bool:
         raise Refused(
             409,
             "changed",
-            f"patch {identity} is not what was reviewed: expected fingerprint {found.fingerprint}, got another; "
-            "look at it again",
+            f"patch {identity} is not what was reviewed: it has another fingerprint now; "
+            "look at it again (GET patches/{id})",
         )
     if not found.waits_for_review:
         state = found.change.state if found.change is not None else "measured"
         raise Refused(409, "not_waiting", f"patch {identity} waits for no review: it is {state}")
-    ledger = _ledger(store)
-    if ledger is not None and (broken := ledger.verify()):
+    try:
+        ledger = _ledger(store)
+        broken = () if ledger is None else ledger.verify()
+    except UNREADABLE as error:
+        raise _refused(error) from error
+    if broken:
         raise Refused(409, "store_unusable", _broken(broken[0]))
     return found.change is not None
 
 
 def phase(store: Path) -> Phase:
-    """The phase and the next gate. Raises Refused: 409 for a store or ledger that cannot be read."""
+    """The phase and the next gate; of a store that is not there yet, as of one without a snapshot.
+
+    Raises Refused: 409 for a store or ledger that cannot be read.
+    """
     from qigheal.healing import phases
     from qigheal.healing.stored import store_evidence
 
+    empty = phases.StoreEvidence(snapshots=0, baseline_learned=False)
     try:
-        evidence = store_evidence(store)
+        evidence = store_evidence(store) if os.path.lexists(store) else empty
         ledger = _ledger(store)
         if ledger is None:  # as the command line has it: a ledger that was just made
             ledger = _empty(store)
         found = phases.standing(ledger, evidence, HealSettings(), time.time())
     except UNREADABLE as error:
-        raise Refused(409, "store_unusable", str(error)) from error
+        raise _refused(error) from error
     lines = [GateLine(**msgspec.structs.asdict(line)) for line in found.criteria]
     return Phase(
         phase=found.phase,
@@ -220,7 +234,11 @@ def _ledger(store: Path) -> Ledger | None:
     """None where no healer has come by."""
     from qigheal.healing.ledger import Ledger
 
-    return Ledger(store / LEDGER, read_only=True) if (store / LEDGER).exists() else None
+    return Ledger(store / LEDGER, read_only=True, busy_s=BUSY_S) if (store / LEDGER).exists() else None
+
+
+def _refused(error: Exception) -> Refused:
+    return Refused(409, "store_busy" if isinstance(error, LedgerBusy) else "store_unusable", str(error))
 
 
 def _empty(store: Path) -> Any:

@@ -2,7 +2,8 @@
 
 The file is held for microseconds under a lock of the kernel, which a worker that dies lets go of. Where it cannot
 be had (a read-only store, no store yet, a lock that is stuck), this process counts by itself: a limit
-that is looser for a while is better than routes that fail.
+that is looser for a while is better than routes that fail. So it does where the count cannot be written, as
+on a full disk.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -72,12 +74,11 @@ class Limits:
                 return
             try:
                 before = self._read(descriptor)
-                times = self._tidy(_decoded(before))
+                times = self._tidy(_both(_decoded(before), self._own))
                 yield times
-                if (data := msgspec.json.encode(times)) != before:
-                    with suppress(OSError):
-                        os.pwrite(descriptor, data, 0)
-                        os.ftruncate(descriptor, len(data))
+                data = msgspec.json.encode(times)
+                kept = data == before or _written(descriptor, data, before)
+                self._own = {} if kept else times
             finally:
                 os.close(descriptor)
 
@@ -113,6 +114,24 @@ class Limits:
         times.clear()
         times.update({key: kept[key] for _, key in newest})
         return times
+
+
+def _written(descriptor: int, data: bytes, before: bytes) -> bool:
+    """Whether all of `data` is in the file now; else `before` is there still, whose room is taken already."""
+    for content in (data, before):
+        with suppress(OSError):
+            if os.pwrite(descriptor, content, 0) == len(content):
+                os.ftruncate(descriptor, len(content))
+                return content is data
+    return False
+
+
+def _both(counted: Times, own: Times) -> Times:
+    """What either counted; what both hold was counted once."""
+    return {
+        key: sorted((Counter(counted.get(key, ())) | Counter(own.get(key, ()))).elements())
+        for key in counted.keys() | own.keys()
+    }
 
 
 def _decoded(data: bytes) -> Times:

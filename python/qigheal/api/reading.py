@@ -19,7 +19,7 @@ from qigcore import geometry
 from qigcore.baseline import Baseline
 from qigcore.errors import QigcoreError
 from qigcore.history import Damage, History
-from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch
+from qigcore.rows import METRICS, REGIMES, REPAIRABLE, Batch, FloatArray
 from qigcore.trends import TimeTo, Trend
 from qigheal.api.records import (
     Health,
@@ -139,37 +139,56 @@ def newest(store: Path, limit: int, *, basins: bool) -> Snapshots:
     return Snapshots(snapshots=told(batch, basins=basins), next_since=since, notes=(*note, *lost))
 
 
-def after(store: Path, since: float, limit: int, *, basins: bool) -> Snapshots:
-    """Snapshots later than `since`, oldest first: `limit`, and more where the last time has several.
+def after(store: Path, since: float, limit: int, *, basins: bool, skip: int = 0) -> Snapshots:
+    """Snapshots later than `since`, oldest first: at most `limit`. With `skip`, also those of that time but so many.
 
-    A page never ends amid snapshots of one time. While other workers live, it ends before what one of them may
-    have recorded and not written yet, so that whoever follows `next_since` misses none.
+    A page that ends amid snapshots of one time gives that time and how many of it were told as `next_since` and
+    `next_skip`. While other workers live, it ends before what one of them may have recorded and not written yet, so
+    that whoever follows both misses none.
     """
+
+    def wanted(times: FloatArray) -> Any:
+        return times >= since if skip else times > since
+
     try:
         with History.read_only(store) as history:
             complete = _complete(history, store)
             limit = _bounded(limit, history, basins=basins)
-            times = np.empty(0)
+            parts: list[FloatArray] = []
+            at_since = later = 0
             for part in history.scan(start=since, columns=("timestamp",)):
-                fresh = part.timestamp[(part.timestamp > since) & (part.timestamp <= complete)]
-                times = np.concatenate([times, fresh])
-                if len(times) >= limit:
+                fresh = part.timestamp[wanted(part.timestamp) & (part.timestamp <= complete)]
+                parts.append(fresh)
+                at_since += int((fresh == since).sum())
+                later += int((fresh > since).sum())
+                if later + max(0, at_since - skip) >= limit:
                     break
-            if not len(times):
-                return Snapshots(snapshots=(), next_since=since, notes=_lost(history.damage))
-            until = float(np.sort(times)[min(limit, len(times)) - 1])
+            told_before = min(skip, at_since)
+            if later + at_since == told_before:
+                return Snapshots(snapshots=(), next_since=since, next_skip=skip, notes=_lost(history.damage))
+            times = np.sort(np.concatenate(parts))
+            until = float(times[min(told_before + limit, len(times)) - 1])
             # Rows of a clock that was set back may lie beyond those first ones, and are among these.
             found = history.scan(start=since, end=math.nextafter(until, math.inf))
             batch = Batch.concat(found, history.dim)
             lost = _lost(history.damage)
-        batch = _by_time(batch.take(batch.timestamp > since))
-        if not len(batch):  # removed meanwhile, for their age
-            return Snapshots(snapshots=(), next_since=since, notes=lost)
-        until = float(batch.timestamp[min(limit, len(batch)) - 1])
-        batch, note = _remeasured(batch.take(batch.timestamp <= until), store)
+        batch = _by_time(batch.take(wanted(batch.timestamp)))
+        told_before = min(skip, int((batch.timestamp == since).sum()))
+        page = batch.take(np.arange(told_before, min(told_before + limit, len(batch))))
+        if not len(page):  # removed meanwhile, for their age
+            return Snapshots(snapshots=(), next_since=since, next_skip=skip, notes=lost)
+        last = float(page.timestamp[-1])
+        done = int((batch.timestamp[: told_before + len(page)] == last).sum())
+        more = done < int((batch.timestamp == last).sum())
+        page, note = _remeasured(page, store)
     except UNREADABLE as error:
-        return Snapshots(snapshots=(), next_since=since, notes=(str(error),))
-    return Snapshots(snapshots=told(batch, basins=basins), next_since=until, notes=(*note, *lost))
+        return Snapshots(snapshots=(), next_since=since, next_skip=skip, notes=(str(error),))
+    return Snapshots(
+        snapshots=told(page, basins=basins),
+        next_since=last,
+        next_skip=done if more else 0,
+        notes=(*note, *lost),
+    )
 
 
 def told(batch: Batch, *, basins: bool) -> tuple[Snapshot, ...]:
@@ -211,12 +230,13 @@ def trends(store: Path, window: int) -> Trends:
     return Trends(window=window, trends={metric: _trend(metric, trend) for metric, trend in found.items()})
 
 
-def state(store: Path) -> State:
+def state(store: Path, known: MonitorSettings | None = None) -> State:
+    """known: the settings of this process's monitor, where there is one; else those that a service left are read."""
     standing = Standing(store)
     notes: list[str] = []
     settings, baseline, current = MonitorSettings(), None, None
     try:
-        settings = standing.settings
+        settings = standing.settings if known is None else known
         baseline = standing.baseline
         rules_for(settings, baseline)
     except UNREADABLE as error:

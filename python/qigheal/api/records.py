@@ -74,6 +74,7 @@ class Snapshots(Record, frozen=True):
     snapshots: tuple[Snapshot, ...]
     next_since: float | None  # give it as `since` for the next page; null: there is none yet
     notes: tuple[str, ...] = ()  # what of the store could not be read
+    next_skip: int = 0  # give it as `skip` beside `since`: so many of that time were told already
 
 
 class TimeToLimit(Record, frozen=True):

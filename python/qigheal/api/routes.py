@@ -59,7 +59,7 @@ BY_NAME: Final = {route.name: route for route in ROUTES}
 
 def methods_of(path: str) -> tuple[str, ...]:
     """The methods that a path below the prefix has; empty for none of ours."""
-    parts = path.strip("/").split("/")
+    parts = path.removeprefix("/").split("/")  # with a slash behind it, it is another path
     found = []
     for route in ROUTES:
         own = route.path.strip("/").split("/")

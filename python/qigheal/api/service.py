@@ -7,6 +7,7 @@ stream and the host's own snapshot are asked for by methods of their own, becaus
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -23,7 +24,7 @@ from qigheal.api.exchange import MOST_BODY, Refused, Request, Response, answer, 
 from qigheal.api.jobs import PROGRAM, Jobs, reap
 from qigheal.api.limits import Limits
 from qigheal.api.pages import Asset, Pages
-from qigheal.api.records import Glance, Health, ReviewRequest, Triggered
+from qigheal.api.records import Glance, Health, Patches, ReviewRequest, Triggered
 from qigheal.api.routes import BY_NAME, Name, methods_of
 from qigheal.api.stream import EVENTS, MEDIA, Client, Event, Stream
 from qigheal.api.unchanged import JUDGED, RECORDED, Unchanged
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("qigheal")
 
 LIMIT: Final = (100, 1, 1000)  # default, least, most
+SKIP: Final = (0, 0, 999_999_999)
 MOST_SINCE: Final = 1e12
 AGES_S: Final = 30.0
 """Seconds after which health is worked out anew where nothing was written: its newest snapshot is older then."""
@@ -165,6 +167,9 @@ class Api:
                     "not_taken",
                     f"the service's own reading gave no snapshot, but a {type(snapshot).__name__}",
                 ) from None
+            self._flush()
+            if self.monitor is not None and (why := self.monitor.unwritten):
+                raise Refused(409, "store_unusable", f"the snapshot was taken and could not be stored: {why}")
             return answer(reading.told(batch, basins=False)[0])
         except Refused as refused:
             return refusal(refused)
@@ -204,13 +209,13 @@ class Api:
         return answer(said, reading.CODES[found.status])
 
     def _snapshots(self, request: Request) -> Response:
-        query = _query(request, "limit", "since", "basins")
+        query = _query(request, "limit", "since", "skip", "basins")
         limit = _whole(query, "limit", *LIMIT)
         basins = _choice(query, "basins")
-        since = _number(query, "since")
+        since, skip = _number(query, "since"), _whole(query, "skip", *SKIP)
         self._flush()
         if since is not None:
-            return answer(reading.after(self.store, since, limit, basins=basins))
+            return answer(reading.after(self.store, since, limit, basins=basins, skip=skip))
         return answer(reading.newest(self.store, limit, basins=basins))
 
     def _trends(self, request: Request) -> Response:
@@ -222,7 +227,10 @@ class Api:
 
     def _state(self, _: Request) -> Response:
         self._flush()
-        return self._unchanged.get(("state", None), RECORDED, lambda: answer(reading.state(self.store)))
+        known = None if self.monitor is None else self.monitor.settings
+        return self._unchanged.get(
+            ("state", None), RECORDED, lambda: answer(reading.state(self.store, known))
+        )
 
     def _heal(self, _: Request) -> Response:
         host = self._host("a healing pass")
@@ -250,7 +258,8 @@ class Api:
     def _review(self, request: Request) -> Response:
         try:
             review = msgspec.json.decode(request.body, type=ReviewRequest)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            json.loads(request.body, object_pairs_hook=_once)
+        except (ValueError, RecursionError) as error:
             raise Refused(422, "invalid", f"body: {error}") from error
         identity = request.params["id"]
         if judged.reviewable(self.store, identity, review.fingerprint):
@@ -302,7 +311,12 @@ class Api:
         return reading.beside(found, self.monitor.check_health(), last)
 
     def _event(self, event: Event) -> object:
-        return self._known_health() if event == "health" else judged.patches(self.store)
+        if event == "health":
+            return self._known_health()
+        try:
+            return judged.patches(self.store)
+        except Refused as refused:
+            return Patches(patches=(), notes=(refused.detail,))
 
     def _flush(self) -> None:
         if self.monitor is not None:
@@ -333,6 +347,13 @@ class Api:
 
 def _head(made: Response) -> Response:
     return Response(made.status, b"", (*made.headers, ("Content-Length", str(len(made.body)))))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Of a field given twice, who approves and who reads the log may each mean another value."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)}: expected once, got several")
 
 
 def _query(request: Request, *names: str) -> dict[str, str]:

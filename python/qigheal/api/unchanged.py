@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -28,6 +29,7 @@ class Unchanged:
     def __init__(self, store: Path) -> None:
         self._store = store
         self._kept: dict[Hashable, tuple[Mark | None, Any]] = {}
+        self._failed: dict[str, tuple[float, Exception]] = {}
         self._locks: defaultdict[Hashable, threading.Lock] = defaultdict(threading.Lock)
 
     def mark(self, endings: tuple[str, ...]) -> Mark | None:
@@ -51,14 +53,24 @@ class Unchanged:
     def get(self, key: tuple[str, Hashable], endings: tuple[str, ...], make: Callable[[], T]) -> T:
         """What `make` gave when the files were as they are. Requests that come meanwhile wait for it.
 
-        `make` may read files that change while it reads: the mark was taken before, so the next asks anew.
+        `make` may read files that change while it reads: the mark was taken before, so the next asks anew. What it
+        raises is raised for those who waited for it, too, and not kept for others.
         """
+        came = time.monotonic()
         with self._locks[key[0]]:
+            at, failure = self._failed.pop(key[0], (came, None))
+            if failure is not None and at > came:
+                self._failed[key[0]] = (at, failure)
+                raise failure.with_traceback(None)
             mark = self.mark(endings)
             known = self._kept.get(key)
             if known is not None and mark is not None and known[0] == mark:
                 return cast(T, known[1])
-            made = make()
+            try:
+                made = make()
+            except Exception as error:
+                self._failed[key[0]] = (time.monotonic(), error)
+                raise
             self._kept.pop(key, None)
             while len(self._kept) >= MOST:
                 self._kept.pop(next(iter(self._kept)), None)

@@ -40,11 +40,13 @@ export class History {
   async pages(since, most, until = Infinity) {
     const found = [];
     let from = Math.max(0, since - 1e-3);
+    let skip = 0;
     for (let asked = 0; asked <= most / PAGE + 1 && found.length < most; asked += 1) {
-      const { snapshots, next_since: next } = await page({ limit: PAGE, since: from });
+      const { snapshots, next_since: next, next_skip: told } = await page({ limit: PAGE, since: from, skip });
       found.push(...snapshots.filter((snapshot) => snapshot.timestamp < until));
       if (next === null || snapshots.length < PAGE || snapshots.at(-1).timestamp >= until) break;
       from = next;
+      skip = told;
     }
     return found;
   }

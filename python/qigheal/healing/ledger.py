@@ -34,7 +34,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from qigheal.errors import LedgerError
+from qigheal.errors import LedgerBusy, LedgerError
 from qigheal.records import Change, HealingPatch, Record, Verdict
 
 T = TypeVar("T")
@@ -45,6 +45,7 @@ GENESIS: Final = "0" * 64
 """What the first entry names as the digest before it."""
 
 BUSY_S: Final = 30.0
+BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 QUARANTINING: Final = frozenset({"rejected", "reverting", "reverted", "rolled_back"})
 
 # REPLACE deletes without firing delete triggers, hence the condition on inserts. AUTOINCREMENT
@@ -150,13 +151,18 @@ class Ledger:
     sides of a fork, and by several processes at once; a process killed at any point leaves either a
     whole entry or none. With `read_only` nothing is made or written.
 
+    busy_s: how long each operation waits for another process that holds the file, before it raises LedgerBusy.
+
     Raises LedgerError when the file is missing (read-only), is no ledger, was written by a newer
     version, or cannot be opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, read_only: bool = False, busy_s: float = BUSY_S
+    ) -> None:
         self.path = Path(path).absolute()
         self.read_only = read_only
+        self.busy_s = busy_s
         if not read_only:
             self._make_file()
         elif not self.path.exists():
@@ -316,8 +322,14 @@ class Ledger:
         if self.read_only and not os.access(self.path.parent, os.W_OK) and not unmerged.exists():
             mode = "ro&immutable=1"  # reading in WAL mode makes files, and here none can be made
         try:
+            # Looked at and not opened: closing a descriptor of ours would drop the locks that SQLite has on it.
+            if path.exists() and not path.is_file():
+                raise LedgerError(
+                    f"{path}: expected a ledger of qigheal, got what is no regular file; move it away to begin a "
+                    "new one, or name another store with --store"
+                )
             connection = sqlite3.connect(
-                f"{path.as_uri()}?mode={mode}", uri=True, timeout=BUSY_S, isolation_level=None
+                f"{path.as_uri()}?mode={mode}", uri=True, timeout=self.busy_s, isolation_level=None
             )
             try:
                 connection.execute("PRAGMA synchronous = FULL")
@@ -325,7 +337,8 @@ class Ledger:
             finally:
                 connection.close()  # takes back what was not committed
         except sqlite3.OperationalError as error:
-            raise LedgerError(
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in BUSY
+            raise (LedgerBusy if busy else LedgerError)(
                 f"{self.path}: the ledger cannot be {'read' if self.read_only else 'written'} now: {error}; "
                 "see to its permissions, its folder's, and the space on the disk"
             ) from error

@@ -184,6 +184,11 @@ class GeometricHealthMonitor:
         return self._flusher.losses if self._flusher is not None else 0
 
     @property
+    def unwritten(self) -> str:
+        """Why the last write to the history failed; "" when it went well, or there is no history."""
+        return self._flusher.failure if self._flusher is not None else ""
+
+    @property
     def invalid(self) -> dict[str, int]:
         """How often each field was reported unusable, by name."""
         return self._recorder.invalid

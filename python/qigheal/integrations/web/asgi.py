@@ -121,12 +121,17 @@ def template(scope: Scope, root: str | None) -> str | None:
     """The path of the route that answers, its parameters as names; None where no route does.
 
     Known from when a router has chosen until the response has begun. Routes of mounted applications have the path
-    of the mount in front.
+    of the mount in front; of one whose path has parameters, such as a tenant, their names alone.
     """
     # FastAPI keeps a router's own path in the route, and the one that it was included under here.
     route = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     path = getattr(route, "path", None)
     if not isinstance(path, str):
         return None
-    mounted = scope.get("root_path") or ""
-    return mounted.removeprefix(root or "") + path
+    mounted = (scope.get("root_path") or "").removeprefix(root or "")
+    if mounted:
+        # A scope has the mount's path as it was asked for, and its parameters beside those of the route.
+        params = [f"{{{name}" for name in scope.get("path_params") or ()]
+        outer = [f"/{param}}}" for param in params if f"{param}}}" not in path and f"{param}:" not in path]
+        mounted = "".join(outer) or mounted
+    return mounted + path

@@ -213,10 +213,12 @@ class SelfHealing:
         if found is None or self.closed:
             return None
         state = dict(found.state)
+        problems = list(found.problems)
         missing = [key for key in NEEDED if key not in state]
         if missing and not self._complete:
             why = f" ({'; '.join(found.problems)})" if found.problems else ""
             self._note("state", f"no snapshots yet: the application has not given {', '.join(missing)}{why}")
+            self._note_all([])  # they stand in that one
             return None
         self._complete = True
         self.interval = interval = meter.read()
@@ -235,9 +237,15 @@ class SelfHealing:
         if gone:
             why = f" ({'; '.join(found.problems)})" if found.problems else ""
             self._note("state", f"the application no longer gives {', '.join(gone)}{why}")
+            problems.clear()
         else:
             self._notes.pop("state", None)
-        return self.monitor.capture(state)
+        taken = self.monitor.capture(state)
+        unusable = [key for key in taken.repaired if key in found.state]
+        if unusable:
+            problems.append(f"the application gives no usable {', '.join(unusable)}")
+        self._note_all(problems)
+        return taken
 
     def _of_requests(self, meter: EventMeter) -> Found | None:
         """Φ, κ and a basin of the requests; None where there is nothing new to say."""
@@ -251,13 +259,21 @@ class SelfHealing:
         if not meter.waiting:
             return None  # an average that nothing was added to is no new observation
         phi, kappa, basin = reading
-        return Found({"phi": phi, "kappa_eff": kappa, "basin_coords": basin}, ())
+        given = self._state.read(self.loop)  # only app.metrics is asked here
+        return Found({**given.state, "phi": phi, "kappa_eff": kappa, "basin_coords": basin}, given.problems)
 
     def _note(self, about: str, note: str) -> None:
         self._notes[about] = note
         if note not in self._logged and len(self._logged) < 100:
             self._logged.add(note)
             log.warning("%s", note)
+
+    def _note_all(self, problems: Sequence[str]) -> None:
+        """What is wrong with the host's sources now, beside what it has to give, and nothing that was before."""
+        for about in [about for about in self._notes if about.startswith("source ")]:
+            del self._notes[about]
+        for number, problem in enumerate(problems):
+            self._note(f"source {number}", problem)
 
     def _after_fork(self) -> None:
         self._locks()
