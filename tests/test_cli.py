@@ -56,7 +56,6 @@ def test_status_of_a_healthy_service(toy: ToyHost, tmp_path: Path) -> None:
     assert as_json["metrics"]["phi"] == pytest.approx(0.75, abs=0.05)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("command", ["status", "roi", "--help", "phase status"])
 def test_a_closed_output_is_one_line_and_no_verdict(command: str, tmp_path: Path) -> None:
     program = ("-c", "from qigheal.cli import main; main()", *command.split())
@@ -71,7 +70,8 @@ def test_a_closed_output_is_one_line_and_no_verdict(command: str, tmp_path: Path
         )
         assert (done.returncode, len(done.stderr.splitlines())) == (69, said), done.stderr
         assert "Traceback" not in done.stderr
-=======
+
+
 def test_a_service_that_has_ended_is_silent_and_not_healthy(toy: ToyHost, tmp_path: Path) -> None:
     said = qigheal("status", "--store", toy.store, cwd=tmp_path)
     assert said.returncode == 1, said.stderr
@@ -95,7 +95,6 @@ def test_a_store_that_cannot_be_read_is_not_a_healthy_one(toy: ToyHost, tmp_path
     refused = qigheal("heal", toy.path, "--store", toy.store, cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (69, "")
     assert "nothing readable" in refused.stderr
->>>>>>> w-f1
 
 
 def test_status_of_a_sick_service_names_what_is_wrong(toy: ToyHost, tmp_path: Path) -> None:
