@@ -83,7 +83,7 @@ def one(words: list[str], synopsis: bool) -> list[str]:
         return of_qigheal(rest, synopsis)
     if program not in PROGRAMS:
         return [f"expected one of {', '.join(sorted(PROGRAMS))}, got {program!r}"]
-    if program == "make", "mkdir":
+    if program == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
         return [f"make has no target {word!r}" for word in rest if "=" not in word and word not in targets]
     if program == "pip" and rest[:1] == ["install"]:
