@@ -36,7 +36,21 @@ FENCES = {
     "sql": "text",
 }
 PROGRAMS = frozenset(
-    {"apt-get", "cp", "curl", "docker", "export", "git", "gunicorn", "install", "jq", "ls", "make", "mv"}
+    {
+        "apt-get",
+        "cp",
+        "curl",
+        "docker",
+        "export",
+        "git",
+        "gunicorn",
+        "install",
+        "jq",
+        "ls",
+        "make",
+        "mkdir",
+        "mv",
+    }
     | {"pip", "podman", "prometheus", "promtool", "python", "qigheal", "rsync", "sha256sum", "sudo"}
     | {"systemctl", "tar", "useradd", "uvicorn", "zensical", "zstd", "journalctl", "cat"}
 )
