@@ -11,6 +11,7 @@ import atexit
 import logging
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -283,6 +284,7 @@ def host(
     heal: Heal | None,
     heal_every_s: float,
     alerts: Sequence[Sink],
+    widget_ancestors: str,
     asleep: Callable[[], bool] = lambda: False,
     limits: HostLimits,
 ) -> SelfHealing:
@@ -296,6 +298,11 @@ def host(
             raise SetupError(f"{name}: expected seconds from 0.01 to 86400, got {value!r}")
     if not prefix.startswith("/") or not prefix.strip("/"):
         raise SetupError(f"prefix: expected a path such as '/api/self-healing', got {prefix!r}")
+    if not re.fullmatch("[!-+.-:<-~-]+( [!-+.-:<-~-]+)*", widget_ancestors):  # no comma or semicolon
+        raise SetupError(
+            "widget_ancestors: expected sites such as 'https://status.example.org', divided by a space, got "
+            f"{widget_ancestors!r}"
+        )
     if heal not in (None, "subprocess"):
         raise SetupError(f"heal: expected 'subprocess' or None, got {heal!r}")
     of_requests = telemetry == "requests"
