@@ -230,6 +230,25 @@ def test_an_application_without_a_lifespan_begins_with_its_first_request(tmp_pat
         asyncio.run(run())
 
 
+def test_in_a_thread_of_a_lifespan_it_records_at_once(tmp_path: Path) -> None:
+    handles: list[SelfHealing] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        handles.append(await asyncio.to_thread(setup_self_healing, app, store=tmp_path / "s", every_s=0.02))
+        yield
+
+    async def run() -> None:
+        async with running(made(lifespan)):
+            await asyncio.to_thread(until, lambda: len(handles[0].monitor.snapshots))  # without a request
+
+    try:
+        asyncio.run(run())
+    finally:
+        for handle in handles:
+            handle.close()
+
+
 def test_missing_telemetry_is_named_once_and_the_application_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

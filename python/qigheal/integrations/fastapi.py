@@ -122,6 +122,8 @@ def setup_self_healing(
             handle.starting()
         else:
             _wrap_lifespan(app, handle)
+            if app.middleware_stack is not None:  # it runs, as when a lifespan calls this in another thread
+                handle.start()
     except BaseException:
         handle.close()
         raise
