@@ -230,7 +230,7 @@ def test_an_approval_that_merges_nothing_is_not_fine(toy: ToyHost, tmp_path: Pat
         (["trends", "--window", "3"], 64, "window"),
         (["patches", "--store", "nowhere"], 69, "nowhere"),
         (["heal", "nowhere"], 69, "nowhere"),
-        (["heal", ".", "--sandbox", "cardboard"], 69, "cardboard"),
+        (["heal", ".", "--sandbox", "cardboard"], 64, "cardboard"),
         (["phase", "override", "7", "--reason", "x"], 64, "4"),
     ],
 )

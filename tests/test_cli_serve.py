@@ -186,7 +186,7 @@ def test_beside_another_healer_it_serves_on(place: Path, serving: list[Served]) 
         served = Served(place, str(place / "host"), "--heal")
         serving.append(served)
         assert "healing    by another healer now" in served.said
-        assert served.get("/api/self-healing/health")[0] == 200
+        assert served.get("/api/self-healing/health")[0] in (200, 207)  # the service itself may have ended
         code, complaints = served.end()
     assert code == 0
     assert complaints.count("another healer works for this store") == 1

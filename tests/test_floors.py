@@ -22,6 +22,7 @@ FLOORS = {
     "qigheal.errors": 3,
     "qigheal.records": 3,
     "qigheal.settings": 3,
+    "qigheal.regular": 3,
     "qigheal.monitor": 5,
     "qigheal.backtest": 5,
     "qigheal.healing": 6,

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
@@ -227,6 +228,25 @@ def test_an_application_without_a_lifespan_begins_with_its_first_request(tmp_pat
             await asyncio.to_thread(until, lambda: len(handle.monitor.snapshots))
 
         asyncio.run(run())
+
+
+def test_in_a_thread_of_a_lifespan_it_records_at_once(tmp_path: Path) -> None:
+    handles: list[SelfHealing] = []
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        handles.append(await asyncio.to_thread(setup_self_healing, app, store=tmp_path / "s", every_s=0.02))
+        yield
+
+    async def run() -> None:
+        async with running(made(lifespan)):
+            await asyncio.to_thread(until, lambda: len(handles[0].monitor.snapshots))  # without a request
+
+    try:
+        asyncio.run(run())
+    finally:
+        for handle in handles:
+            handle.close()
 
 
 def test_missing_telemetry_is_named_once_and_the_application_goes_on(
@@ -533,3 +553,32 @@ def test_a_snapshot_on_demand_and_the_hosts_own_check_of_readers(
             assert (await get(app, f"{PREFIX}/snapshot", "POST"))[0] == 401
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "ancestors", ["", " ", "https://a.example; script-src *", "https://a, https://b", "a\nb", "a  b", "ä"]
+)
+def test_ancestors_that_would_say_more_are_refused(tmp_path: Path, ancestors: str) -> None:
+    with pytest.raises(SetupError, match=r"^widget_ancestors: expected sites"):
+        setup_self_healing(FastAPI(), store=tmp_path / "store", widget_ancestors=ancestors)
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_widget_may_be_framed_by_whom_the_host_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QIGHEAL_READ_TOKEN", "read")
+    app, sites = made(), "https://status.example.org https://*.example.net:8443"
+
+    def policy(page: str) -> str:
+        async def ask() -> httpx.Response:
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://host"
+            ) as browser:
+                return await browser.get(f"{PREFIX}/{page}")
+
+        return asyncio.run(ask()).headers["content-security-policy"]
+
+    with setup_self_healing(app, store=tmp_path / "store", widget_ancestors=sites):
+        assert policy("widget").endswith(f"; frame-ancestors {sites}")
+        assert policy("dashboard").endswith("; frame-ancestors 'none'")

@@ -56,6 +56,7 @@ def setup_self_healing(
     authorize: Callable[..., Any] | None = None,
     prefix: str = PREFIX,
     alerts: Sequence[Sink] = (),
+    widget_ancestors: str = "'self'",
     telemetry_timeout_s: float = TELEMETRY_TIMEOUT_S,
     **limits: Unpack[HostLimits],
 ) -> SelfHealing:
@@ -73,6 +74,8 @@ def setup_self_healing(
         `heal_every_s`, unless a sidecar does. heal=None: none does.
     authorize: a FastAPI dependency that decides who may read, instead of the read token.
     prefix: where the routes lie. alerts: sinks of `qigheal.alerts`.
+    widget_ancestors: the sites that may show the widget in a frame, as Content-Security-Policy's frame-ancestors has
+        them: "https://status.example.org https://intranet.example.org"; "'self'": this one.
     limits: those of `qigheal.settings.MonitorSettings`.
 
     Raises SetupError when it is there already, or arguments do not go together.
@@ -106,18 +109,21 @@ def setup_self_healing(
         heal=heal,
         heal_every_s=heal_every_s,
         alerts=alerts,
+        widget_ancestors=widget_ancestors,
         limits=limits,
     )
     try:
         setattr(app.state, STATE, handle)
         handle.undone_by(lambda: delattr(app.state, STATE))
-        _add_routes(app, handle, host, authorize, prefix)
+        _add_routes(app, handle, host, authorize, prefix, widget_ancestors)
         _measure(app, handle, prefix, ClientDisconnect)
         if _in_lifespan():
             _close_with_task(handle)
             handle.starting()
         else:
             _wrap_lifespan(app, handle)
+            if app.middleware_stack is not None:  # it runs, as when a lifespan calls this in another thread
+                handle.start()
     except BaseException:
         handle.close()
         raise
@@ -165,6 +171,7 @@ def _add_routes(
     repo: str | os.PathLike[str] | None,
     authorize: Callable[..., Any] | None,
     prefix: str,
+    widget_ancestors: str,
 ) -> None:
     from qigheal.api import Api
     from qigheal.integrations.fastapi_routes import router as routes_of
@@ -177,6 +184,7 @@ def _add_routes(
         take_snapshot=handle.take_asked,
         monitor=handle.monitor,
         prefix=prefix,
+        widget_ancestors=widget_ancestors,
     )
     handle.undone_by(api.close)
     app.include_router(routes_of(api, authorize))

@@ -54,6 +54,7 @@ def setup_self_healing(
     prefix: str = PREFIX,
     streams: int = 2,
     alerts: Sequence[Sink] = (),
+    widget_ancestors: str = "'self'",
     telemetry_timeout_s: float = TELEMETRY_TIMEOUT_S,
     **limits: Unpack[HostLimits],
 ) -> SelfHealing:
@@ -103,13 +104,14 @@ def setup_self_healing(
         heal=heal,
         heal_every_s=heal_every_s,
         alerts=alerts,
+        widget_ancestors=widget_ancestors,
         asleep=lambda: app.debug and os.environ.get("WERKZEUG_RUN_MAIN") != "true",
         limits=limits,
     )
     try:
         app.extensions[EXTENSION] = handle
         handle.undone_by(lambda: app.extensions.pop(EXTENSION, None))
-        _add_routes(app, handle, host, authorize, prefix, streams)
+        _add_routes(app, handle, host, authorize, prefix, streams, widget_ancestors)
         _measure(app, handle, prefix)
         handle.start()
     except BaseException:
@@ -141,6 +143,7 @@ def _add_routes(
     authorize: Callable[..., Any] | None,
     prefix: str,
     streams: int,
+    widget_ancestors: str,
 ) -> None:
     from qigheal.api import Api
     from qigheal.integrations.flask_routes import blueprint as routes_of
@@ -151,6 +154,7 @@ def _add_routes(
         take_snapshot=handle.take_asked,
         monitor=handle.monitor,
         prefix=prefix,
+        widget_ancestors=widget_ancestors,
     )
     handle.undone_by(api.close)
     added = routes_of(api, authorize, streams=streams)

@@ -11,6 +11,7 @@ import atexit
 import logging
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -298,6 +299,7 @@ def host(
     heal: Heal | None,
     heal_every_s: float,
     alerts: Sequence[Sink],
+    widget_ancestors: str,
     asleep: Callable[[], bool] = lambda: False,
     limits: HostLimits,
 ) -> SelfHealing:
@@ -311,6 +313,7 @@ def host(
             raise SetupError(f"{name}: expected seconds from 0.01 to 86400, got {value!r}")
     if not prefix.startswith("/") or not prefix.strip("/"):
         raise SetupError(f"prefix: expected a path such as '/api/self-healing', got {prefix!r}")
+    _check_ancestors(widget_ancestors)
     if heal not in (None, "subprocess"):
         raise SetupError(f"heal: expected 'subprocess' or None, got {heal!r}")
     of_requests = telemetry == "requests"
@@ -357,6 +360,14 @@ def host(
         if owned:
             monitor.close()
         raise
+
+
+def _check_ancestors(widget_ancestors: str) -> None:
+    if not re.fullmatch("[!-+.-:<-~-]+( [!-+.-:<-~-]+)*", widget_ancestors):  # no comma or semicolon
+        raise SetupError(
+            "widget_ancestors: expected sites such as 'https://status.example.org', divided by a space, got "
+            f"{widget_ancestors!r}"
+        )
 
 
 def _monitor(
