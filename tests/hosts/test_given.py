@@ -1,4 +1,4 @@
-"""What a FastAPI host gives beside its telemetry: broken metrics, who may frame the widget, a thread to be set up in."""
+"""What a FastAPI host gives beside its telemetry: broken metrics, who may frame the widget, a thread of its own."""
 
 from __future__ import annotations
 
