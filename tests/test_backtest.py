@@ -465,7 +465,7 @@ def test_the_store_s_own_baseline_and_none(rows: Batch, baseline: Baseline, tmp_
         (["--within", "-3"], 64, "within"),
         (["--start", "soon"], 64, "soon"),
         (["--events", "nowhere.csv"], 69, "nowhere.csv"),
-        (["--drift-max", "4"], 69, "basin_drift_max"),
+        (["--drift-max", "4"], 64, "basin_drift_max"),
         (["--baseline", "nowhere.json"], 69, "nowhere.json"),
         ([*LEARN, "--baseline", "x"], 64, "both"),
         ([*LEARN, "--start", str(T0)], 69, "nothing is judged"),

@@ -22,11 +22,13 @@ import msgspec
 from msgspec.structs import replace
 
 from qigheal.alerts.records import Alert, Said
+from qigheal.regular import read_regular
 
 log = logging.getLogger("qigheal.alerts")
 
 LOCK: Final = "alerts.lock"
 STATE: Final = "alerts.json"
+MOST_BYTES: Final = 16_000_000
 
 
 class Keeper:
@@ -146,7 +148,7 @@ class Keeper:
     def _load(self) -> Said:
         path = self.store / STATE
         try:
-            said = msgspec.json.decode(path.read_bytes(), type=Said)
+            said = msgspec.json.decode(read_regular(path, MOST_BYTES), type=Said)
         except FileNotFoundError:
             return Said()
         except (OSError, msgspec.MsgspecError) as error:
