@@ -312,10 +312,10 @@ def test_stop_ends_the_healer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_real_healer_is_found() -> None:
     argv = childheal.command(Path("host"), Path("store"))
-    assert argv[1:3] == ["-m", "qigheal"]
+    assert argv[1:4] == ["-P", "-m", "qigheal"]
 
     async def use() -> dict[str, Any]:
-        return await childheal.heal([*argv[:3], "heal", "/nowhere/at/all", "--json"])
+        return await childheal.heal([*argv[:4], "heal", "/nowhere/at/all", "--json"])
 
     said = asyncio.run(use())
     assert said["triggered"] is False

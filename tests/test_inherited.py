@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from qigheal.inherited import GITHUB, for_healer, without_secrets
+from qigheal.inherited import COMMAND, GITHUB, for_healer, without_secrets
 
 SECRETS = (
     "QIGHEAL_READ_TOKEN",
@@ -39,3 +44,17 @@ def test_by_default_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for given in (without_secrets(), for_healer()):
         assert "QIGHEAL_TOKEN" not in given
         assert given["ORDINARY"] == "x"
+
+
+def test_nothing_is_imported_from_the_working_folder(tmp_path: Path) -> None:
+    for name in ("calendar", "numpy", "qigheal"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the working folder')")
+    done = subprocess.run(
+        [*COMMAND, "heal", "--help"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""What a process that is started here inherits of the environment: no secret that it has no use for.
+"""How this package starts itself as another process, and what that inherits: no secret that it has no use for.
 
 A token admits to the web interface or to GitHub, and alerts have addresses and passwords. They are for the one
 process that was given them. Nothing here starts a process.
@@ -7,8 +7,12 @@ process that was given them. Nothing here starts a process.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Final
+
+COMMAND: Final = (sys.executable, "-P", "-m", "qigheal")
+"""The command line. -P: the working folder of a service is no place to import from."""
 
 GITHUB: Final = "QIGHEAL_GITHUB_TOKEN"
 OWN: Final = "QIGHEAL_"

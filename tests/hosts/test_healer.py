@@ -128,5 +128,5 @@ def test_a_forked_child_does_not_end_it(made: list[Healer], tmp_path: Path) -> N
 
 def test_it_runs_the_command_line_by_the_same_interpreter(tmp_path: Path) -> None:
     command = Healer(tmp_path / "store", Path("/srv/digits"), 300.0)._command
-    assert command[:5] == (sys.executable, "-m", "qigheal", "heal", "/srv/digits")
-    assert command[5:] == ("--store", str(tmp_path / "store"), "--every", "300s")
+    assert command[:6] == (sys.executable, "-P", "-m", "qigheal", "heal", "/srv/digits")
+    assert command[6:] == ("--store", str(tmp_path / "store"), "--every", "300s")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ import msgspec
 
 from qigheal.api.exchange import Refused
 from qigheal.api.records import Job
-from qigheal.inherited import for_healer
+from qigheal.inherited import COMMAND, for_healer
 from qigheal.records import Record
 from qigheal.regular import read_regular
 
@@ -39,8 +38,7 @@ KEPT: Final = 50
 NICE: Final = 10
 MOST_OUTPUT: Final = 16_000_000
 MOST_MESSAGE: Final = 2000
-PROGRAM: Final = (sys.executable, "-P", "-m", "qigheal")
-"""-P: the working folder of a service is no place to import from."""
+PROGRAM: Final = COMMAND
 
 Kind = Literal["heal", "review"]
 

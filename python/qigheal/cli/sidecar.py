@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qigheal.api import PREFIX
 from qigheal.cli import USAGE
 from qigheal.errors import EngineError, MissingExtra
-from qigheal.inherited import for_healer
+from qigheal.inherited import COMMAND, for_healer
 from qigheal.integrations.web.healer import HELD, taken
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ class Healer:
     """
 
     def __init__(self, host: Path, store: Path, every: str, say: Callable[[str], None]) -> None:
-        program = (sys.executable, "-P", "-m", "qigheal", "heal", str(host), "--store", str(store))
+        program = (*COMMAND, "heal", str(host), "--store", str(store))
         self._argv = [*program, "--every", every, "--with-parent", str(os.getpid())]
         self._say = say
         self._store = store

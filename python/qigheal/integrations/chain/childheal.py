@@ -9,12 +9,11 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from qigheal.inherited import for_healer
+from qigheal.inherited import COMMAND, for_healer
 
 NICE: Final = 10
 ENDED: Final = (0, 1, 2)
@@ -26,7 +25,7 @@ PATIENCE_S: Final = 20.0
 
 def command(host: Path, store: Path) -> list[str]:
     """What is run."""
-    return [sys.executable, "-m", "qigheal", "heal", str(host), "--store", str(store), "--json"]
+    return [*COMMAND, "heal", str(host), "--store", str(store), "--json"]
 
 
 async def heal(argv: Sequence[str]) -> dict[str, Any]:

@@ -11,12 +11,11 @@ import fcntl
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
-from qigheal.inherited import for_healer
+from qigheal.inherited import COMMAND, for_healer
 
 log = logging.getLogger("qigheal")
 
@@ -44,7 +43,7 @@ class Healer:
         self._store = store
         self._every_s = every_s
         self._command = command or (
-            *(sys.executable, "-m", "qigheal", "heal", str(host)),
+            *(*COMMAND, "heal", str(host)),
             *("--store", str(store), "--every", f"{every_s:g}s"),
         )
         self._child: subprocess.Popen[bytes] | None = None
