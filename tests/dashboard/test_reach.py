@@ -168,7 +168,7 @@ def test_ten_thousand_snapshots_load_soon(tmp_path: Path, opener: Opener) -> Non
     """Beside a bare page that draws one chart of as many points by the same library and does nothing else."""
     scene = Scene(tmp_path, 10_000, sick=180)
     with serving(scene) as served:
-        opener(served)  # the server has read and compressed its files by then
+        first = opener(served).page  # the server has read and compressed its files by then
         start = time.perf_counter()
         bare = opener(served, "health", refusals=(404, 503)).page  # 404: the browser asks for an icon
         bare.evaluate(BARE.replace("TOKEN", READ))
@@ -181,6 +181,8 @@ def test_ten_thousand_snapshots_load_soon(tmp_path: Path, opener: Opener) -> Non
         expect(page.locator("#plot-phi path.js-line")).to_have_count(1)
         charts = time.perf_counter() - start
         expect(page.locator("#history-said")).to_contain_text("1,000 snapshots shown")
+        for each in (first, bare, page):  # else they would complain that the server is gone
+            each.context.close()
     print(f"\nfirst values {values:.2f} s, charts {charts:.2f} s, a bare page with one chart {peer:.2f} s")
     assert values < 3 * peer
     assert charts < 6 * peer
