@@ -70,6 +70,10 @@ def geodesic(p: npt.ArrayLike, q: npt.ArrayLike, t: float, geometry: Geometry = 
     return _inside(np.cos(turn) * middle + np.sin(turn) * across, geometry, "q")
 
 
+ROUNDING = 1e-15
+"""What a tangent vector may have along its point in radians, however short it is: `log_map` is exact to that."""
+
+
 def log_map(p: npt.ArrayLike, q: npt.ArrayLike, geometry: Geometry = "simplex") -> FloatArray:
     """The tangent vector at p that leads to q.
 
@@ -102,13 +106,16 @@ def exp_map(p: npt.ArrayLike, v: npt.ArrayLike, geometry: Geometry = "simplex") 
         return start
     step /= largest
     along = step @ start
-    if abs(along) > 1e-6 * np.linalg.norm(step):
+    # Between two states that differ by rounding alone, so does the way: no angle of it is to be asked for.
+    if abs(along) > 1e-6 * np.linalg.norm(step) and abs(along) * largest > ROUNDING:
         raise InvalidBasin(
             f"v: expected a tangent vector at p, orthogonal to its amplitude, got one at a cosine of "
             f"{along / np.linalg.norm(step):.2g}; log_map(p, q) makes one"
         )
     step -= along * start
     length = np.linalg.norm(step)
+    if length == 0.0:
+        return start
     angle = length * largest * _angle_per_radian(geometry)
     return _inside(np.cos(angle) * start + np.sin(angle) * (step / length), geometry, "v")
 

@@ -247,6 +247,20 @@ def test_log_leads_exp_to_the_other_state(drawn):
     assert np.abs(geometry.exp_map(p, tangent, kind) - geometry.amplitudes(q, kind)).max() < 1e-13
 
 
+@pytest.mark.parametrize("kind", ["simplex", "sphere"])
+@pytest.mark.parametrize("scale", [1.0, 0.1, 3.0, 7.0])
+def test_log_leads_exp_to_the_same_state_at_another_scale(kind, scale):
+    rows = np.random.default_rng(0).uniform(0.1, 1.1, (200, 3))
+    for p in rows:
+        reached = geometry.exp_map(p, geometry.log_map(p, scale * p, kind), kind)
+        assert np.abs(reached - geometry.amplitudes(p, kind)).max() < 2e-15
+
+
+def test_a_short_vector_that_is_not_tangent_is_refused():
+    with pytest.raises(InvalidBasin, match="expected a tangent vector"):
+        geometry.exp_map([1.0, 1.0], [1e-12, 1e-12], "sphere")
+
+
 def test_tiny_steps_keep_their_digits():
     p = states("sphere", 1)[0]
     q = p + 1e-12 * states("sphere", 1, seed=1)[0]
