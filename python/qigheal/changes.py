@@ -14,7 +14,8 @@ from qigcore.baseline import Baseline
 from qigcore.detectors import Alarm, ChangeDetector
 from qigcore.errors import BaselineError, InvalidLimit
 from qigcore.rows import Batch
-from qigheal.records import SEVERITIES, Departure, Finding, HealthReport, Share
+from qigheal.health import with_finding
+from qigheal.records import Departure, Finding, HealthReport, Share
 from qigheal.settings import MonitorSettings
 
 SETTLED = 100
@@ -83,15 +84,7 @@ def with_change(report: HealthReport, alarm: Alarm | None, age: int) -> HealthRe
         snapshots=age + alarm.delay,
         components=change.components,
     )
-    findings = tuple(sorted((*report.findings, finding), key=lambda each: -SEVERITIES.index(each.severity)))
-    return msgspec.structs.replace(
-        report,
-        healthy=False,
-        severity=findings[0].severity,
-        issues=tuple(each.message for each in findings),
-        findings=findings,
-        change=change,
-    )
+    return msgspec.structs.replace(with_finding(report, finding), change=change)
 
 
 def _metric(alarm: Alarm) -> str:

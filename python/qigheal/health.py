@@ -167,6 +167,18 @@ def unseen(report: HealthReport, refusals: tuple[int, int, float, int]) -> Healt
     )
 
 
+def with_finding(report: HealthReport, finding: Finding) -> HealthReport:
+    """The report with one more thing that is wrong, the worst first."""
+    findings = tuple(sorted((*report.findings, finding), key=lambda each: -SEVERITIES.index(each.severity)))
+    return msgspec.structs.replace(
+        report,
+        healthy=False,
+        severity=findings[0].severity,
+        issues=tuple(each.message for each in findings),
+        findings=findings,
+    )
+
+
 def trend_of(
     batch: Batch, metric: str, baseline: Baseline | None = None, rules: RuleSet | None = None
 ) -> Trend:

@@ -23,8 +23,8 @@ from qigcore.rows import METRICS, Batch, FloatArray
 from qigcore.rules import MIN_SNAPSHOTS
 from qigcore.trends import Trend
 from qigheal.changes import found_in, with_change
-from qigheal.health import assess, remeasure, rules_for, trend_of
-from qigheal.records import SEVERITIES, Finding, HealthReport
+from qigheal.health import assess, remeasure, rules_for, trend_of, with_finding
+from qigheal.records import Finding, HealthReport
 from qigheal.settings import MONITOR_FILE, MonitorSettings
 
 BASELINE = "baseline.json"
@@ -103,14 +103,7 @@ def with_silence(report: HealthReport, found: Silence | None) -> HealthReport:
         message=f"silent: no process writes here, and the last snapshot is {age} old",
         since=found.last_at,
     )
-    findings = tuple(sorted((*report.findings, finding), key=lambda each: -SEVERITIES.index(each.severity)))
-    return msgspec.structs.replace(
-        report,
-        healthy=False,
-        severity=findings[0].severity,
-        issues=tuple(each.message for each in findings),
-        findings=findings,
-    )
+    return with_finding(report, finding)
 
 
 def unread(damage: Damage) -> str:
