@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from qigheal.demo import story
-from qigheal.demo.story import Story, tell
+from qigheal.demo.story import DemoError, Story, tell
 
 # The healer measures time: these run by themselves, after the tests that share the machine.
 pytestmark = pytest.mark.alone
@@ -91,13 +91,40 @@ def test_a_deploy_that_does_no_harm_gets_no_patch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("severities", "after"),
-    [([0, 0, 0, 0], None), ([0, 1, 0, 0], None), ([2, 2, 2, 2], 1), ([1, 0, 2, 2], 3), ([0, 0, 0, 1], 4)],
+    [
+        ([0] * 60, None),
+        ([0] * 20 + [1] * 20 + [0] * 20, None),
+        ([2] * 60, 1),
+        ([1] + [0] * 19 + [2] * 40, 21),
+        ([0] * 30 + [1] * 30, 31),
+        ([0] * 31 + [1] * 29, None),
+    ],
 )
 def test_an_alarm_that_came_and_went_is_no_fault(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, severities: list[int], after: int | None
 ) -> None:
-    batch = SimpleNamespace(code_hash=["a" * 10] * 2 + ["b" * 10] * 4)
+    batch = SimpleNamespace(code_hash=["a" * 10] * 2 + ["b" * 10] * 60)
     monkeypatch.setattr(story, "replay", lambda *_: np.array([1, 0, *severities]))
     monkeypatch.setattr(story, "rules_for", lambda *_: None)
     told = SimpleNamespace(read=lambda: (batch, None), store=tmp_path)
     assert Story.detection(told, "b" * 40) == after
+
+
+def test_an_alarm_that_passes_before_a_change_is_known_is_no_fault() -> None:
+    said: list[str] = []
+    result = SimpleNamespace(changes=(), message="no strategy has a patch for this")
+    told = SimpleNamespace(
+        say=said.append,
+        engine=SimpleNamespace(check_and_heal=lambda: result),
+        well=lambda when: None,
+    )
+    told.heal = lambda: Story.heal(told)
+    assert story.heal_and_harm(told) is None
+    assert "passed by itself" in said[-1]
+
+    def unwell(when: str) -> None:
+        raise DemoError(f"health {when}: not seen within 120 s")
+
+    told.well = unwell
+    with pytest.raises(DemoError, match="no strategy has a patch for this; health without a change"):
+        story.heal_and_harm(told)

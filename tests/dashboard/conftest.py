@@ -33,7 +33,9 @@ class Served(NamedTuple):
     scene: Scene
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while it is open an event loop counts as running in this thread, and no test
+# that comes after the pages could run one of its own.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not Path(CHROMIUM).exists():

@@ -566,7 +566,9 @@ def test_the_benchmark_says_which_limit_is_missed() -> None:
 
 
 @pytest.mark.alone
-def test_the_bootstrap_takes_at_most_20_ms() -> None:
-    took = judging.bootstrap()["qigheal"]
-    assert took is not None
-    assert took <= judging.BOOTSTRAP_MS
+def test_the_bootstrap_takes_no_longer_than_scipys() -> None:
+    took = judging.bootstrap()  # about half of it; both in the same run, since machines differ
+    ours, peer = took["qigheal"], took["SciPy"]
+    assert ours is not None
+    assert peer is not None
+    assert ours < peer

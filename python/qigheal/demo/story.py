@@ -36,6 +36,7 @@ Say = Callable[[str], None]
 HEALTHY_SNAPSHOTS = 1000
 FAULTY_SNAPSHOTS = 60
 UNDETECTED_AFTER = 400
+STANDING_SNAPSHOTS = 30  # more than twice the 14 that decide an alarm: a moment's load does not last so long
 HARMFUL_TEMPERATURE = 12.0
 PATIENCE_S = 120.0
 
@@ -183,20 +184,29 @@ class Story:
     def detection(self, commit: str) -> int | None:
         """How many snapshots of `commit` it took until the alarm that still stands; None: none stands.
 
-        What came and went, such as the latency of a moment in which the machine was busy, is no fault.
+        What came and went, such as the latency of a moment in which the machine was busy, is no fault,
+        and what has come only now, within the last 30 snapshots, may yet go.
         """
         batch, baseline = self.read()
         severities = replay(batch, rules_for(MonitorSettings.load(self.store), baseline))
         of_commit = np.flatnonzero([bool(code) and commit.startswith(code) for code in batch.code_hash])
         calm = np.flatnonzero(severities[of_commit] == 0)
         raised = int(calm[-1]) + 1 if len(calm) else 0
-        return raised + 1 if raised < len(of_commit) else None
+        return raised + 1 if raised + STANDING_SNAPSHOTS <= len(of_commit) else None
 
-    def heal(self) -> tuple[HealResult, Change]:
+    def heal(self) -> tuple[HealResult, Change] | None:
+        """The change that the healer opened; None: it knew none, and the service is well again by itself.
+
+        Raises DemoError when there is no change and the service stays unwell.
+        """
         self.say("3. The healer reads the history, looks for a cause, and measures a repair.")
         result = self.engine.check_and_heal()
         if not result.changes:
-            raise DemoError(f"no change was opened: {result.message}")
+            try:
+                self.well("without a change")
+            except DemoError as error:
+                raise DemoError(f"no change was opened: {result.message}; {error}") from error
+            return None
         change = result.changes[-1]
         verdict = change.verdict
         if verdict is None or verdict.fitness is None:
@@ -333,10 +343,13 @@ def tell(*, fault_temperature: float, folder: Path, say: Say) -> dict[str, Any]:
             say(f"How the healer measures: {story.note}\n")
             report: dict[str, Any] = {"baseline": story.settle_in()}
             report["fault"] = story.go_wrong(fault_temperature)
-            if report["fault"]["detected_after_snapshots"] is None:
-                report |= stay_healthy(story)
-            else:
-                report |= heal_and_harm(story)
+            healed = None
+            if report["fault"]["detected_after_snapshots"] is not None:
+                healed = heal_and_harm(story)
+            if healed is None:
+                report["fault"]["detected_after_snapshots"] = None
+                healed = stay_healthy(story)
+            report |= healed
         batch, baseline = story.read()
         events = story.events(batch)
     report |= {
@@ -362,9 +375,15 @@ def stay_healthy(story: Story) -> dict[str, Any]:
     return {"patch": None, "change": None, "recovered": None, "rollback": None}
 
 
-def heal_and_harm(story: Story) -> dict[str, Any]:
-    """Acts 3 to 5."""
-    result, change = story.heal()
+def heal_and_harm(story: Story) -> dict[str, Any] | None:
+    """Acts 3 to 5; None: the alarm passed before the healer knew what to change."""
+    opened = story.heal()
+    if opened is None:
+        story.say(
+            "   It knows no change, and the alarm passed by itself: another program may have been busy.\n"
+        )
+        return None
+    result, change = opened
     change, recovered = story.approve(change)
     rollback = story.harm()
     verdict = change.verdict
