@@ -6,14 +6,10 @@ severity (`rules` does) and knows no store: it is a file that may be copied, com
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import math
 import os
-import stat
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import msgspec
@@ -24,6 +20,7 @@ from qigcore._rules import growth
 from qigcore.calibration.record import Calibration
 from qigcore.constants import BASIN_DRIFT_MAX, KAPPA_STAR, PHI_MIN
 from qigcore.errors import BaselineError, InvalidLimit, TooLittleData
+from qigcore.regular import read_regular, write_whole
 from qigcore.rows import METRICS, REGIMES, Batch, FloatArray
 
 Geometry = Literal["simplex", "sphere"]
@@ -255,27 +252,14 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
     def save(self, path: str | os.PathLike[str], *, replace: bool = True) -> None:
         """Write it as JSON by an atomic rename; FileExistsError when it exists and `replace` is False."""
-        target = Path(path)
-        scratch = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        try:
-            with open(scratch, "xb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                os.replace(scratch, target)
-            else:
-                os.link(scratch, target)  # fails where a rename would overwrite
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                scratch.unlink()
+        write_whole(path, msgspec.json.format(msgspec.json.encode(self)) + b"\n", replace=replace)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote, in this version or an earlier one; raises BaselineError otherwise."""
         remedy = "delete the file to have a new one learned"
         try:
-            data = _content(path)
+            data = read_regular(path)
         except OSError as error:
             raise BaselineError(
                 f"{path}: a baseline cannot be read there: {error.strerror}; name its file, "
@@ -291,15 +275,6 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.json.decode(data, type=cls)
         except (msgspec.DecodeError, RecursionError, BaselineError) as error:
             raise BaselineError(f"{path}: {error}; {remedy}") from error
-
-
-def _content(path: str | os.PathLike[str]) -> bytes:
-    """Of a regular file alone: a FIFO would keep its reader waiting for as long as it likes."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        return file.read()
 
 
 class _Versioned(msgspec.Struct):

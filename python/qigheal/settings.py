@@ -23,7 +23,7 @@ from qigcore.constants import (
 )
 from qigcore.durations import seconds
 from qigcore.errors import HistoryError, InvalidLimit
-from qigheal.regular import read_regular
+from qigcore.regular import read_regular, write_whole
 
 Geometry = Literal["simplex", "sphere"]
 SandboxChoice = Literal["auto", "namespaces", "partial", "none"]
@@ -157,13 +157,7 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
         path = store / MONITOR_FILE
         if path.is_file() and path.read_bytes() == encoded:
             return
-        # Not the module tempfile: it loads four others into a process that serves.
-        scratch = store / f".{MONITOR_FILE}.{os.getpid()}.{os.urandom(4).hex()}"
-        try:
-            scratch.write_bytes(encoded)
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_whole(path, encoded)
 
     @classmethod
     def load(cls, store: Path) -> MonitorSettings:

@@ -10,17 +10,16 @@ Averages are no part of it: they belong to one process and one stretch of traffi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import msgspec
 
 from qigcore._estimators import Kernel, Reading, Readings
 from qigcore.errors import EstimatorError
+from qigcore.regular import read_regular, write_whole
 
 OnInvalid = Literal["nan", "raise"]
 
@@ -125,20 +124,7 @@ class Estimator(Generic[D]):
     def save(self, path: str | os.PathLike[str], *, replace: bool = True) -> None:
         """Write the definition by an atomic rename; FileExistsError when it exists and `replace` is False."""
         document = _File(FORMAT, self.fingerprint, msgspec.Raw(msgspec.json.encode(self.definition)))
-        target = Path(path)
-        scratch = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        try:
-            with open(scratch, "xb") as file:
-                file.write(msgspec.json.encode(document) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                os.replace(scratch, target)
-            else:
-                os.link(scratch, target)  # fails where a rename would overwrite
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                scratch.unlink()
+        write_whole(path, msgspec.json.encode(document) + b"\n", replace=replace)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, on_invalid: OnInvalid = "nan") -> Self:
@@ -148,7 +134,7 @@ class Estimator(Generic[D]):
         match its own fingerprint.
         """
         try:
-            data = Path(path).read_bytes()
+            data = read_regular(path)
         except OSError as error:
             raise EstimatorError(f"{path}: an estimator cannot be read there: {error.strerror}") from error
         try:

@@ -99,7 +99,7 @@ def look(batch: Batch, dim: int) -> None:
         assert np.isfinite(batch.timestamp).all()
 
 
-def read_bytes(sealed: bytes, logged: bytes) -> None:
+def assert_read_or_refused(sealed: bytes, logged: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "a.qigh").write_bytes(sealed)
@@ -196,13 +196,13 @@ PRECISION = st.sampled_from(truth.PRECISIONS)
 @DRAWN
 def test_edits_that_no_checksum_covers_up(precision: str, sealed: Any, logged: Any) -> None:
     whole, rows = intact(precision)
-    read_bytes(edited(whole, sealed), edited(rows, logged))
+    assert_read_or_refused(edited(whole, sealed), edited(rows, logged))
 
 
 @given(st.binary(max_size=2000), st.binary(max_size=2000))
 @DRAWN
 def test_bytes_of_no_kind(sealed: bytes, logged: bytes) -> None:
-    read_bytes(sealed, logged)
+    assert_read_or_refused(sealed, logged)
 
 
 @given(PRECISION, EDITS)
@@ -212,7 +212,7 @@ def test_headers_that_claim_anything(precision: str, edits: Any) -> None:
     parts = Parts(whole)
     head, body = parts.header[: segment._SEGMENT.size], parts.header[segment._SEGMENT.size :]
     parts.header = signed_header(head + edited(body, edits))
-    read_bytes(parts.joined(), rows)
+    assert_read_or_refused(parts.joined(), rows)
 
 
 FIELDS = {3: "I", 5: "Q", 6: "I", 7: "I", 8: "Q", 9: "Q", 10: "d", 11: "d", 12: "d"}
@@ -241,7 +241,7 @@ def test_blocks_that_claim_anything(precision: str, which: int, figures: Any) ->
             float(value) if FIELDS[place] == "d" else int(value) % most if math.isfinite(value) else 7
         )
     parts.blocks[which] = signed_block(_BLOCK.pack(*fields), table, payload, sizes=False)
-    read_bytes(parts.joined(), rows)
+    assert_read_or_refused(parts.joined(), rows)
 
 
 @given(PRECISION, st.integers(0, 1), EDITS)
@@ -251,7 +251,7 @@ def test_tables_that_claim_anything(precision: str, which: int, edits: Any) -> N
     parts = Parts(whole)
     head, table, payload = parts.blocks[which]
     parts.blocks[which] = signed_block(head, edited(table, edits), payload, sizes=True)
-    read_bytes(parts.joined(), rows)
+    assert_read_or_refused(parts.joined(), rows)
 
 
 @given(PRECISION, st.integers(0, 1), st.integers(0, 15), EDITS)
@@ -271,7 +271,7 @@ def test_columns_that_hold_anything(precision: str, which: int, column: int, edi
             columns[index] = msgspec.structs.replace(each, data=len(data), crc=zlib.crc32(data))
             held.append(data)
     parts.blocks[which] = signed_block(head, msgspec.msgpack.encode(columns), b"".join(held), sizes=True)
-    read_bytes(parts.joined(), rows)
+    assert_read_or_refused(parts.joined(), rows)
 
 
 def cut(data: bytes, length: int) -> tuple[bytes, bytes]:
@@ -286,7 +286,7 @@ def test_frames_that_hold_anything(precision: str, which: int, edits: Any, body:
     frame = frames[which % len(frames)]
     kept = _FRAME.size if body else 8
     frames[which % len(frames)] = signed_frame(frame[:kept] + edited(frame[kept:], edits))
-    read_bytes(whole, b"".join(frames))
+    assert_read_or_refused(whole, b"".join(frames))
 
 
 def frames_of(data: bytes) -> Iterator[bytes]:
@@ -306,7 +306,7 @@ def test_a_table_of_millions_of_names_is_not_unpacked() -> None:
     columns = [column for column in columns if column.number != NAMES]
     columns.append(Column(NAMES, TEXTS, len(names), zlib.crc32(names)))
     parts.blocks[0] = signed_block(head, msgspec.msgpack.encode(columns), payload + names, sizes=True)
-    read_bytes(parts.joined(), rows)
+    assert_read_or_refused(parts.joined(), rows)
 
 
 @pytest.mark.parametrize(("rows", "dim"), [(16_384, 100), (160_000, 1), (31, 65_536), (1 << 20, 64)])
@@ -326,7 +326,7 @@ def test_blocks_of_many_rows_in_few_bytes_take_what_a_long_block_takes(rows: int
     figures[1] = dim
     parts.header = signed_header(parts.header[: segment._SEGMENT.size] + msgspec.msgpack.encode(figures))
     parts.blocks = [block] * 3
-    read_bytes(parts.joined(), b"")
+    assert_read_or_refused(parts.joined(), b"")
 
 
 def test_a_journal_longer_than_any_writer_makes_one_is_read_in_part(tmp_path: Path) -> None:

@@ -315,10 +315,10 @@ def test_root_leaves_nothing_of_its_own_in_a_users_repository(monkeypatch: pytes
         folder.chmod(0o755)
         toy = ToyHost(folder)
         monkeypatch.setenv("TOY_DEPLOYS", str(toy.deploys))
-        heal_as_root(toy)
+        assert_healed_without_a_trace(toy)
 
 
-def heal_as_root(toy: ToyHost) -> None:
+def assert_healed_without_a_trace(toy: ToyHost) -> None:
     sick(toy)
     for path in [toy.path, *toy.path.rglob("*")]:
         os.chown(path, USER, USER, follow_symlinks=False)

@@ -88,11 +88,10 @@ def disk(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(script: str, disk: Path, *arguments: str) -> str:
+def assert_holds(script: str, disk: Path, *arguments: str) -> None:
     line = [*COMMAND, sys.executable, "-W", "error", "-c", PREAMBLE + script, str(disk), *arguments]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize("durability", ["block", "snapshot"])
@@ -133,7 +132,7 @@ host.close()
 history.close()
 assert stored() == found and host.losses == lost
 """
-    run(script, disk, durability)
+    assert_holds(script, disk, durability)
 
 
 @pytest.mark.parametrize("durability", ["block", "snapshot"])
@@ -172,7 +171,7 @@ def heads(turn, count):
     made["timestamp"], made["kappa_eff"], made["memory_mb"] = turn, turn, np.arange(count)
     return made
 """
-    run(helper + script, disk, durability)
+    assert_holds(helper + script, disk, durability)
 
 
 def test_without_inodes_no_segment_begins_and_an_open_one_goes_on(disk: Path) -> None:
@@ -218,7 +217,7 @@ host.close()
 history.close()
 assert stored() == [*range(350)]
 """
-    run("from qigcore.rows import HEAD\n" + script, disk)
+    assert_holds("from qigcore.rows import HEAD\n" + script, disk)
 
 
 def test_a_read_only_disk_is_told_and_written_to_once_it_is_writable(disk: Path) -> None:
@@ -257,7 +256,7 @@ from qigcore.rows import HEAD
 heads = np.zeros(3, HEAD)
 heads["kappa_eff"] = -1
 """
-    run(helper + script, disk)
+    assert_holds(helper + script, disk)
 
 
 def test_a_folder_that_goes_and_comes_back_as_a_file_or_as_it_was(tmp_path: Path) -> None:
@@ -318,4 +317,4 @@ result = healer.check_and_heal()
 assert [change.state for change in result.changes] == ["open"], result.message
 assert healer.ledger.verify() == ()
 """
-    run(script, disk)
+    assert_holds(script, disk)

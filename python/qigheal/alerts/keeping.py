@@ -21,8 +21,8 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from qigcore.regular import read_regular
 from qigheal.alerts.records import Alert, Said
-from qigheal.regular import read_regular
 
 log = logging.getLogger("qigheal.alerts")
 

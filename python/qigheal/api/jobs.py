@@ -25,11 +25,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from qigcore.regular import read_regular
 from qigheal.api.exchange import Refused
 from qigheal.api.records import Job
 from qigheal.inherited import COMMAND, for_healer
 from qigheal.records import Record
-from qigheal.regular import read_regular
 
 FOLDER: Final = "jobs"
 KEPT: Final = 50

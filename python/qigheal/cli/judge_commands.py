@@ -13,11 +13,11 @@ from typing import Annotated, cast
 
 import typer
 
+from qigcore.regular import read_regular
 from qigheal.cli import FINE, NOTHING_TO_SAY, UNHEALTHY, show, show_judged
 from qigheal.cli.options import Host, Isolation, Json, Markdown, Pairs, Store, existing, named
 from qigheal.errors import PatchError
 from qigheal.records import Evaluation
-from qigheal.regular import read_regular
 from qigheal.settings import HealSettings, SandboxChoice
 
 MOST_PAIRS = HealSettings().max_pairs

@@ -23,9 +23,9 @@ import msgspec
 import zstandard
 from msgspec.structs import replace
 
+from qigcore.regular import read_regular
 from qigheal.errors import LedgerError
 from qigheal.records import Diagnosis, Record, Trial, Verdict
-from qigheal.regular import read_regular
 from qigheal.settings import HealSettings
 
 FOLDER: Final = "proofs"

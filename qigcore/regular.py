@@ -1,0 +1,56 @@
+"""A small file as a whole: reads a regular one and nothing else, and writes one that is never seen in part.
+
+What the content means is the caller's business. A history's own files are another matter: `qigcore.history.files`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
+    """At most `most` bytes from the start of a file, all of them by default; links are followed.
+
+    A FIFO or a device would keep its reader waiting for as long as it likes. Raises OSError, whose
+    `strerror` says why, where the file cannot be read or is no regular one.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with os.fdopen(handle, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, f"it is {_kind(mode)} and no regular file", str(path))
+        return file.read(most)
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes, *, replace: bool = True) -> None:
+    """Write a file by an atomic rename, so that a reader finds what was there before or all of this.
+
+    Raises OSError; FileExistsError when the file is there and `replace` is False.
+    """
+    target = Path(path)
+    # Not the module tempfile: it loads four others into a process that serves.
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        with open(scratch, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(scratch, target)
+        else:
+            os.link(scratch, target)  # fails where a rename would overwrite
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            scratch.unlink()
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a FIFO"
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "something else"

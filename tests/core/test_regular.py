@@ -1,0 +1,54 @@
+"""A file is read whole and written whole, or refused in words that say why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from qigcore.regular import read_regular, write_whole
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a", b"one")
+    write_whole(tmp_path / "a", b"another")
+    assert read_regular(tmp_path / "a") == b"another"
+    assert read_regular(str(tmp_path / "a"), 3) == b"ano"
+    (tmp_path / "link").symlink_to("a")
+    assert read_regular(tmp_path / "link") == b"another"
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a", "link"]
+
+
+def test_what_is_there_is_kept_where_it_is_not_to_be_replaced(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a", b"first", replace=False)
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "a", b"second", replace=False)
+    assert read_regular(tmp_path / "a") == b"first"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(tmp_path / "a", b"first")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "a", b"second")
+    assert read_regular(tmp_path / "a") == b"first"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_fifo_a_device_and_a_folder_are_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place, why in (
+        (tmp_path / "pipe", "it is a FIFO and no regular file"),
+        (Path("/dev/zero"), "it is a device and no regular file"),
+        (tmp_path, "it is a folder and no regular file"),
+    ):
+        with pytest.raises(OSError, match=why):
+            read_regular(place)
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "none")
