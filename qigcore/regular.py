@@ -19,10 +19,11 @@ def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
     `strerror` says why, where the file cannot be read or is no regular one.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"it is {_kind(mode)} and no regular file", str(path))
     with os.fdopen(handle, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, f"it is {_kind(mode)} and no regular file", str(path))
         return file.read(most)
 
 
