@@ -21,7 +21,9 @@ from qigheal.alerts import Alert, AlertError, AlertSettings, AlertWatch, Webhook
 from qigheal.alerts.keeping import LOCK, STATE, Keeper
 from qigheal.alerts.records import Said
 from qigheal.alerts.seeing import look
+from qigheal.healing import phases
 from qigheal.healing.ledger import Ledger
+from qigheal.settings import HealSettings
 from tests.alerts.places import PATIENCE_S, Deaf, Heard, Hook, Stuck, hooked
 from tests.alerts.scenes import change
 from tests.heal.toyhost import ToyHost
@@ -74,6 +76,33 @@ def test_a_sick_service_and_its_change_reach_the_sink_once(toy: ToyHost) -> None
     assert watch.look() == ()
     toy.clock += 120
     assert [alert.kind for alert in watch.look()] == ["recovered"]
+    watch.close()
+
+
+def test_a_move_of_the_ledger_and_the_healers_own_breaker_are_told(
+    toy: ToyHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = watching(toy, Heard())
+    watch.look()
+    ledger = Ledger(toy.store / "ledger.db")
+    toy.clock += 30
+    phases.override(ledger, 3, actor="Ada", reason="a test", at=toy.clock)
+    (told,) = watch.look()
+    assert (told.kind, told.severity, told.title) == (
+        "phase",
+        "warning",
+        "digits: the healer is in phase 3 by override; it was in 1",
+    )
+    assert watch.look() == ()
+    toy.clock += 30
+    HealSettings(breaker_rollbacks=1).save(toy.store)
+    ledger.record_change(change("reverting"), toy.clock)
+    assert [alert.kind for alert in watch.look()] == ["rollback", "breaker"]
+    (toy.store / "healer.json").write_text("{")
+    toy.clock += 30
+    ledger.record_change(change("reverting", "4b"), toy.clock)
+    assert [alert.kind for alert in watch.look()] == ["rollback"], "an alert fails for no settings"
+    assert "healer.json: expected the settings" in caplog.text
     watch.close()
 
 

@@ -22,6 +22,7 @@ Kind = Literal[
     "contested",
     "unconfirmed",
     "breaker",
+    "phase",  # the healer may do more, or less
     "silent",  # no snapshots come
     "losses",
     "test",
