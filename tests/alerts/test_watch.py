@@ -106,6 +106,39 @@ def test_a_move_of_the_ledger_and_the_healers_own_breaker_are_told(
     watch.close()
 
 
+def test_what_is_old_in_a_ledger_that_could_not_be_read_at_first_is_not_told(toy: ToyHost) -> None:
+    ledger = Ledger(toy.store / "ledger.db")
+    phases.override(ledger, 3, actor="Ada", reason="a test", at=toy.clock)
+    ledger.record_change(change("contested"), toy.clock)
+    ledger.path.rename(toy.store / "aside")
+    ledger.path.write_text("no ledger")
+    watch = watching(toy, Heard())
+    for _ in range(2):
+        assert watch.look() == ()
+    ledger.path.unlink()
+    (toy.store / "aside").rename(ledger.path)
+    toy.clock += 30
+    assert watch.look() == ()
+    ledger.record_change(change("contested", "4b"), toy.clock)
+    assert [(alert.kind, alert.change) for alert in watch.look()] == [("contested", "4b")]
+    watch.close()
+
+
+@pytest.mark.parametrize("kind", ["change", "phase"])
+def test_an_entry_of_a_later_version_is_said_and_hides_no_other(
+    kind: str, toy: ToyHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = watching(toy, Heard())
+    watch.look()
+    ledger = Ledger(toy.store / "ledger.db")
+    ledger.append(kind, "x", {"to": "another universe"}, toy.clock)
+    ledger.record_change(change("contested"), toy.clock)
+    assert [alert.kind for alert in watch.look()] == ["contested"]
+    assert f"entry 1 of the ledger ({kind} x)" in caplog.text
+    assert watch.look() == ()
+    watch.close()
+
+
 def test_what_was_said_survives_a_restart_and_is_not_repeated(toy: ToyHost) -> None:
     first = Heard()
     with watching(toy, first, every_s=3600.0) as watch:

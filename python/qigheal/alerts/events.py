@@ -48,7 +48,13 @@ def compare(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
         alerts += found
     new = [alert for alert in alerts if alert.key not in said.keys]
     keys = (*said.keys, *(alert.key for alert in new))[-KEYS:]
-    return replace(said, keys=keys, looked_at=scene.now), new
+    unmet = seen.ledger_unread and _unmet(said)
+    return replace(said, keys=keys, looked_at=scene.now, ledger_unmet=unmet), new
+
+
+def _unmet(said: Said) -> bool:
+    """Whether what stands in the ledger may be older than the first look."""
+    return said.looked_at == 0.0 or said.ledger_unmet
 
 
 def limited(said: Said, alerts: list[Alert], scene: Scene) -> tuple[Said, list[Alert]]:
@@ -194,7 +200,7 @@ def _losses(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
 def _changes(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
     """Each state that a change has entered. Of a ledger met for the first time, only what is new is told."""
     notes = {} if seen.anew else dict(said.notes)
-    first = said.looked_at == 0.0
+    first = _unmet(said)
     alerts = []
     for at, change in seen.steps:
         before = notes.pop(change.id, None)
@@ -246,7 +252,7 @@ def _entered(change: Change, at: float, scene: Scene) -> list[Alert]:
 
 def _phases(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
     """Each move between phases. Of a ledger met for the first time, only what is new is told."""
-    if said.looked_at == 0.0:
+    if _unmet(said):
         return said, []
     new = [turn for turn in seen.turns if not (seen.anew and turn.at <= said.looked_at)]
     return said, [_moved(turn, scene) for turn in new]

@@ -17,7 +17,7 @@ import numpy as np
 from qigcore.errors import QigcoreError
 from qigcore.history import Damage
 from qigheal.alerts.records import Said
-from qigheal.errors import QighealError
+from qigheal.errors import LedgerError, QighealError
 from qigheal.records import Change, HealthReport, Record
 from qigheal.settings import HealSettings
 from qigheal.standing import Standing
@@ -61,6 +61,7 @@ class Seen(NamedTuple):
     turns: tuple[Turn, ...] = ()
     ledger_seq: int = 0
     ledger_digest: str = ""
+    ledger_unread: bool = False  # it is there, and could not be read
     anew: bool = False  # the ledger is another than the one known: all of it was read
     brakes: HealSettings = (
         HealSettings()
@@ -71,13 +72,13 @@ class Seen(NamedTuple):
 def look(store: Path, said: Said, losses: int = 0) -> Seen:
     """What stands in the store now, and what the ledger got since the last look."""
     seen = Seen(losses=losses, ledger_seq=said.ledger_seq, ledger_digest=said.ledger_digest)
-    problems: list[str] = []
     for read in (_health, _ledger, _brakes):
         try:
             seen = read(seen, store)
         except (QigcoreError, QighealError, OSError) as error:
-            problems.append(str(error))
-    return seen._replace(problems=tuple(problems))
+            unread = seen.ledger_unread or read is _ledger
+            seen = seen._replace(problems=(*seen.problems, str(error)), ledger_unread=unread)
+    return seen
 
 
 def _health(seen: Seen, store: Path) -> Seen:
@@ -116,13 +117,21 @@ def _ledger(seen: Seen, store: Path) -> Seen:
     if not known:
         entries = ledger.entries()
     fresh = [each for each in entries if not known or each.seq > seen.ledger_seq]
-    steps = tuple(Step(each.at, each.read(Change)) for each in fresh if each.kind == "change")
-    turns = tuple(Turn(each.at, each.read(Move)) for each in fresh if each.kind == "phase")
+    steps, turns, problems = [], [], list(seen.problems)
+    for each in fresh:
+        try:
+            if each.kind == "change":
+                steps.append(Step(each.at, each.read(Change)))
+            elif each.kind == "phase":
+                turns.append(Turn(each.at, each.read(Move)))
+        except LedgerError as error:  # of a later version: it hides no other
+            problems.append(str(error))
     if not entries:
         return seen._replace(ledger_seq=0, ledger_digest="", anew=True)
     return seen._replace(
-        steps=steps,
-        turns=turns,
+        steps=tuple(steps),
+        turns=tuple(turns),
+        problems=tuple(problems),
         ledger_seq=entries[-1].seq,
         ledger_digest=entries[-1].digest,
         anew=not known,
