@@ -27,8 +27,12 @@ def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
         return file.read(most)
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes, *, replace: bool = True) -> None:
+def write_whole(
+    path: str | os.PathLike[str], content: bytes, *, replace: bool = True, give: bool = False
+) -> None:
     """Write a file by an atomic rename, so that a reader finds what was there before or all of this.
+
+    give: what root makes in the folder of another belongs to that one, who could not read it else.
 
     Raises OSError; FileExistsError when the file is there and `replace` is False.
     """
@@ -37,6 +41,9 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, replace: bool =
     scratch = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         with open(scratch, "xb") as file:
+            if give and os.geteuid() == 0:
+                owner = target.parent.stat()
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

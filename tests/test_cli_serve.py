@@ -30,6 +30,7 @@ from tests.test_cli import qigheal
 
 MAIN = [sys.executable, "-c", "from qigheal.cli import main; main()"]
 PATIENCE_S = 60.0
+SITES = "'self' https://status.example.org"
 SECRET = "a-token-that-is-nowhere-shown"  # noqa: S105  # of nothing
 
 
@@ -121,7 +122,12 @@ def wait_until_gone(process: int) -> None:
 
 
 def test_everything_over_a_store_and_a_clean_end(place: Path, serving: list[Served]) -> None:
-    served = Served(place, str(place / "host"), "--heal", "--alerts", QIGHEAL_READ_TOKEN=SECRET)
+    served = Served(
+        place,
+        str(place / "host"),
+        *("--heal", "--alerts", "--widget-ancestors", SITES),
+        QIGHEAL_READ_TOKEN=SECRET,
+    )
     serving.append(served)
     assert SECRET not in served.said
     assert "reading by QIGHEAL_READ_TOKEN" in served.said
@@ -136,7 +142,14 @@ def test_everything_over_a_store_and_a_clean_end(place: Path, serving: list[Serv
     assert [each["kind"] for each in json.loads(text)["findings"]] == ["silent"]
     there = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=PATIENCE_S)
     there.request("GET", "/")
-    assert there.getresponse().headers["location"] == "/api/self-healing/dashboard"
+    moved = there.getresponse()
+    assert moved.headers["location"] == "/api/self-healing/dashboard"
+    moved.read()
+    for page, framed in (("widget", SITES), ("dashboard", "'none'")):
+        there.request("GET", f"/api/self-healing/{page}")
+        shown = there.getresponse()
+        assert shown.headers["content-security-policy"].endswith(f" frame-ancestors {framed}")
+        shown.read()
     there.close()
     healer = served.healer
     assert not gone(healer)

@@ -203,6 +203,8 @@ def test_wrong_options_are_one_line(
         ("history", "--last", "0"),
         ("watch", "--every", "never"),
         ("serve", "--port", "70000"),
+        ("serve", "--widget-ancestors", "https://a.example; script-src *"),
+        ("serve", "--widget-ancestors", ""),
         ("export", "x.csv", "--start", "yesterday"),
         ("compact", "--keep-days", "-1"),
         ("backtest", "--within", "a while"),

@@ -9,7 +9,7 @@ import math
 import numbers
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -25,10 +25,12 @@ from qigcore.durations import seconds
 from qigcore.errors import HistoryError, InvalidLimit
 from qigcore.regular import read_regular, write_whole
 
+S = TypeVar("S", bound=msgspec.Struct)
 Geometry = Literal["simplex", "sphere"]
 SandboxChoice = Literal["auto", "namespaces", "partial", "none"]
 
 MONITOR_FILE = "monitor.json"
+HEALER_FILE = "healer.json"
 MOST_BYTES = 1_000_000
 
 
@@ -80,6 +82,25 @@ def _one_of(settings: msgspec.Struct, name: str, *choices: str) -> None:
     if not isinstance(value, str) or value not in choices:
         listed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
         raise InvalidLimit(f"{name}: expected {listed}, got {value!r}")
+
+
+def _leave(settings: msgspec.Struct, path: Path, *, give: bool = False) -> None:
+    encoded = msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n"
+    if path.is_file() and path.read_bytes() == encoded:
+        return
+    write_whole(path, encoded, give=give)
+
+
+def _left(kind: type[S], path: Path, by: str, again: str) -> S:
+    """What `by` left in `path`, the defaults where there is no such file; `again`: when it writes the next."""
+    try:
+        return msgspec.json.decode(read_regular(path, MOST_BYTES), type=kind)
+    except FileNotFoundError:
+        return kind()
+    except (OSError, ValueError, RecursionError) as error:
+        raise HistoryError(
+            f"{path}: expected the settings that a {by} wrote, got: {error}; remove the file, and {again}"
+        ) from error
 
 
 class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,11 +174,7 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def save(self, store: Path) -> None:
         """Leave the settings in the store, so that whoever reads the history judges by the same limits."""
-        encoded = msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
-        path = store / MONITOR_FILE
-        if path.is_file() and path.read_bytes() == encoded:
-            return
-        write_whole(path, encoded)
+        _leave(self, store / MONITOR_FILE)
 
     @classmethod
     def load(cls, store: Path) -> MonitorSettings:
@@ -165,16 +182,7 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises HistoryError when the file is there and unusable.
         """
-        path = store / MONITOR_FILE
-        try:
-            return msgspec.json.decode(read_regular(path, MOST_BYTES), type=cls)
-        except FileNotFoundError:
-            return cls()
-        except (OSError, ValueError, RecursionError) as error:
-            raise HistoryError(
-                f"{path}: expected the settings that a monitor wrote, got: {error}; "
-                "remove the file, and the service writes it again when it starts"
-            ) from error
+        return _left(cls, store / MONITOR_FILE, "monitor", "the service writes it again when it starts")
 
 
 ROUNDS_NEEDED = 8
@@ -256,6 +264,21 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
                     f"{self.max_open_changes} open changes and a new one every {self.new_change_every_s:g} s, at "
                     f"most {math.floor(most)} can be taken back within {self.breaker_window_s:g} s"
                 )
+
+    def save(self, store: Path) -> None:
+        """Leave the settings in the store, so that whoever tells of the healer holds it to the same limits.
+
+        Raises OSError.
+        """
+        _leave(self, store / HEALER_FILE, give=True)
+
+    @classmethod
+    def load(cls, store: Path) -> HealSettings:
+        """The settings of the last pass of a healer over the store; the defaults when it left none.
+
+        Raises HistoryError when the file is there and unusable.
+        """
+        return _left(cls, store / HEALER_FILE, "healer", "its next pass writes it again")
 
     def unsettled(self, batches_needed: int) -> int:
         """Pairs at the beginning of each start that say nothing of time and memory yet, an even number.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from qigheal.alerts import Alert, AlertSettings
 from qigheal.alerts.events import Scene, compare
 from qigheal.alerts.records import Said
-from qigheal.alerts.seeing import Seen, Step
+from qigheal.alerts.seeing import Move, Seen, Step, Turn
 from qigheal.records import Change, Finding, HealingPatch, HealthReport, Severity, Share
 
 START = 1_700_000_000.0
@@ -64,6 +64,10 @@ def change(state: str, id: str = "3f2a", **fields: Any) -> Change:
     return Change(**{**given, "id": id, "state": state, **fields})
 
 
+def move(how: str, before: int, to: int, reason: str = "") -> Move:
+    return Move(before=before, to=to, how=how, actor="Ada", reason=reason)
+
+
 class Story:
     """What was said so far, look by look. The first look is of a healthy service with an empty ledger."""
 
@@ -81,15 +85,17 @@ class Story:
         *changes: Change,
         after: float = 30.0,
         dashboard: str = "",
+        moves: tuple[Move, ...] = (),
         **seen: Any,
     ) -> list[Alert]:
         self.now += after
-        self.seq += len(changes)
+        self.seq += len(changes) + len(moves)
         given: dict[str, Any] = {
             "report": health,
             "last_at": self.now,
             "interval_s": 1.0,
             "steps": tuple(Step(self.now, each) for each in changes),
+            "turns": tuple(Turn(self.now, each) for each in moves),
             "ledger_seq": self.seq,
             "ledger_digest": str(self.seq),
         }

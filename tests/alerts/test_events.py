@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qigheal.alerts.records import Said
+from qigheal.alerts.seeing import Turn
 from qigheal.records import Severity
-from tests.alerts.scenes import START, Story, change, finding, report
+from qigheal.settings import HealSettings
+from tests.alerts.scenes import START, Story, change, finding, move, report
 
 
 def kinds(alerts: object) -> list[str]:
@@ -118,6 +120,55 @@ def test_the_breaker_is_told_when_it_opens_and_again_after_it_was_shut() -> None
     assert "breaker" in kinds(story.look(report(), change("reverting", "4d")))
 
 
+def test_the_breaker_is_the_healers_own() -> None:
+    strict, patient = HealSettings(breaker_rollbacks=1, breaker_window_s=3600.0), HealSettings()
+    story = Story()
+    told = story.look(report(), change("reverting", "1a"), brakes=strict)
+    (breaker,) = [alert for alert in told if alert.kind == "breaker"]
+    assert breaker.title == "digits: healing has stopped: 1 change was taken back within 60 min"
+    assert "until 2023-11-14 23:14 UTC no change is made" in breaker.lines
+    assert story.look(report(), brakes=strict) == []
+    story.look(report(), brakes=patient)  # for a while, by another healer's settings
+    assert story.look(report(), brakes=strict) == [], "told before"
+
+
+@pytest.mark.parametrize(
+    ("how", "before", "to", "severity", "title"),
+    [
+        ("advance", 1, 2, "info", "digits: the healer is in phase 2 through its gate; it was in 1"),
+        ("override", 1, 4, "warning", "digits: the healer is in phase 4 by override; it was in 1"),
+        ("demote", 4, 3, "warning", "digits: the healer went back from phase 4 to 3"),
+    ],
+)
+def test_a_move_between_phases_is_told_once(
+    how: str, before: int, to: int, severity: str, title: str
+) -> None:
+    story = Story()
+    (alert,) = story.look(report(), moves=(move(how, before, to, "below\n70 %"),))
+    assert (alert.kind, alert.subject, alert.severity, alert.title) == ("phase", "healing", severity, title)
+    assert alert.since == story.now
+    assert "why: below 70 %" in alert.lines
+    assert ("by: Ada" in alert.lines) == (how != "demote")
+    assert story.look(report()) == []
+
+
+def test_moves_of_one_moment_are_two_and_a_demotion_is_no_breaker() -> None:
+    story = Story()
+    moves = move("override", 1, 4, "a try"), move("demote", 4, 3, "only 3 of 5 were confirmed")
+    told = story.look(report(), moves=moves)
+    assert [(alert.kind, alert.severity) for alert in told] == [("phase", "warning")] * 2
+    assert len({alert.key for alert in told}) == 2
+
+
+def test_moves_of_before_the_first_look_are_not_told() -> None:
+    story = Story()
+    story.said = Said()
+    assert story.look(report(), moves=(move("advance", 1, 2),)) == []
+    old = Turn(story.now, move("override", 2, 3))
+    new = Turn(story.now + 1.0, move("demote", 3, 2))
+    assert [alert.since for alert in story.look(report(), turns=(old, new), anew=True)] == [new.at]
+
+
 def test_what_was_done_stands_in_the_message() -> None:
     story = Story()
     story.look(report(), change("open", "aa"))
@@ -216,7 +267,12 @@ def test_degradations_and_recoveries_alternate(course: list[tuple[Severity, floa
 )
 def test_text_of_others_is_one_printable_line(text: str) -> None:
     story = Story()
-    told = story.look(report("critical", finding(message=text)), change("contested", "1a", reason=text))
+    told = story.look(
+        report("critical", finding(message=text)),
+        change("contested", "1a", reason=text),
+        moves=(move("override", 1, 2, text),),
+    )
+    assert len(told) == 3
     for alert in told:
         for line in (alert.title, *alert.lines, *(each.message for each in alert.findings)):
             assert line.isprintable()

@@ -21,7 +21,9 @@ from qigheal.alerts import Alert, AlertError, AlertSettings, AlertWatch, Webhook
 from qigheal.alerts.keeping import LOCK, STATE, Keeper
 from qigheal.alerts.records import Said
 from qigheal.alerts.seeing import look
+from qigheal.healing import phases
 from qigheal.healing.ledger import Ledger
+from qigheal.settings import HealSettings
 from tests.alerts.places import PATIENCE_S, Deaf, Heard, Hook, Stuck, hooked
 from tests.alerts.scenes import change
 from tests.heal.toyhost import ToyHost
@@ -74,6 +76,66 @@ def test_a_sick_service_and_its_change_reach_the_sink_once(toy: ToyHost) -> None
     assert watch.look() == ()
     toy.clock += 120
     assert [alert.kind for alert in watch.look()] == ["recovered"]
+    watch.close()
+
+
+def test_a_move_of_the_ledger_and_the_healers_own_breaker_are_told(
+    toy: ToyHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = watching(toy, Heard())
+    watch.look()
+    ledger = Ledger(toy.store / "ledger.db")
+    toy.clock += 30
+    phases.override(ledger, 3, actor="Ada", reason="a test", at=toy.clock)
+    (told,) = watch.look()
+    assert (told.kind, told.severity, told.title) == (
+        "phase",
+        "warning",
+        "digits: the healer is in phase 3 by override; it was in 1",
+    )
+    assert watch.look() == ()
+    toy.clock += 30
+    HealSettings(breaker_rollbacks=1).save(toy.store)
+    ledger.record_change(change("reverting"), toy.clock)
+    assert [alert.kind for alert in watch.look()] == ["rollback", "breaker"]
+    (toy.store / "healer.json").write_text("{")
+    toy.clock += 30
+    ledger.record_change(change("reverting", "4b"), toy.clock)
+    assert [alert.kind for alert in watch.look()] == ["rollback"], "an alert fails for no settings"
+    assert "healer.json: expected the settings" in caplog.text
+    watch.close()
+
+
+def test_what_is_old_in_a_ledger_that_could_not_be_read_at_first_is_not_told(toy: ToyHost) -> None:
+    ledger = Ledger(toy.store / "ledger.db")
+    phases.override(ledger, 3, actor="Ada", reason="a test", at=toy.clock)
+    ledger.record_change(change("contested"), toy.clock)
+    ledger.path.rename(toy.store / "aside")
+    ledger.path.write_text("no ledger")
+    watch = watching(toy, Heard())
+    for _ in range(2):
+        assert watch.look() == ()
+    ledger.path.unlink()
+    (toy.store / "aside").rename(ledger.path)
+    toy.clock += 30
+    assert watch.look() == ()
+    ledger.record_change(change("contested", "4b"), toy.clock)
+    assert [(alert.kind, alert.change) for alert in watch.look()] == [("contested", "4b")]
+    watch.close()
+
+
+@pytest.mark.parametrize("kind", ["change", "phase"])
+def test_an_entry_of_a_later_version_is_said_and_hides_no_other(
+    kind: str, toy: ToyHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = watching(toy, Heard())
+    watch.look()
+    ledger = Ledger(toy.store / "ledger.db")
+    ledger.append(kind, "x", {"to": "another universe"}, toy.clock)
+    ledger.record_change(change("contested"), toy.clock)
+    assert [alert.kind for alert in watch.look()] == ["contested"]
+    assert f"entry 1 of the ledger ({kind} x)" in caplog.text
+    assert watch.look() == ()
     watch.close()
 
 

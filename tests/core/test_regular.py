@@ -28,6 +28,15 @@ def test_what_is_there_is_kept_where_it_is_not_to_be_replaced(tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away, which root alone may")
+def test_what_root_makes_may_be_given_to_the_owner_of_the_folder(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65533)
+    for give, owner in ((False, 0), (True, 65534)):
+        write_whole(tmp_path / "a", b"", give=give)
+        assert (tmp_path / "a").stat().st_uid == owner
+    assert (tmp_path / "a").stat().st_gid == 65533
+
+
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_whole(tmp_path / "a", b"first")
 

@@ -475,3 +475,12 @@ def test_a_drill_counts_as_a_rollback_performed_when_it_succeeded(ledger: Ledger
     assert criterion(ledger, "3→4", "drills included").met
     assert phases.figures(ledger).rolled_back == 0
     assert not phases.breaker_open(ledger, SETTINGS, 1.0), "a drill is no failure"
+
+
+def test_one_rollback_is_enough_where_the_settings_say_so(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    phases.override(ledger, 3, actor="Ada", reason="a test", at=0.0)
+    passed(ledger, 1, "rolled_back", at=10.0)
+    assert phases.demotion_due(ledger, HealSettings(), 20.0) == ""
+    strict = HealSettings(breaker_rollbacks=1, breaker_window_s=1800.0)
+    assert phases.demotion_due(ledger, strict, 20.0) == "1 change or more was taken back within 0.5 h"

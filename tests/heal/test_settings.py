@@ -178,6 +178,21 @@ def test_the_store_keeps_them(tmp_path: Path) -> None:
     assert MonitorSettings.load(tmp_path / "none") == MonitorSettings()
 
 
+def test_the_store_keeps_those_of_the_healer(tmp_path: Path) -> None:
+    assert HealSettings.load(tmp_path) == HealSettings()
+    settings = HealSettings(breaker_rollbacks=1, breaker_window_s=np.float64(60), sandbox="partial")
+    settings.save(tmp_path)
+    assert HealSettings.load(tmp_path) == settings
+    assert [path.name for path in tmp_path.iterdir()] == ["healer.json"]
+
+
+@pytest.mark.parametrize("text", ["{", '{"breaker_rollbacks": 0}', '{"sandbox": "x"}', "[" * 100_000, "\0"])
+def test_a_broken_file_of_the_healer_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "healer.json").write_text(text)
+    with pytest.raises(HistoryError, match=r"healer\.json: .* remove the file, and its next pass"):
+        HealSettings.load(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["{", '{"phi_min": 7}', '{"phi_min": "x"}', "[]"])
 def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "monitor.json").write_text(text)

@@ -11,6 +11,7 @@ from qigheal.healing import phases
 from qigheal.healing.ledger import Ledger
 from qigheal.integrations.metrics.healed import HealingFigures
 from qigheal.integrations.metrics.reading import Reading
+from qigheal.settings import HealSettings
 from tests.heal.test_phases import a_change, facts
 from tests.metrics.scraped import confirmed, healed_store, judged, taken_back
 
@@ -105,6 +106,29 @@ def test_the_breaker_opens_and_closes_with_time(tmp_path: Path) -> None:
     taken_back(ledger, 2, at=2000.0)
     assert value(told(figures, 2001.0), "healing_breaker_open") == 1
     assert value(told(figures, 2001.0 + 86400), "healing_breaker_open") == 0
+
+
+def test_the_breaker_goes_by_the_settings_of_the_healer(tmp_path: Path) -> None:
+    taken_back(Ledger(tmp_path / "ledger.db"), 1, at=1000.0)
+    figures = HealingFigures(tmp_path)
+    assert value(told(figures, 1001.0), "healing_breaker_open") == 0
+    HealSettings(breaker_rollbacks=1, breaker_window_s=100.0).save(tmp_path)
+    assert value(told(figures, 1001.0), "healing_breaker_open") == 1
+    assert value(told(figures, 1101.0), "healing_breaker_open") == 0
+
+
+def test_unusable_settings_are_said_and_hide_no_figure(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    taken_back(ledger, 1, at=1000.0)
+    taken_back(ledger, 2, at=1000.0)
+    (tmp_path / "healer.json").write_text('{"breaker_rollbacks": 0}')
+    figures, reading = HealingFigures(tmp_path), Reading()
+    with pytest.raises(LedgerError, match=r"healer\.json"):
+        figures.tell(reading, 1001.0)
+    assert value(reading, "healing_breaker_open") == 1, "by the usual settings"
+    assert counters(reading)["rollbacks"] == 2
+    (tmp_path / "healer.json").unlink()
+    assert value(told(figures, 1001.0), "healing_breaker_open") == 1
 
 
 def test_without_a_ledger_all_is_nothing_and_phase_one(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from qigheal.healing.audit import Standing, standing
 from qigheal.healing.ledger import Ledger
 from qigheal.healing.phases import Review
 from qigheal.records import Evaluation
+from qigheal.settings import HealSettings
 from tests.web.conftest import Make
 from tests.web.serving import REVIEW, Web
 from tests.web.stores import PATCH, VERDICT, judge, ledger, opened, patch, recorded
@@ -186,6 +188,21 @@ def test_the_phase(web: Web, store: Path) -> None:
         assert {line["name"] for line in found["missing"]} >= {"snapshots", "baseline learned"}
         assert len(found["criteria"]) > 10
         assert (store / "ledger.db").exists() == made
+
+
+def test_the_phase_goes_by_the_settings_of_the_healer(web: Web, store: Path) -> None:
+    recorded(store)
+    opened(ledger(store), patch(1), at=time.time())
+    made = ledger(store)
+    change = made.changes()[patch(1).fingerprint]
+    made.record_change(replace(change, state="reverting"), time.time())
+    assert not web("phase").json["breaker_open"]
+    HealSettings(breaker_rollbacks=1).save(store)
+    assert web("phase").json["breaker_open"]
+    (store / "healer.json").write_text("{")
+    answer = web("phase")
+    assert (answer.status, answer.json["error"]) == (409, "store_unusable")
+    assert "healer.json: expected the settings" in answer.json["detail"]
 
 
 @pytest.fixture

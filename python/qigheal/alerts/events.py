@@ -16,16 +16,14 @@ from qigcore.durations import worded
 from qigheal.alerts import words
 from qigheal.alerts.limiting import admit, release
 from qigheal.alerts.records import Alert, AlertSettings, Episode, Kind, Limit, Note, Said, Weight
-from qigheal.alerts.seeing import Seen
+from qigheal.alerts.seeing import Seen, Turn
 from qigheal.records import FINAL_STATES, SEVERITIES, Change
-from qigheal.settings import HealSettings
 
 KEYS: Final = 500
 NOTES: Final = 20
 """Ended changes that later alerts may speak of."""
 
 TAKEN_BACK: Final = frozenset({"reverting", "reverted", "rolled_back"})
-BRAKES: Final = HealSettings()
 
 
 class Scene(NamedTuple):
@@ -45,12 +43,18 @@ class Scene(NamedTuple):
 def compare(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
     """Everything that is to be told now, before any limit, oldest first."""
     alerts: list[Alert] = []
-    for compared in (_changes, _breaker, _waiting, _losses, _silence, _health):
+    for compared in (_changes, _phases, _breaker, _waiting, _losses, _silence, _health):
         said, found = compared(said, seen, scene)
         alerts += found
     new = [alert for alert in alerts if alert.key not in said.keys]
     keys = (*said.keys, *(alert.key for alert in new))[-KEYS:]
-    return replace(said, keys=keys, looked_at=scene.now), new
+    unmet = seen.ledger_unread and _unmet(said)
+    return replace(said, keys=keys, looked_at=scene.now, ledger_unmet=unmet), new
+
+
+def _unmet(said: Said) -> bool:
+    """Whether what stands in the ledger may be older than the first look."""
+    return said.looked_at == 0.0 or said.ledger_unmet
 
 
 def limited(said: Said, alerts: list[Alert], scene: Scene) -> tuple[Said, list[Alert]]:
@@ -77,8 +81,10 @@ def _alert(
     title: str,
     *lines: str,
     change: Change | None = None,
+    mark: str = "",
 ) -> Alert:
-    state = change.state if change else severity if kind == "degraded" else ""
+    """`mark` tells apart, in the key, what begins at the same time and is not the same."""
+    state = change.state if change else severity if kind == "degraded" else mark
     link = [f"look at: {scene.dashboard}"] if scene.dashboard else []
     return Alert(
         key=f"{kind}:{subject}:{state}:{'' if onset is None else f'{onset:.6f}'}",
@@ -194,7 +200,7 @@ def _losses(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
 def _changes(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
     """Each state that a change has entered. Of a ledger met for the first time, only what is new is told."""
     notes = {} if seen.anew else dict(said.notes)
-    first = said.looked_at == 0.0
+    first = _unmet(said)
     alerts = []
     for at, change in seen.steps:
         before = notes.pop(change.id, None)
@@ -210,7 +216,7 @@ def _changes(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
         if not first and not (seen.anew and at <= said.looked_at):
             alerts += _entered(change, at, scene)
     ended = [each for each, note in notes.items() if note.state in FINAL_STATES]
-    recent = scene.now - BRAKES.breaker_window_s
+    recent = scene.now - seen.brakes.breaker_window_s
     for each in ended[:-NOTES]:
         if (notes[each].taken_back or 0.0) < recent:
             del notes[each]
@@ -244,6 +250,35 @@ def _entered(change: Change, at: float, scene: Scene) -> list[Alert]:
     return [_alert(scene, kind, change.id, at, severity, title, *lines, change=change)]
 
 
+def _phases(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
+    """Each move between phases. Of a ledger met for the first time, only what is new is told."""
+    if _unmet(said):
+        return said, []
+    new = [turn for turn in seen.turns if not (seen.anew and turn.at <= said.looked_at)]
+    return said, [_moved(turn, scene) for turn in new]
+
+
+def _moved(turn: Turn, scene: Scene) -> Alert:
+    at, move = turn
+    by_itself = move.how == "demote"
+    how = "through its gate" if move.how == "advance" else f"by {move.how}"
+    return _alert(
+        scene,
+        "phase",
+        "healing",
+        at,
+        "info" if move.how == "advance" else "warning",
+        f"the healer went back from phase {move.before} to {move.to}"
+        if by_itself
+        else f"the healer is in phase {move.to} {how}; it was in {move.before}",
+        "" if by_itself else f"by: {move.actor}",
+        f"why: {move.reason}" if move.reason else "",
+        f"since {words.when(at)}",
+        "what it may do now, and what the next gate asks for: qigheal phase status",
+        mark=f"{move.before}-{move.to}",
+    )
+
+
 def _waiting(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
     """Open changes that nobody has been told of and that the loop has not approved by itself meanwhile."""
     notes = dict(said.notes)
@@ -268,22 +303,22 @@ def _waiting(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
 
 
 def _breaker(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
-    """The rule of the healer's own brake, with its usual settings, counted from what was read of the ledger."""
+    """The rule of the healer's own brake, by its settings, counted from what was read of the ledger."""
+    brakes = seen.brakes
     begun = [note.taken_back for note in said.notes.values() if note.taken_back is not None]
-    recent = sorted(at for at in begun if at > scene.now - BRAKES.breaker_window_s)
-    is_open = len(recent) >= BRAKES.breaker_rollbacks
+    recent = sorted(at for at in begun if at > scene.now - brakes.breaker_window_s)
+    is_open = len(recent) >= brakes.breaker_rollbacks
     if not is_open or said.breaker:
         return replace(said, breaker=is_open), []
+    many = "1 change was" if len(recent) == 1 else f"{len(recent)} changes were"
     alert = _alert(
         scene,
         "breaker",
         "healing",
         recent[-1],
         "critical",
-        f"healing has stopped: {len(recent)} changes were taken back within "
-        f"{worded(BRAKES.breaker_window_s)}",
-        f"until {words.when(recent[-BRAKES.breaker_rollbacks] + BRAKES.breaker_window_s)} no change is made; "
-        "the healer goes back a phase",
+        f"healing has stopped: {many} taken back within {worded(brakes.breaker_window_s)}",
+        f"until {words.when(recent[-brakes.breaker_rollbacks] + brakes.breaker_window_s)} no change is made",
         "see what was taken back and why: qigheal patches; then: qigheal phase status",
     )
     return replace(said, breaker=True), [alert]

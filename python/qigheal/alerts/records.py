@@ -22,6 +22,7 @@ Kind = Literal[
     "contested",
     "unconfirmed",
     "breaker",
+    "phase",  # the healer may do more, or less
     "silent",  # no snapshots come
     "losses",
     "test",
@@ -157,6 +158,7 @@ class Said(Record, frozen=True):
     limits: dict[str, Limit] = msgspec.field(default_factory=dict)
     outbox: dict[str, tuple[Alert, ...]] = msgspec.field(default_factory=dict)  # by the sink's name
     undelivered: dict[str, int] = msgspec.field(default_factory=dict)
+    ledger_unmet: bool = False  # it could not be read at any look so far, nor what is old in it be told apart
 
 
 def number(value: float) -> float | None:

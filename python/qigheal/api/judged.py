@@ -104,7 +104,7 @@ def reviewable(store: Path, identity: str, fingerprint: str) -> bool:
 def phase(store: Path) -> Phase:
     """The phase and the next gate; of a store that is not there yet, as of one without a snapshot.
 
-    Raises Refused: 409 for a store or ledger that cannot be read.
+    Raises Refused: 409 for a store, a ledger or a healer's settings that cannot be read.
     """
     from qigheal.healing import phases
     from qigheal.healing.stored import store_evidence
@@ -115,7 +115,7 @@ def phase(store: Path) -> Phase:
         ledger = _ledger(store)
         if ledger is None:  # as the command line has it: a ledger that was just made
             ledger = _empty(store)
-        found = phases.standing(ledger, evidence, HealSettings(), time.time())
+        found = phases.standing(ledger, evidence, HealSettings.load(store), time.time())
     except UNREADABLE as error:
         raise _refused(error) from error
     lines = [GateLine(**msgspec.structs.asdict(line)) for line in found.criteria]

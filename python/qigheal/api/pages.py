@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Final, NamedTuple
@@ -17,6 +18,9 @@ SHELLS: Final = {"dashboard": "dashboard.html", "widget": "widget.html"}
 GZIPPED: Final = ("text/", "application/javascript", "application/json", "image/svg+xml")
 SMALL: Final = 1000
 """Bytes below which compressing saves nothing."""
+
+ANCESTORS: Final = re.compile("[!-+.-:<-~-]+( [!-+.-:<-~-]+)*")
+"""Sites divided by a space; a comma or a semicolon would end what the policy says of frames."""
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; font-src 'self'; "

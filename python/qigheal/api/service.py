@@ -27,7 +27,7 @@ from qigheal.api.pages import Asset, Pages
 from qigheal.api.records import Glance, Health, Patches, ReviewRequest, Triggered
 from qigheal.api.routes import BY_NAME, Name, methods_of
 from qigheal.api.stream import EVENTS, MEDIA, Client, Event, Stream
-from qigheal.api.unchanged import JUDGED, RECORDED, Unchanged
+from qigheal.api.unchanged import BRAKED, JUDGED, RECORDED, Unchanged
 
 if TYPE_CHECKING:
     from qigheal.monitor import GeometricHealthMonitor
@@ -40,8 +40,8 @@ MOST_SINCE: Final = 1e12
 AGES_S: Final = 30.0
 """Seconds after which health is worked out anew where nothing was written: its newest snapshot is older then."""
 PHASE_S: Final = 60.0
-"""The phase is looked up anew when the ledger changes, and else so often: its brakes depend on the clock, and its
-gates on the whole history, which takes half a second to read where it has a million snapshots."""
+"""The phase is looked up anew when the ledger or the healer's settings change, and else so often: its brakes depend on
+the clock, and its gates on the whole history, which takes half a second to read where it has a million snapshots."""
 
 WINDOW: Final = (50, 10, 1000)
 
@@ -282,7 +282,7 @@ class Api:
     def _phase(self, _: Request) -> Response:
         self._flush()
         return self._unchanged.get(
-            ("phase", time.time() // PHASE_S), JUDGED, lambda: answer(judged.phase(self.store))
+            ("phase", time.time() // PHASE_S), BRAKED, lambda: answer(judged.phase(self.store))
         )
 
     def _dashboard(self, request: Request) -> Response:

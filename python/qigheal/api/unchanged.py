@@ -19,6 +19,7 @@ Mark = frozenset[tuple[str, int, int]]
 
 RECORDED: Final = (".qigh", ".journal", "baseline.json", "monitor.json")
 JUDGED: Final = ("ledger.db", "ledger.db-wal")
+BRAKED: Final = (*JUDGED, "healer.json")
 MOST: Final = 32
 """Answers that are kept, the newest: a client may ask for as many windows as there are numbers."""
 

@@ -75,7 +75,7 @@ def status(
 
     place = _existing(store)
     evidence = _evidence(place, host, hours_per_repair)
-    found = phases.standing(_ledger(place), evidence, HealSettings(), time.time())
+    found = phases.standing(_ledger(place), evidence, HealSettings.load(place), time.time())
     show_phase.standing(found, every=every, json=json)
     return FINE
 

@@ -15,6 +15,7 @@ import typer
 from qigheal.api import PREFIX
 from qigheal.api.access import HOLDING, VARIABLES, Access
 from qigheal.api.exchange import Right
+from qigheal.api.pages import ANCESTORS
 from qigheal.cli import FINE, show
 from qigheal.cli.options import Store, existing, length
 
@@ -31,6 +32,15 @@ def _public(text: str) -> str:
     if not text.isprintable() or any(each in text for each in ' "<>\\'):
         raise typer.BadParameter("expected an address of printable characters without spaces and quotes")
     return text.rstrip("/")
+
+
+def _sites(text: str) -> str:
+    """Who may frame the widget, as frame-ancestors of a Content-Security-Policy has it."""
+    if not ANCESTORS.fullmatch(text):
+        raise typer.BadParameter(
+            f"expected sites as https://status.example.org, divided by a space, got {text!r}"
+        )
+    return text
 
 
 def serve(
@@ -62,6 +72,14 @@ def serve(
             help="Where others reach this, for links in alerts; default: the address, or the machine's name.",
         ),
     ] = None,
+    widget_ancestors: Annotated[
+        str,
+        typer.Option(
+            parser=_sites,
+            metavar="SITES",
+            help="Sites that may show the widget in a frame, divided by spaces, as https://status.example.org.",
+        ),
+    ] = "'self'",
 ) -> int:
     """The sidecar beside a service: web interface, dashboard and metrics over its store, until it is ended.
 
@@ -91,7 +109,7 @@ def serve(
 
         Repo(host)
         Manifest.load(host)
-    app = sidecar.application(place, host, access)
+    app = sidecar.application(place, host, access, widget_ancestors)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     with contextlib.ExitStack() as running:
         running.callback(sidecar.end_children)

@@ -74,8 +74,11 @@ def reached(listening: socket.socket) -> str:
     return url_of(listening)
 
 
-def application(store: Path, host: Path | None, access: Access) -> FastAPI:
-    """The routes of a store, its metrics at /metrics, and the dashboard at /. Raises MissingExtra."""
+def application(store: Path, host: Path | None, access: Access, widget_ancestors: str) -> FastAPI:
+    """The routes of a store, its metrics at /metrics, and the dashboard at /. Raises MissingExtra.
+
+    widget_ancestors: who may frame the widget, as Content-Security-Policy has it.
+    """
     try:
         import fastapi
         import fastapi.responses
@@ -90,7 +93,7 @@ def application(store: Path, host: Path | None, access: Access) -> FastAPI:
 
     registry = CollectorRegistry()
     HealthCollector(store, registry=registry)
-    app = standalone(store, host, access)
+    app = standalone(store, host, access, widget_ancestors=widget_ancestors)
 
     # Not coroutines: they run beside the event loop, which a large store would hold up.
     def metrics(request: Any) -> Any:

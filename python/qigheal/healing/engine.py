@@ -29,6 +29,7 @@ from qigheal.errors import EngineError, LedgerError, PatchError, QighealError
 from qigheal.healing import audit, evaluating, phases
 from qigheal.healing.asking import asked_in_vain, proposals
 from qigheal.healing.bench import Bench
+from qigheal.healing.leaving import leave
 from qigheal.healing.ledger import Judged, Ledger
 from qigheal.healing.measuring import Measuring, age_of, silent, stored_state
 from qigheal.healing.passage import Passage, Step
@@ -160,6 +161,7 @@ class SelfHealingEngine:
         to judge by (no history or no baseline), LedgerError when the ledger was tampered with.
         """
         with self._opened() as (history, passage):
+            leave(self.settings, self.store)
             baseline = self.baseline()
             moved, outcomes = self._bring_along(passage, baseline)
             if why := phases.demotion_due(self.ledger, self.settings, self.clock()):

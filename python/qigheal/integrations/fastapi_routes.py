@@ -121,9 +121,15 @@ def router(api: Api, authorize: Authorize | None = None) -> APIRouter:
     return made
 
 
-def standalone(store: Path, host: Path | None = None, access: Access | None = None) -> FastAPI:
-    """An application of the routes alone, over a store that services write."""
-    api = Api(store, host=host, access=access)
+def standalone(
+    store: Path,
+    host: Path | None = None,
+    access: Access | None = None,
+    *,
+    widget_ancestors: str = "'self'",
+) -> FastAPI:
+    """An application of the routes alone, over a store that services write. The arguments are those of `Api`."""
+    api = Api(store, host=host, access=access, widget_ancestors=widget_ancestors)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -53,8 +53,9 @@ def demotion_due(ledger: Ledger, settings: HealSettings, now: float) -> str:
     if breaker_open(ledger, settings, now):
         moves = ledger.entries("phase")
         if max(seq for seq, _ in _rollbacks(ledger).values()) > (moves[-1].seq if moves else 0):
+            many = settings.breaker_rollbacks
             return (
-                f"{settings.breaker_rollbacks} changes or more were taken back within "
+                f"{'1 change or more was' if many == 1 else f'{many} changes or more were'} taken back within "
                 f"{settings.breaker_window_s / 3600:g} h"
             )
     found = figures(ledger)

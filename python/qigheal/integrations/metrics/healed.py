@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from qigcore.errors import HistoryError
 from qigheal.errors import LedgerError
 from qigheal.healing.ledger import Entry, Judged, Ledger
 from qigheal.healing.phases import Move, TrialFacts, breaker_open
@@ -33,6 +34,7 @@ class HealingFigures:
         self._file: tuple[int, int] | None = None
         self._seq = 0
         self._unread = ""
+        self._unusable = ""
         self._counts: Counter[str] = Counter()
         self._decisions: Counter[str] = Counter()
         self._states: dict[str, str] = {}
@@ -44,19 +46,20 @@ class HealingFigures:
     def tell(self, reading: Reading, now: float) -> None:
         """Put the figures into a reading. `now`: Unix seconds.
 
-        Raises LedgerError where the ledger cannot be read, or has entries that this version cannot; those that
-        it can are put all the same.
+        Raises LedgerError where the ledger cannot be read, or has entries that this version cannot, or where the
+        healer's settings are unusable; those that it can are put all the same, the breaker by the usual settings.
         """
         broken = False
         try:
             broken = self._take_up(now)
         finally:
             self._tell(reading, breaker=broken)
-        if self._unread:
-            raise LedgerError(self._unread)
+        if problem := self._unread or self._unusable:
+            raise LedgerError(problem)
 
     def _take_up(self, now: float) -> bool:
         """Fold what is new; whether the breaker is open."""
+        self._unusable = ""
         try:
             status = self._path.stat()
         except FileNotFoundError:
@@ -73,7 +76,14 @@ class HealingFigures:
                 self._unread = str(error)
             self._seq = entry.seq
         back = any(state in TAKEN_BACK for state in self._states.values())
-        return back and breaker_open(ledger, HealSettings(), now)
+        return back and breaker_open(ledger, self._settings(), now)
+
+    def _settings(self) -> HealSettings:
+        try:
+            return HealSettings.load(self._path.parent)
+        except HistoryError as error:
+            self._unusable = str(error)
+            return HealSettings()
 
     def _fold(self, entry: Entry) -> None:
         if entry.kind == "verdict":

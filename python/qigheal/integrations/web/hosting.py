@@ -11,7 +11,6 @@ import atexit
 import logging
 import math
 import os
-import re
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from qigcore.recorder import GeometricSnapshot
 from qigheal.api.exchange import Refused
+from qigheal.api.pages import ANCESTORS
 from qigheal.errors import QighealError
 from qigheal.integrations.web.healer import Healer
 from qigheal.integrations.web.hoststate import MEASURED, NEEDED, Found, HostState, Source, said
@@ -363,7 +363,7 @@ def host(
 
 
 def _check_ancestors(widget_ancestors: str) -> None:
-    if not re.fullmatch("[!-+.-:<-~-]+( [!-+.-:<-~-]+)*", widget_ancestors):  # no comma or semicolon
+    if not ANCESTORS.fullmatch(widget_ancestors):
         raise SetupError(
             "widget_ancestors: expected sites such as 'https://status.example.org', divided by a space, got "
             f"{widget_ancestors!r}"
