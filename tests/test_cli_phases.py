@@ -7,6 +7,7 @@ import io
 import json
 import sqlite3
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def qigheal(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
 @pytest.fixture
 def toy(tmp_path: Path) -> ToyHost:
     host = ToyHost(tmp_path)
+    host.clock = time.time()  # so that it is no service of long ago
     host.live(1.0, 60, host.healthy)
     return host
 
@@ -60,6 +62,17 @@ def test_status_names_what_the_next_gate_needs_and_what_to_do(toy: ToyHost, tmp_
     assert set(missing) == {"snapshots", "baseline learned"}
     assert missing["snapshots"]["found"] == "60"
     assert missing["snapshots"]["advice"]
+
+
+def test_a_service_of_long_ago_is_not_present(tmp_path: Path) -> None:
+    gone = ToyHost(tmp_path)
+    gone.live(1.0, 60, gone.healthy)
+    found = json.loads(qigheal("phase", "status", "--json", "--store", gone.store, cwd=tmp_path).stdout)
+    (line,) = [each for each in found["missing"] if "present" in each["name"]]
+    assert line["found"].startswith("0 %, none for ")
+    assert line["found"].endswith(" weeks")
+    shut = qigheal("phase", "advance", "--store", gone.store, cwd=tmp_path)
+    assert (shut.returncode, "expected snapshots present" in shut.stderr) == (69, True)
 
 
 def test_status_says_how_the_phase_was_entered(toy: ToyHost, tmp_path: Path) -> None:

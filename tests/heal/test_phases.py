@@ -195,6 +195,7 @@ def test_nothing_measured_meets_nothing(ledger: Ledger) -> None:
     [
         ({"snapshots": 999}, "snapshots"),
         ({"present_share": 0.9989}, "present"),
+        ({"silent_s": 7200.0}, "present: needed ≥ 99.9 %, found 99.9 %, none for 2 h"),
         ({"baseline_learned": False}, "baseline"),
         ({"trends_known": 3}, "trends"),
         ({"memory_mb": 100.0}, "memory"),

@@ -56,7 +56,8 @@ def _evidence(store: Path, host: Path | None, hours: float | None) -> StoreEvide
     from qigheal.healing.stored import store_evidence
     from qigheal.repo import Repo
 
-    return store_evidence(store, host=None if host is None else Repo(host), hours_per_repair=hours)
+    repo = None if host is None else Repo(host)
+    return store_evidence(store, now=time.time(), host=repo, hours_per_repair=hours)
 
 
 @phase_app.command()

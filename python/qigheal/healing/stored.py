@@ -22,6 +22,7 @@ from qigheal.records import Diagnosis
 from qigheal.repo import Repo
 from qigheal.repo.git import FILE_MODES
 from qigheal.settings import HealSettings, MonitorSettings
+from qigheal.standing import Silence, silence
 
 TRENDS = ("phi", "basin_drift", "latency", "errors")
 WINDOW = 50
@@ -30,10 +31,12 @@ PAUSE = 1.5
 
 
 def store_evidence(
-    store: Path, *, host: Repo | None = None, hours_per_repair: float | None = None
+    store: Path, *, now: float | None, host: Repo | None = None, hours_per_repair: float | None = None
 ) -> StoreEvidence:
     """Read the history and what lies beside it. Raises HistoryError without a store.
 
+    now: Unix seconds, until which snapshots are expected of the service: once it has been silent for longer than
+        is usual, the time since its last one is missing. None: until its last one, for a record that has ended.
     host: the service's repository; without it nobody knows which strategies apply.
     hours_per_repair: what finding and mending one such fault takes a person, in hours, by the operator's
         word. Hours saved are this times the changes confirmed; what reviewing them and mending what was
@@ -46,10 +49,12 @@ def store_evidence(
     with History.read_only(store) as history:
         segments = history.segments()
         recent = history.last(WINDOW)
-        present, up = _shares(history, segments, settings.error_rate_max)
+        quiet = None if now is None else silence(recent.timestamp, segments, now)
+        present, up = _shares(history, segments, settings.error_rate_max, quiet)
     return StoreEvidence(
         snapshots=sum(segment.rows for segment in segments),
         present_share=present,
+        silent_s=None if quiet is None else quiet.age_s,
         baseline_learned=baseline is not None,
         trends_known=sum(trend_of(recent, metric, baseline).direction != "unknown" for metric in TRENDS),
         memory_mb=settings.history_size * (HEAD.itemsize + 8 * settings.dim) / 1e6,
@@ -106,7 +111,7 @@ def _confirmed(store: Path) -> int:
 
 
 def _shares(
-    history: History, segments: Sequence[SegmentInfo], error_rate_max: float
+    history: History, segments: Sequence[SegmentInfo], error_rate_max: float, quiet: Silence | None
 ) -> tuple[float | None, float | None]:
     """Recorded snapshots over expected ones, and those of a service that was up; 0 to 1, None where no
     process wrote three.
@@ -115,7 +120,7 @@ def _shares(
     them wrote. So the pause of one of several workers is not seen, and that of the service is. A snapshot
     is of a service that was up when its error rate was measured and is at most `error_rate_max`: it came,
     and the service served. A service that answers badly or slowly is unwell and not down. Time in which no
-    snapshot came is not up, whatever the reason; before the first and after the last nothing is expected.
+    snapshot came is not up, whatever the reason, nor is a silence that lasts; before the first nothing is expected.
     """
     intervals = [(each.last - each.first) / (each.rows - 1) for each in segments if each.rows >= 3]
     intervals = [interval for interval in intervals if interval > 0]
@@ -130,6 +135,8 @@ def _shares(
         int((batch.good("error_rate") & (batch.error_rate <= error_rate_max)).sum()) for batch in read
     )
     gaps = np.diff(times)
+    if quiet is not None:
+        gaps = np.append(gaps, quiet.age_s)
     missing = float(np.rint(gaps[gaps > PAUSE * usual] / usual - 1).sum())
     expected = len(times) + missing
     return len(times) / expected, serving / expected

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from qigcore.constants import FITNESS_THRESHOLD
+from qigcore.durations import worded
 from qigheal.healing.phases.evidence import figures, share
 from qigheal.records import Record
 
@@ -36,6 +39,7 @@ class StoreEvidence(Record, frozen=True):
 
     snapshots: int | None = None
     present_share: float | None = None  # recorded of the expected ones, 0 to 1
+    silent_s: float | None = None  # since the last one, where that is longer than usual; None: it is not
     baseline_learned: bool | None = None
     trends_known: int | None = None  # of Φ, drift, latency and errors
     memory_mb: float | None = None  # what recording costs the service
@@ -59,14 +63,7 @@ def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...
     confirmed = found.confirmed_share
     return (
         _least(1, "snapshots", evidence.snapshots, 1000, "let the service record on"),
-        _portion(
-            1,
-            "expected snapshots present",
-            evidence.present_share,
-            "≥ 99.9 %",
-            0.999,
-            "find out what stops the recording: restarts, a full disk, a worker that hangs",
-        ),
+        _present(evidence),
         _line(
             1,
             "baseline learned",
@@ -229,6 +226,26 @@ def _portion(
     # Rounded down: 99.96 % must not be shown as the 100 % that it is not.
     shown = None if part is None else f"{int(part * 1000 + 1e-9) / 10:g} %"
     return _line(phase, name, needed, shown, met, advice)
+
+
+def _present(evidence: StoreEvidence) -> Criterion:
+    """However large the share, a service that is silent now is not present: of long ago, it tells nothing."""
+    line = _portion(
+        1,
+        "expected snapshots present",
+        evidence.present_share,
+        "≥ 99.9 %",
+        0.999,
+        "find out what stops the recording: restarts, a full disk, a worker that hangs",
+    )
+    if evidence.silent_s is None or evidence.present_share is None:
+        return line
+    return replace(
+        line,
+        found=f"{line.found}, none for {worded(evidence.silent_s)}",
+        met=False,
+        advice="start the service, or name the store that it writes now: nothing has come since",
+    )
 
 
 def _known(value: bool | None, no: str, yes: str) -> str | None:
