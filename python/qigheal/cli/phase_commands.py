@@ -129,7 +129,7 @@ def drill(
     """Merge a harmless commit and take it back, on a branch made for it. Exit 1 when that failed.
 
     The branch that the service runs from, and every checkout, stay as they are, and nothing is deployed.
-    It counts as the rollback that the gate to phase 4 wants to have seen.
+    It counts as the rollback that the gate to phase 4 wants to have seen, for this repository.
 
     Example: qigheal phase drill --host ~/src/digits
     """

@@ -14,7 +14,7 @@ from qigcore.baseline import Baseline
 from qigcore.history import History, SegmentInfo
 from qigcore.rows import HEAD
 from qigheal.healing.ledger import Ledger
-from qigheal.healing.phases import StoreEvidence, figures
+from qigheal.healing.phases import Drilled, DrillPlan, StoreEvidence, figures
 from qigheal.health import trend_of
 from qigheal.host import Manifest
 from qigheal.host.refusals import refused_path
@@ -37,7 +37,7 @@ def store_evidence(
 
     now: Unix seconds, until which snapshots are expected of the service: once it has been silent for longer than
         is usual, the time since its last one is missing. None: until its last one, for a record that has ended.
-    host: the service's repository; without it nobody knows which strategies apply.
+    host: the service's repository; without it nobody knows which strategies apply, nor which drills were its own.
     hours_per_repair: what finding and mending one such fault takes a person, in hours, by the operator's
         word. Hours saved are this times the changes confirmed; what reviewing them and mending what was
         taken back cost is not known and not taken off. Without it there is no such figure: nothing that is
@@ -61,6 +61,7 @@ def store_evidence(
         strategies=None if host is None else _wanted(store, applicable(host)),
         uptime_share=up,
         hours_saved=None if hours_per_repair is None else _confirmed(store) * hours_per_repair,
+        drills=None if host is None else _drills(store, host),
     )
 
 
@@ -103,6 +104,19 @@ def _wanted(store: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     diagnosed = {metric for entry in entries for metric in entry.read(Diagnosis).metrics}
     metrics = {strategy.name: strategy.metrics for strategy in builtin(HealSettings())}
     return tuple(name for name in names if diagnosed.intersection(metrics[name]))
+
+
+def drills_on(ledger: Ledger, repo: Repo) -> int:
+    """Drills that were performed on this repository: a branch of it holds the commit that they began from."""
+    bases = {entry.subject: entry.read(DrillPlan).patch.base for entry in ledger.entries("drill")}
+    ended = [bases[e.subject] for e in ledger.entries("drilled") if e.subject in bases and e.read(Drilled).ok]
+    here = {base: repo.on_a_branch(base) for base in set(ended)}
+    return sum(here[base] for base in ended)
+
+
+def _drills(store: Path, repo: Repo) -> int:
+    path = store / "ledger.db"
+    return drills_on(Ledger(path, read_only=True), repo) if path.exists() else 0
 
 
 def _confirmed(store: Path) -> int:

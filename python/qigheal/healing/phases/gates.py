@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from qigcore.constants import FITNESS_THRESHOLD
 from qigcore.durations import worded
-from qigheal.healing.phases.evidence import figures, share
+from qigheal.healing.phases.evidence import Figures, figures, share
 from qigheal.records import Record
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class StoreEvidence(Record, frozen=True):
     )
     uptime_share: float | None = None
     hours_saved: float | None = None
+    drills: int | None = None  # performed on the host's repository; None: no host was named
 
 
 def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...]:
@@ -153,13 +154,7 @@ def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...
             found.merges > 0 and found.rehearsed == found.merges,
             "each merge is rehearsed by itself; nothing was merged yet, or an older version did it",
         ),
-        _least(
-            3,
-            "rollbacks performed, drills included",
-            found.rolled_back + found.drills,
-            1,
-            "qigheal phase drill --host HOST",
-        ),
+        _rollbacks(found, evidence.drills),
         _portion(
             4,
             "applied changes confirmed",
@@ -246,6 +241,17 @@ def _present(evidence: StoreEvidence) -> Criterion:
         met=False,
         advice="start the service, or name the store that it writes now: nothing has come since",
     )
+
+
+def _rollbacks(found: Figures, drills: int | None) -> Criterion:
+    """A drill shows that the repository it was done on can take a merge back, and nothing of another one."""
+    drill, name = "qigheal phase drill --host HOST", "rollbacks performed, drills included"
+    if drills is None and found.drills and not found.rolled_back:
+        elsewhere = f"{found.drills} drilled, on a repository that is not named"
+        return _line(3, name, "≥ 1", elsewhere, False, "name the host, whose drills count: --host HOST")
+    if not drills and found.drills:
+        drill += ": what was drilled was another repository"
+    return _least(3, name, found.rolled_back + (drills or 0), 1, drill)
 
 
 def _known(value: bool | None, no: str, yes: str) -> str | None:
