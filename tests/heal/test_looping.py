@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from qigheal.errors import EngineError, RepoError
+from qigheal.healerchild import HELD, LOCK
 from qigheal.healing import looping
-from qigheal.healing.looping import HELD, LOCK, lock, loop
+from qigheal.healing.looping import lock, loop
 from qigheal.records import HealResult
 from tests.heal.toyhost import ToyHost
 
@@ -208,8 +210,11 @@ def test_the_lock_of_a_store_that_came_back_is_held_again(toy: ToyHost, tmp_path
         assert "healthy" in json.loads(first.stdout.readline())["message"]
         store.rename(tmp_path / "removed")  # whole, so that no pass meets half of it
         shutil.rmtree(tmp_path / "removed")
+        patience = threading.Timer(PATIENCE_S, first.kill)
+        patience.start()
         while "no store here yet" not in (line := first.stderr.readline()):
-            assert line, "it ended"
+            assert line, "it ended, or did not see that its store is gone"
+        patience.cancel()
         kept.rename(store)
         # What it had said before the store was taken away may lie in the pipe still: its lock says when it is back.
         ended = os.pidfd_open(first.pid)
