@@ -20,6 +20,12 @@ LOCK: Final = "healer.lock"
 HELD: Final = "QIGHEAL_HEALER_LOCK"
 """Tells the child the number of the descriptor that holds the lock."""
 
+LOG: Final = "healer.log"
+"""What a loop writes that a service started, in the store."""
+
+SAID_BY: Final = "qigheal: "
+"""How the command line begins what went wrong."""
+
 STEADY_S: Final = 60.0
 """A loop that lived for so long could start; one that ended sooner could not, and is tried ever more seldom."""
 
@@ -92,7 +98,17 @@ class Pauses:
 
 
 def reason(log: Path, after: int) -> str:
-    """The last line that a loop wrote to its log behind byte `after`, without line ends; "" where there is none."""
+    """The last line that a loop wrote to its log behind byte `after`, in one printable line; "" where there is none."""
+    return _printable(_last_line(log, after).removeprefix(SAID_BY))
+
+
+def complaint(log: Path) -> str:
+    """The last line of a log, if it says what went wrong; else ""."""
+    last = _last_line(log, 0)
+    return _printable(last.removeprefix(SAID_BY)) if last.startswith(SAID_BY) else ""
+
+
+def _last_line(log: Path, after: int) -> str:
     try:
         with log.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
@@ -100,5 +116,8 @@ def reason(log: Path, after: int) -> str:
             lines = file.read(10_000).decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
-    last = lines[-1].strip().removeprefix("qigheal: ") if lines else ""
-    return "".join(letter if letter.isprintable() else " " for letter in last)[:MOST_REASON]
+    return lines[-1].strip() if lines else ""
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:MOST_REASON]

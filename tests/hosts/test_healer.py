@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from qigheal.healerchild import LOCK, LONGEST_S, STEADY_S, Pauses, reason
-from qigheal.integrations.web.healer import LOG, Healer
+from qigheal.healerchild import LOCK, LOG, LONGEST_S, STEADY_S, Pauses, reason
+from qigheal.integrations.web.healer import Healer
 from tests.hosts.serving import until
 from tests.test_inherited import SECRETS
 

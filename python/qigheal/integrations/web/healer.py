@@ -15,11 +15,10 @@ import time
 from pathlib import Path
 
 from qigheal import healerchild
-from qigheal.healerchild import Pauses, taken
+from qigheal.healerchild import LOG, Pauses, taken
 
 log = logging.getLogger("qigheal")
 
-LOG = "healer.log"
 MOST_LOG_BYTES = 1_000_000
 
 
