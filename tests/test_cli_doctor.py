@@ -356,5 +356,11 @@ def test_a_healer_that_cannot_start_is_told_of_with_its_reason(place: Path) -> N
     (failed,) = stored.healer(place)
     assert failed.state == "warn"
     assert failed.found == "none now; the last one ended with: no numba here; install qigheal[heal]"
+    with lock(place):
+        (in_vain,) = stored.healer(place)
+    assert (in_vain.state, in_vain.found.endswith("in vain: no numba here; install qigheal[heal]")) == (
+        "warn",
+        True,
+    )
     (place / LOG).write_text("qigheal: no numba here\nhealthy: nothing to heal\n")
     assert by_name(stored.healer(place))["healer"].state == "ok"

@@ -102,9 +102,9 @@ def reason(log: Path, after: int) -> str:
     return _printable(_last_line(log, after).removeprefix(SAID_BY))
 
 
-def complaint(log: Path) -> str:
-    """The last line of a log, if it says what went wrong; else ""."""
-    last = _last_line(log, 0)
+def complaint(log: Path, after: int = 0) -> str:
+    """The last line of a log behind byte `after`, if it says what went wrong; else ""."""
+    last = _last_line(log, after)
     return _printable(last.removeprefix(SAID_BY)) if last.startswith(SAID_BY) else ""
 
 

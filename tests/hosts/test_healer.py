@@ -118,6 +118,30 @@ def test_one_that_fails_is_told_of_once_and_not_started_at_once(
     assert len([each for each in caplog.messages if "ended with 7" in each]) == 1
 
 
+def test_one_that_lives_and_cannot_work_is_told_of_once(
+    made: list[Healer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / LOG).write_text("qigheal: of an earlier one\n")
+    one = healer(made, tmp_path)
+    one.look()
+    until(lambda: said(tmp_path), "a healer")
+    monkeypatch.setattr(one._pauses, "steady", lambda: True)
+    one.look()
+    assert one.note == ""
+    with (tmp_path / LOG).open("a") as file:
+        file.write("qigheal: no manifest here; trying again every 300s\n")
+    for _ in range(2):
+        one._next_read = float("-inf")  # the time has come
+        one.look()
+    assert one.note == "the healer cannot work: no manifest here; trying again every 300s"
+    assert caplog.messages == [one.note]
+    with (tmp_path / LOG).open("a") as file:
+        file.write("healthy: nothing to heal\n")
+    one._next_read = float("-inf")
+    one.look()
+    assert one.note == ""
+
+
 def test_pauses_double_up_to_an_hour_while_it_cannot_start() -> None:
     now = 0.0
     pauses = Pauses(300.0, clock=lambda: now)

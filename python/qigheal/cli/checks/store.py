@@ -166,7 +166,12 @@ def healer(place: Path) -> Iterator[Check]:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 pid = file.read(32).decode("ascii", "replace").strip()
-                yield Check(name="healer", state="ok", found=f"process {pid} works for this store")
+                found = f"process {pid} works for this store"
+                if why := complaint(place / LOG):
+                    remedy = "mend that; its next pass tries again"
+                    yield Check(name="healer", state="warn", found=f"{found}, in vain: {why}", remedy=remedy)
+                else:
+                    yield Check(name="healer", state="ok", found=found)
                 return
     except OSError:  # none was ever there, or it is not for this user
         return

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from qigheal import healerchild
-from qigheal.healerchild import LOG, Pauses, taken
+from qigheal.healerchild import LOG, STEADY_S, Pauses, taken
 
 log = logging.getLogger("qigheal")
 
@@ -41,6 +41,7 @@ class Healer:
         self._child: subprocess.Popen[bytes] | None = None
         self._pauses = Pauses(every_s)
         self._log_begin = 0
+        self._next_read = float("-inf")
         self._not_before = float("-inf")
 
     def look(self) -> None:
@@ -48,8 +49,10 @@ class Healer:
         child = self._child
         if child is not None:
             if child.poll() is None:
-                if self._pauses.steady():
-                    self.note = ""
+                if self._pauses.steady() and time.monotonic() >= self._next_read:
+                    self._next_read = time.monotonic() + STEADY_S
+                    why = healerchild.complaint(self._store / LOG, self._log_begin)
+                    self._tell(f"the healer cannot work: {why}" if why else "")
                 return
             self._child = None
             why = healerchild.reason(self._store / LOG, self._log_begin)
@@ -86,13 +89,17 @@ class Healer:
             with open(path, "wb" if full else "ab") as said:
                 self._log_begin = said.tell()
                 self._child = healerchild.begin(self._command, lock, output=said)
+            self._next_read = float("-inf")
             self._pauses.began()  # the note stays until it is seen that this one lives
         finally:
             os.close(lock)  # the child's holds on
 
     def _put_off(self, note: str) -> None:
-        """Not again for a while. The same note is logged once, however often it is tried in vain."""
         self._not_before = time.monotonic() + self._pauses.ended()
-        if note != self.note:
+        self._tell(note)
+
+    def _tell(self, note: str) -> None:
+        """The same note is logged once, however often it is tried in vain."""
+        if note and note != self.note:
             log.warning("%s", note)
         self.note = note
