@@ -25,7 +25,9 @@ from qigcore.rows import HEAD, Batch
 from qigheal.cli import checks
 from qigheal.cli.checks import Check, alerting, host, machine
 from qigheal.cli.checks import store as stored
+from qigheal.healerchild import LOCK, LOG
 from qigheal.healing.ledger import Ledger
+from qigheal.healing.looping import lock
 from qigheal.settings import MonitorSettings
 from tests.heal.ordinary_user import run_as_ordinary_user
 from tests.heal.toyhost import ToyHost
@@ -340,3 +342,25 @@ def test_it_runs_where_a_terminal_has_no_greek(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": path, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
     )
     assert done.returncode in (0, 2), done.stdout
+
+
+def test_a_healer_that_cannot_start_is_told_of_with_its_reason(place: Path) -> None:
+    assert [*stored.healer(place)] == [], "none was ever there"
+    with lock(place):
+        (at_work,) = stored.healer(place)
+        assert (at_work.state, at_work.found) == ("ok", f"process {os.getpid()} works for this store")
+    assert (place / LOCK).exists()
+    (ended,) = stored.healer(place)
+    assert (ended.state, ended.found) == ("ok", "none now")
+    (place / LOG).write_text("healthy: nothing to heal\nqigheal: no numba here; install qigheal[heal]\n")
+    (failed,) = stored.healer(place)
+    assert failed.state == "warn"
+    assert failed.found == "none now; the last one ended with: no numba here; install qigheal[heal]"
+    with lock(place):
+        (in_vain,) = stored.healer(place)
+    assert (in_vain.state, in_vain.found.endswith("in vain: no numba here; install qigheal[heal]")) == (
+        "warn",
+        True,
+    )
+    (place / LOG).write_text("qigheal: no numba here\nhealthy: nothing to heal\n")
+    assert by_name(stored.healer(place))["healer"].state == "ok"

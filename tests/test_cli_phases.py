@@ -7,6 +7,7 @@ import io
 import json
 import sqlite3
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from qigheal.errors import QighealError
 from qigheal.healing import phases
 from qigheal.healing.ledger import Ledger
 from qigheal.records import HealingPatch
+from tests.heal.gitfix import Place
 from tests.heal.test_phases import a_change, a_diagnosis, a_patch, a_verdict, judged
 from tests.heal.toyhost import ToyHost, git
 
@@ -35,6 +37,7 @@ def qigheal(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
 @pytest.fixture
 def toy(tmp_path: Path) -> ToyHost:
     host = ToyHost(tmp_path)
+    host.clock = time.time()  # so that it is no service of long ago
     host.live(1.0, 60, host.healthy)
     return host
 
@@ -60,6 +63,17 @@ def test_status_names_what_the_next_gate_needs_and_what_to_do(toy: ToyHost, tmp_
     assert set(missing) == {"snapshots", "baseline learned"}
     assert missing["snapshots"]["found"] == "60"
     assert missing["snapshots"]["advice"]
+
+
+def test_a_service_of_long_ago_is_not_present(tmp_path: Path) -> None:
+    gone = ToyHost(tmp_path)
+    gone.live(1.0, 60, gone.healthy)
+    found = json.loads(qigheal("phase", "status", "--json", "--store", gone.store, cwd=tmp_path).stdout)
+    (line,) = [each for each in found["missing"] if "present" in each["name"]]
+    assert line["found"].startswith("0 %, none for ")
+    assert line["found"].endswith(" weeks")
+    shut = qigheal("phase", "advance", "--store", gone.store, cwd=tmp_path)
+    assert (shut.returncode, "expected snapshots present" in shut.stderr) == (69, True)
 
 
 def test_status_says_how_the_phase_was_entered(toy: ToyHost, tmp_path: Path) -> None:
@@ -167,9 +181,17 @@ def test_a_drill_of_the_rollback(toy: ToyHost, tmp_path: Path) -> None:
     assert git(toy.path, "for-each-ref") + git(toy.path, "status", "--porcelain") == before
     again = json.loads(qigheal("phase", "drill", "--host", toy.path, "--json", *store, cwd=tmp_path).stdout)
     assert again["ok"] is True
-    found = json.loads(qigheal("phase", "status", "--json", *store, cwd=tmp_path).stdout)["criteria"]
-    (line,) = [c for c in found if "drills included" in c["name"]]
-    assert (line["found"], line["met"]) == ("2", True)
+    other = Place(tmp_path / "other", {"a.py": "", "qigheal.toml": (toy.path / "qigheal.toml").read_text()})
+    for host, said, met in (
+        (("--host", toy.path), "2", True),
+        (("--host", other.path), "0", False),
+        ((), "2 drilled, on a repository that is not named", False),
+    ):
+        status = qigheal("phase", "status", *host, "--json", *store, cwd=tmp_path)
+        assert status.returncode == 0, status.stderr
+        (line,) = [c for c in json.loads(status.stdout)["criteria"] if "drills included" in c["name"]]
+        assert (line["found"], line["met"]) == (said, met)
+        assert met != ("--host HOST" in line["advice"])
 
     held = toy.path / f".git/refs/heads/qigheal/drill-3-{again['branch'].rpartition('-')[2]}.lock"
     held.parent.mkdir(parents=True, exist_ok=True)

@@ -246,6 +246,30 @@ def test_only_an_error_of_usage_ends_it_for_good(code: int, final: bool, tmp_pat
         assert (healer.ended(), again.is_set()) == (final, not final)
 
 
+def test_one_that_cannot_start_is_told_of_once_and_tried_ever_more_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sidecar, "AGAIN_S", 0.001)
+    said: list[str] = []
+    healer = sidecar.Healer(tmp_path, tmp_path, "5m", said.append)
+    healer._argv = [sys.executable, "-c", "raise SystemExit(69)"]
+    pauses: list[float] = []
+    enough = threading.Event()
+    wait = healer._stop.wait
+
+    def waited(seconds: float | None = None) -> bool:
+        pauses.append(seconds or 0.0)
+        if len(pauses) == 4:
+            enough.set()
+        return wait(seconds)
+
+    monkeypatch.setattr(healer._stop, "wait", waited)
+    with healer:
+        assert enough.wait(PATIENCE_S)
+    assert pauses[:4] == [0.001, 0.002, 0.004, 0.008]
+    assert len(said) == 1, said
+
+
 NO_ADDRESSES = (
     "digits.example.org",
     "ftp://example.org",

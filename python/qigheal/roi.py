@@ -322,7 +322,7 @@ def read(store: Path) -> Recorded:
         days=0.0 if first is None or until is None else (until - first) / 86_400.0,
         snapshots=len(times),
         limits=rules.state,
-        uptime_share=store_evidence(store).uptime_share,
+        uptime_share=store_evidence(store, now=None).uptime_share,
         **found,
     )
 

@@ -6,8 +6,10 @@ segment: whatever kills the process, the store has all of its rows or none, and 
 They are stored bit for bit, whatever the precision of the others, since what they came from may be thrown
 away afterwards.
 
-A row is there already when the store holds one of the same moment, figures (Φ, κ, errors, latency and
-memory, as closely as a compact segment keeps them), code hash and module name.
+A row is there already when the store holds one of the same microsecond, figures (Φ, κ, errors, latency and
+memory, as closely as a compact segment keeps them), code hash and module name. A moment near the middle of two
+microseconds may have been taken to the one by a compact segment, and to the other by a file: such a row is there if
+the basins are the same as well, and the stored row is not that of another row of the file.
 """
 
 from __future__ import annotations
@@ -15,28 +17,47 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from qigcore.errors import HistoryError
+from qigcore.errors import HistoryError, InvalidBasin
+from qigcore.geometry import Geometry, distance
 from qigcore.history import History
 from qigcore.history.columns import MAX_NAME, rounded
-from qigcore.history.fields import encodable
+from qigcore.history.fields import encodable, microseconds
 from qigcore.history.files import SEGMENT_SUFFIX, make_folder, sync_folder
 from qigcore.history.writer import Part, Writer
-from qigcore.rows import HEAD, Batch
+from qigcore.rows import HEAD, Batch, FloatArray
 
 STAGE = ".import"
 
 _FIGURES = ("timestamp", "phi", "kappa_eff", "error_rate", "avg_latency_ms", "memory_mb")
+_NAMES = ("code", "module")
 _ROUNDING_S = 1e-5
+_SAME_RAD = 2e-4
+"""Twice of what a compact segment may turn a basin by: the file may come from one, too."""
+
 _PATIENCE_S = 30.0
+
+
+class Mark(NamedTuple):
+    """What a row is known by. moment: whole microseconds, or as it is where there are none."""
+
+    moment: float
+    figures: bytes
+    code: str
+    module: str
+
+    def beside(self) -> tuple[Mark, ...]:
+        """The same, a microsecond before and after."""
+        return self._replace(moment=self.moment - 1.0), self._replace(moment=self.moment + 1.0)
 
 
 class Taken(NamedTuple):
@@ -95,7 +116,7 @@ def _take_in(
         writer = _Undivided(stage, dim=dim, geometry=geometry, precision="exact", sync=False, clock=time.time)
         with History.read_only(folder) as store, closing(writer):
             for part in parts:
-                new = ~_known(store, part)
+                new = ~_known(store, part, cast(Geometry, geometry))
                 if new.any():
                     writer.append(Part(part.heads[new], part.basins[new], part.names))
                 stored += int(new.sum())
@@ -109,30 +130,59 @@ def _take_in(
     return Taken(stored, known)
 
 
-def _known(store: History, part: Part) -> npt.NDArray[np.bool_]:
+def _known(store: History, part: Part, kind: Geometry) -> npt.NDArray[np.bool_]:
     """Where the rows of a part are in the store."""
     marks = _marks(Batch.of_rows(part.heads, part.basins, part.names))
-    wanted, there = set(marks), set()
     times = part.heads["timestamp"]
     # A little more than their range: what the store holds may have been rounded.
     first, last = times.min() - _ROUNDING_S, times.max() + _ROUNDING_S
-    for batch in store.scan(first, last, (*_FIGURES, "code", "module")):
-        there.update(wanted.intersection(_marks(batch)))
-    return np.array([mark in there for mark in marks], dtype=np.bool_)
+    wanted = {*marks, *(near for mark in marks for near in mark.beside())}
+    there: Counter[Mark] = Counter()
+    for batch in store.scan(first, last, (*_FIGURES, *_NAMES)):
+        there.update(mark for mark in _marks(batch) if mark in wanted)
+    known = np.array([mark in there for mark in marks], dtype=np.bool_)
+    left = there - Counter(marks)  # each row of the file is the one of its own microsecond first
+    unsure: dict[Mark, list[int]] = {}
+    for i in np.flatnonzero(~known).tolist():
+        for near in marks[i].beside():
+            if near in left:
+                unsure.setdefault(near, []).append(i)
+    if unsure:
+        moments = [times[i] for places in unsure.values() for i in places]
+        span = min(moments) - _ROUNDING_S, max(moments) + _ROUNDING_S
+        for batch in store.scan(*span, (*_FIGURES, *_NAMES, "basin_coords")):
+            for mark, basin in zip(_marks(batch), batch.basin_coords, strict=True):
+                same = (
+                    i for i in unsure.get(mark, ()) if not known[i] and _alike(part.basins[i], basin, kind)
+                )
+                if left[mark] > 0 and (found := next(same, None)) is not None:
+                    known[found] = True
+                    left[mark] -= 1
+    return known
 
 
-def _marks(batch: Batch) -> list[tuple[bytes, str, str]]:
-    """What each row is known by."""
+def _alike(one: FloatArray, other: FloatArray, kind: Geometry) -> bool:
+    """Whether these are one basin, as closely as a compact segment keeps it."""
+    try:
+        return distance(one, other, kind) <= _SAME_RAD
+    except InvalidBasin:  # which is kept bit for bit
+        return one.tobytes() == other.tobytes()
+
+
+def _marks(batch: Batch) -> list[Mark]:
     heads = np.zeros(len(batch), HEAD)
     for name in _FIGURES:
         heads[name] = batch.columns[name]
     kept = rounded(heads)
-    figures = np.stack([kept[name] for name in _FIGURES], axis=1) + 0.0  # which makes -0.0 to 0.0
+    figures = np.stack([kept[name] for name in _FIGURES[1:]], axis=1) + 0.0  # which makes -0.0 to 0.0
     packed = [row.tobytes() for row in figures]
+    times = np.asarray(batch.timestamp)
+    whole, beyond = microseconds(times)
+    moments = np.where(beyond, times, whole).tolist()
     # As the store keeps them, and as an export writes them.
     names = [encodable(name[:MAX_NAME]) for name in batch.names]
-    codes, modules = ([names[number] for number in batch.columns[name]] for name in ("code", "module"))
-    return list(zip(packed, codes, modules, strict=True))
+    codes, modules = ([names[number] for number in batch.columns[name]] for name in _NAMES)
+    return [Mark(*fields) for fields in zip(moments, packed, codes, modules, strict=True)]
 
 
 def _move(stage: Path, folder: Path) -> None:

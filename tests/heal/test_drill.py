@@ -14,6 +14,7 @@ from qigheal.healing import phases
 from qigheal.healing.drill import drill
 from qigheal.healing.forge.local import LocalForge
 from qigheal.healing.ledger import Ledger
+from qigheal.healing.stored import drills_on
 from qigheal.records import Change
 from qigheal.repo import Repo
 from tests.heal.gitfix import Place, picture
@@ -36,8 +37,9 @@ def perform(place: Place, ledger: Ledger, at: float = NOW) -> phases.Drilled:
     return drill(Repo(place.path), ledger, clock=lambda: at, on_step=lambda stage, sentence: None)
 
 
-def performed(ledger: Ledger) -> phases.Criterion:
-    (line,) = (c for c in phases.gate_status(ledger, phases.StoreEvidence()) if "drills" in c.name)
+def performed(ledger: Ledger, place: Place) -> phases.Criterion:
+    evidence = phases.StoreEvidence(drills=drills_on(ledger, Repo(place.path)))
+    (line,) = (c for c in phases.gate_status(ledger, evidence) if "drills" in c.name)
     return line
 
 
@@ -45,15 +47,15 @@ def test_it_merges_takes_back_and_leaves_nothing(place: Place, ledger: Ledger) -
     manifest(place)
     place.write("kept.txt", "somebody's unfinished work\n")
     before, refs, head = picture(place.path), place.git("for-each-ref"), place.git("symbolic-ref", "HEAD")
-    assert not performed(ledger).met
-    assert "phase drill" in performed(ledger).advice
+    assert not performed(ledger, place).met
+    assert "phase drill" in performed(ledger, place).advice
     done = perform(place, ledger)
     assert (done.ok, done.reason) == (True, "")
     assert picture(place.path) == before
     assert (place.git("for-each-ref"), place.git("symbolic-ref", "HEAD")) == (refs, head)
     assert place.locks() == []
     assert len(place.owners()) == 1
-    assert performed(ledger).met
+    assert performed(ledger, place).met
     assert [entry.kind for entry in ledger.entries()] == ["drill", "drilled"]
 
     tree = place.git("rev-parse", f"{place.base}^{{tree}}")
@@ -69,7 +71,22 @@ def test_each_drill_is_one_of_its_own(mine: Place, ledger: Ledger) -> None:
     assert first.ok
     assert second.ok
     assert first.branch != second.branch
-    assert performed(ledger).found == "2"
+    assert performed(ledger, mine).found == "2"
+
+
+def test_it_counts_for_its_own_repository(mine: Place, ledger: Ledger, tmp_path: Path) -> None:
+    manifest(mine)
+    assert perform(mine, ledger).ok
+    other = Place(tmp_path / "other", {"a.py": "other = 1\n"})
+    assert "another repository" in performed(ledger, other).advice
+    assert not performed(ledger, other).met
+    other.git("fetch", "-q", str(mine.path), "main:refs/remotes/theirs/main")
+    assert not performed(ledger, other).met, "to know somebody's commits is not to be their repository"
+    mine.write("a.py", "later = 1\n")
+    mine.commit("later")
+    assert performed(ledger, mine).met
+    mine.git("clone", "-q", str(mine.path), str(tmp_path / "clone"))
+    assert drills_on(ledger, Repo(tmp_path / "clone")) == 1
 
 
 @pytest.mark.parametrize(("killed_in", "call"), [("create_ref", 1), ("advance", -2), ("delete_ref", -1)])
@@ -96,7 +113,7 @@ def test_killed_it_is_gone_through_again(
     with pytest.raises(Killed):
         perform(mine, ledger)
     monkeypatch.undo()
-    assert not performed(ledger).met
+    assert not performed(ledger, mine).met
     done = perform(mine, ledger, NOW + 3600)
     assert done.ok, done.reason
     assert int(mine.git("log", "-1", "--format=%ct", done.merge_commit)) == NOW, (
@@ -134,7 +151,7 @@ def test_a_rollback_that_fails_is_said_and_does_not_count(
     assert not done.ok
     assert reason in done.reason
     assert "\n" not in done.reason
-    assert not performed(ledger).met
+    assert not performed(ledger, mine).met
     assert mine.head() == mine.base
     if hinder is moved_by_somebody:
         assert mine.git("branch", "--list", "qigheal/drill-*") == done.branch, "somebody's work was deleted"

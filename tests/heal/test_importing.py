@@ -18,6 +18,8 @@ import pytest
 from qigcore.baseline import Baseline
 from qigcore.errors import HistoryError
 from qigcore.history import History, intake
+from qigcore.history.columns import rounded
+from qigcore.history.fields import microseconds
 from qigcore.rows import HEAD, Batch
 from qigheal import GeometricHealthMonitor, importing
 from qigheal.importing import import_file
@@ -131,6 +133,70 @@ def test_what_a_service_recorded_itself_is_there_already(store: Path, tmp_path: 
         host.save_history(tmp_path / "own.json")
     done = import_file(tmp_path / "own.json", store)
     assert (done.stored, done.known) == (0, 60)
+
+
+def near_ties(count: int) -> list[float]:
+    """Moments near the middle of two microseconds, where a compact segment and a file may part."""
+    rng = np.random.default_rng(4)
+    times = np.sort(1.7e9 + rng.random(20 * count) * 1e5)
+    heads = np.zeros(len(times), HEAD)
+    heads["timestamp"] = times
+    apart = np.abs(rounded(heads)["timestamp"] * 1e6 - microseconds(times)[0]) > 0.5
+    assert apart.sum() >= count
+    return [float(moment) for moment in times[apart][:count]]
+
+
+@pytest.mark.parametrize("precision", ["exact", "compact"])
+def test_a_moment_that_was_rounded_another_way_is_there_already(
+    store: Path, tmp_path: Path, precision: Any
+) -> None:
+    rng = np.random.default_rng(5)
+    with (
+        History(store, precision=precision, dim=8) as history,
+        GeometricHealthMonitor(dim=8, history=history, code_hash="c0ffee00") as host,
+    ):
+        for moment in near_ties(60):
+            basin = rng.dirichlet(np.ones(8))
+            host.capture(phi=rng.random(), kappa_eff=64.0, basin_coords=basin, timestamp=moment)
+        host.save_history(tmp_path / "own.json")
+    before = tree(store)
+    for _ in range(2):
+        done = import_file(tmp_path / "own.json", store)
+        assert (done.stored, done.known) == (0, 60)
+    assert tree(store) == before
+    with History.read_only(store) as history:
+        history.export(tmp_path / "exported.json")
+    assert import_file(tmp_path / "exported.json", store).stored == 0
+    import_file(tmp_path / "own.json", tmp_path / "other")
+    assert import_file(tmp_path / "exported.json", tmp_path / "other").stored == 0
+
+
+@pytest.mark.parametrize("part", [1, 2, 4096])
+def test_two_rows_of_one_microsecond_and_of_two_that_touch_both_stay(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    monkeypatch.setattr(importing, "_PART", part)
+    data = earlier_file(tmp_path / "old.json", n=4)
+    touching = ["2023-11-14T22:13:20.000001", "2023-11-14T22:13:20.000002"]
+    for i, snapshot in enumerate(data["snapshots"]):
+        snapshot.update(timestamp=touching[i // 2], phi=0.7 + i % 2 / 100, kappa_eff=64.0, code_hash="")
+    both = data["snapshots"]
+    changed(tmp_path / "old.json", snapshots=both[:1])
+    assert import_file(tmp_path / "old.json", store).stored == 1
+    changed(tmp_path / "old.json", snapshots=both)
+    done = import_file(tmp_path / "old.json", store)
+    assert (done.stored, done.known) == (3, 1)
+    assert import_file(tmp_path / "old.json", store).known == 4
+    assert sorted(scanned(store).phi.tolist()) == [0.7, 0.7, 0.71, 0.71]
+
+
+def test_equal_rows_a_microsecond_apart_are_two(store: Path, tmp_path: Path) -> None:
+    data = earlier_file(tmp_path / "old.json", n=1)
+    first = data["snapshots"][0] | {"timestamp": "2023-11-14T22:13:20.000001"}
+    second = first | {"timestamp": "2023-11-14T22:13:20.000002"}
+    for given, stored in (([second], 1), ([first, second], 1), ([second, first], 0)):
+        changed(tmp_path / "old.json", snapshots=given)
+        assert import_file(tmp_path / "old.json", store).stored == stored
 
 
 def test_rows_of_one_moment_and_equal_rows_are_all_stored_once(

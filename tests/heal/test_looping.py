@@ -12,14 +12,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from qigheal.errors import EngineError, RepoError
+from qigheal.healerchild import HELD, LOCK
 from qigheal.healing import looping
-from qigheal.healing.looping import HELD, LOCK, lock, loop
+from qigheal.healing.looping import lock, loop
 from qigheal.records import HealResult
 from tests.heal.toyhost import ToyHost
 
@@ -194,6 +197,52 @@ def test_one_line_a_pass_and_one_healer_a_store(toy: ToyHost) -> None:
         first.send_signal(signal.SIGTERM)
         first.stdout.read()
         assert first.wait(PATIENCE_S) == 143
+
+
+def test_the_lock_of_a_store_that_came_back_is_held_again(toy: ToyHost, tmp_path: Path) -> None:
+    store, kept = tmp_path / "store", tmp_path / "kept"
+    shutil.copytree(toy.store, store)
+    shutil.copytree(toy.store, kept)
+    arguments = (toy.path, "--store", store, "--every", "0.2s", "--json")
+    with healer(*arguments) as first:
+        assert first.stdout is not None
+        assert first.stderr is not None
+        assert "healthy" in json.loads(first.stdout.readline())["message"]
+        store.rename(tmp_path / "removed")  # whole, so that no pass meets half of it
+        shutil.rmtree(tmp_path / "removed")
+        patience = threading.Timer(PATIENCE_S, first.kill)
+        patience.start()
+        while "no store here yet" not in (line := first.stderr.readline()):
+            assert line, "it ended, or did not see that its store is gone"
+        patience.cancel()
+        kept.rename(store)
+        # What it had said before the store was taken away may lie in the pipe still: its lock says when it is back.
+        ended = os.pidfd_open(first.pid)
+        with contextlib.closing(open(ended, "rb", buffering=0)) as watched:
+            until = time.monotonic() + PATIENCE_S
+            while not held_by(store, first.pid):
+                assert time.monotonic() < until, "it works without its lock"
+                assert not select.select([watched], [], [], 0.05)[0], "it ended"
+        with healer(*arguments) as second:
+            _, said = second.communicate(timeout=PATIENCE_S)
+            assert second.returncode == 69
+            assert f"another healer (process {first.pid}) works for this store" in said
+        assert first.poll() is None
+
+
+def held_by(store: Path, pid: int) -> bool:
+    """Whether a process has said in the lock's file that it holds it, and does."""
+    try:
+        with (store / LOCK).open() as file:
+            if file.read().strip() != str(pid):
+                return False
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 def test_a_healer_before_its_store_waits_and_ends_at_once(toy: ToyHost, tmp_path: Path) -> None:

@@ -195,6 +195,7 @@ def test_nothing_measured_meets_nothing(ledger: Ledger) -> None:
     [
         ({"snapshots": 999}, "snapshots"),
         ({"present_share": 0.9989}, "present"),
+        ({"silent_s": 7200.0}, "present: needed ≥ 99.9 %, found 99.9 %, none for 2 h"),
         ({"baseline_learned": False}, "baseline"),
         ({"trends_known": 3}, "trends"),
         ({"memory_mb": 100.0}, "memory"),
@@ -472,7 +473,11 @@ def test_a_drill_counts_as_a_rollback_performed_when_it_succeeded(ledger: Ledger
     ledger.append("drilled", "x", phases.Drilled(ok=False, branch="b", reason="held"), 1.0)
     assert not criterion(ledger, "3→4", "drills included").met
     ledger.append("drilled", "x", phases.Drilled(ok=True, branch="b"), 1.0)
-    assert criterion(ledger, "3→4", "drills included").met
+    line = criterion(ledger, "3→4", "drills included")
+    assert (line.found, line.met) == ("1 drilled, on a repository that is not named", False)
+    line = criterion(ledger, "3→4", "drills included", replace(FULL, drills=1))
+    assert (line.found, line.met) == ("1", True)
+    assert not criterion(ledger, "3→4", "drills included", replace(FULL, drills=0)).met
     assert phases.figures(ledger).rolled_back == 0
     assert not phases.breaker_open(ledger, SETTINGS, 1.0), "a drill is no failure"
 

@@ -4,12 +4,14 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from qigheal.integrations.web.healer import LOCK, LOG, Healer
+from qigheal.healerchild import LOCK, LOG, LONGEST_S, STEADY_S, Pauses, reason
+from qigheal.integrations.web.healer import Healer
 from tests.hosts.serving import until
 from tests.test_inherited import SECRETS
 
@@ -26,7 +28,10 @@ said = {
 }
 (store / "said.tmp").write_text(json.dumps(said))
 (store / "said.tmp").rename(store / f"said.{os.getpid()}")
-sys.exit(7) if (store / "fail").exists() else time.sleep(600)
+if (store / "fail").exists():
+    print("qigheal: no such extra", flush=True)
+    sys.exit(7)
+time.sleep(600)
 """
 
 
@@ -90,7 +95,9 @@ def test_none_beside_a_sidecar(made: list[Healer], tmp_path: Path) -> None:
     until(lambda: said(tmp_path), "a healer")
 
 
-def test_one_that_fails_is_told_of_and_not_started_at_once(made: list[Healer], tmp_path: Path) -> None:
+def test_one_that_fails_is_told_of_once_and_not_started_at_once(
+    made: list[Healer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "fail").touch()
     one = healer(made, tmp_path)
     one.look()
@@ -98,11 +105,68 @@ def test_one_that_fails_is_told_of_and_not_started_at_once(made: list[Healer], t
     one._child.wait()
     one.look()
     one.look()
-    assert one.note == f"the healer ended with 7; what it said stands in {tmp_path / LOG}"
+    assert one.note == f"the healer ended with 7: no such extra; see {tmp_path / LOG}"
     assert len(said(tmp_path)) == 1
     one._not_before = float("-inf")  # the time has come
     one.look()
+    assert one.note, "it is not seen yet that this one lives"
     until(lambda: len(said(tmp_path)) == 2, "another try")
+    assert one._child is not None
+    one._child.wait()
+    one.look()
+    assert one._not_before - time.monotonic() > 300.0, "twice the first pause"
+    assert len([each for each in caplog.messages if "ended with 7" in each]) == 1
+
+
+def test_one_that_lives_and_cannot_work_is_told_of_once(
+    made: list[Healer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / LOG).write_text("qigheal: of an earlier one\n")
+    one = healer(made, tmp_path)
+    one.look()
+    until(lambda: said(tmp_path), "a healer")
+    monkeypatch.setattr(one._pauses, "steady", lambda: True)
+    one.look()
+    assert one.note == ""
+    with (tmp_path / LOG).open("a") as file:
+        file.write("qigheal: no manifest here; trying again every 300s\n")
+    for _ in range(2):
+        one._next_read = float("-inf")  # the time has come
+        one.look()
+    assert one.note == "the healer cannot work: no manifest here; trying again every 300s"
+    assert caplog.messages == [one.note]
+    with (tmp_path / LOG).open("a") as file:
+        file.write("healthy: nothing to heal\n")
+    one._next_read = float("-inf")
+    one.look()
+    assert one.note == ""
+
+
+def test_pauses_double_up_to_an_hour_while_it_cannot_start() -> None:
+    now = 0.0
+    pauses = Pauses(300.0, clock=lambda: now)
+    waits = []
+    for _ in range(6):
+        pauses.began()
+        now += 1.0
+        waits.append(pauses.ended())
+    assert waits == [300.0, 600.0, 1200.0, 2400.0, LONGEST_S, LONGEST_S]
+    pauses.began()
+    now += STEADY_S
+    assert pauses.steady()
+    assert pauses.ended() == 300.0
+    assert Pauses(86_400.0).ended() == 86_400.0
+
+
+def test_the_reason_is_the_last_line_of_this_one_and_no_markup_of_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / LOG
+    assert reason(path, 0) == ""
+    path.write_text("of an earlier one\n")
+    begin = path.stat().st_size
+    assert reason(path, begin) == ""
+    with path.open("a") as file:
+        file.write("first\nqigheal: numba is \x1b[31mmissing\n")
+    assert reason(path, begin) == "numba is  [31mmissing"
 
 
 def test_a_program_that_is_not_there_is_a_note(tmp_path: Path) -> None:

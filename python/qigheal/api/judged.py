@@ -111,11 +111,12 @@ def phase(store: Path) -> Phase:
 
     empty = phases.StoreEvidence(snapshots=0, baseline_learned=False)
     try:
-        evidence = store_evidence(store) if os.path.lexists(store) else empty
+        now = time.time()
+        evidence = store_evidence(store, now=now) if os.path.lexists(store) else empty
         ledger = _ledger(store)
         if ledger is None:  # as the command line has it: a ledger that was just made
             ledger = _empty(store)
-        found = phases.standing(ledger, evidence, HealSettings.load(store), time.time())
+        found = phases.standing(ledger, evidence, HealSettings.load(store), now)
     except UNREADABLE as error:
         raise _refused(error) from error
     lines = [GateLine(**msgspec.structs.asdict(line)) for line in found.criteria]

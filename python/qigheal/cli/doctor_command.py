@@ -27,7 +27,7 @@ def doctor(
     """Is everything here as it should be? Exit 0 yes, 1 something fails, 2 warnings only. Nothing is changed.
 
     Looks at versions, the compiled core, extras, isolation, clock and environment; at the store, its permissions,
-    damage, writers, size, baseline and ledger; with --host at the repository and its manifest. Each line that
+    damage, writers, size, baseline, ledger and healer; with --host at the repository and its manifest. Each line that
     is not ok says what to do. Without --store, a default store that is not there is passed over. Nothing is sent
     unless --send-test-alert asks for it.
 
@@ -54,6 +54,7 @@ def doctor(
                 ("snapshots", partial(stored.contents, place)),
                 ("baseline", partial(stored.baseline, place)),
                 ("ledger", partial(stored.ledger, place)),
+                ("healer", partial(stored.healer, place)),
             ]
     if host is not None:
         from qigheal.cli.checks.host import manifest

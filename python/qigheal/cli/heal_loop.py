@@ -47,6 +47,8 @@ def heal_every(
         said = result.message
 
     def failed(why: str) -> None:
+        nonlocal said
+        said = ""  # so that a pass that goes well again is told of, whatever it says
         print(
             f"qigheal: {show.plain(' '.join(why.split()))}; trying again every {every}",
             file=sys.stderr,

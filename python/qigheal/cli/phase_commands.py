@@ -56,7 +56,8 @@ def _evidence(store: Path, host: Path | None, hours: float | None) -> StoreEvide
     from qigheal.healing.stored import store_evidence
     from qigheal.repo import Repo
 
-    return store_evidence(store, host=None if host is None else Repo(host), hours_per_repair=hours)
+    repo = None if host is None else Repo(host)
+    return store_evidence(store, now=time.time(), host=repo, hours_per_repair=hours)
 
 
 @phase_app.command()
@@ -128,7 +129,7 @@ def drill(
     """Merge a harmless commit and take it back, on a branch made for it. Exit 1 when that failed.
 
     The branch that the service runs from, and every checkout, stay as they are, and nothing is deployed.
-    It counts as the rollback that the gate to phase 4 wants to have seen.
+    It counts as the rollback that the gate to phase 4 wants to have seen, for this repository.
 
     Example: qigheal phase drill --host ~/src/digits
     """

@@ -14,15 +14,14 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qigheal.api import PREFIX
 from qigheal.cli import USAGE
 from qigheal.errors import EngineError, MissingExtra
-from qigheal.inherited import COMMAND, for_healer
-from qigheal.integrations.web.healer import HELD, taken
+from qigheal.healerchild import Pauses, begin, command, taken
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,7 +35,7 @@ ENDING_S: Final = 10.0
 """How long the healer has for winding up what it began, before it is killed."""
 
 AGAIN_S: Final = 30.0
-"""From the end of one healer to the beginning of the next."""
+"""From the end of one healer to the beginning of the next; twice as long each time while it cannot start."""
 
 
 def loopback(address: str) -> bool:
@@ -185,9 +184,10 @@ class Healer:
     """
 
     def __init__(self, host: Path, store: Path, every: str, say: Callable[[str], None]) -> None:
-        program = (*COMMAND, "heal", str(host), "--store", str(store))
-        self._argv = [*program, "--every", every, "--with-parent", str(os.getpid())]
+        self._argv: Sequence[str] = command(host, store, every)
         self._say = say
+        self._said = ""
+        self._pauses = Pauses(AGAIN_S)
         self._store = store
         self._waits = False
         self._stop = threading.Event()
@@ -234,18 +234,14 @@ class Healer:
             with self._lock:
                 if not self._stop.is_set():
                     # A session of its own: Ctrl-C in the terminal reaches it once, by this process.
-                    self._child = subprocess.Popen(
-                        self._argv,
-                        stdin=subprocess.DEVNULL,
-                        env={**for_healer(), HELD: str(held)},
-                        pass_fds=(held,),
-                        start_new_session=True,
-                    )
+                    self._child = begin(self._argv, held, own_session=True)
+            self._pauses.began()
         finally:
             os.close(held)  # the child's holds on
 
     def _attend(self) -> None:
         while not self._stop.is_set():
+            pause = AGAIN_S
             with self._lock:
                 child = self._child
             if child is not None:
@@ -255,12 +251,23 @@ class Healer:
                 if code == USAGE:
                     self.failed = code
                     return
-                self._say(f"the healer ended with {code}; it begins again in {AGAIN_S:.0f} s")
+                if self._pauses.steady():
+                    self._said = ""
+                pause = self._pauses.ended()
+                self._once(
+                    f"the healer ended with {code}; it begins again in {AGAIN_S:.0f} s, and ever more seldom while "
+                    "it ends at once"
+                )
                 with self._lock:
                     self._child = None
-            if self._stop.wait(AGAIN_S):
+            if self._stop.wait(pause):
                 return
             try:
                 self._begin()
             except OSError as error:
-                self._say(f"the healer cannot be started: {error.strerror}")
+                self._once(f"the healer cannot be started: {error.strerror}")
+
+    def _once(self, text: str) -> None:
+        if text != self._said:
+            self._say(text)
+        self._said = text

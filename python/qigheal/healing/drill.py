@@ -64,7 +64,7 @@ def _unfinished(ledger: Ledger, repo: Repo) -> DrillPlan | None:
     if not begun or ledger.entries("drilled", after=begun[-1].seq):
         return None
     plan = begun[-1].read(DrillPlan)
-    return plan if repo.has(plan.patch.base) else None
+    return plan if repo.on_a_branch(plan.patch.base) else None
 
 
 def _planned(repo: Repo, ledger: Ledger, at: float) -> DrillPlan:

@@ -20,13 +20,10 @@ from typing import Final, NoReturn
 
 from qigcore.errors import QigcoreError
 from qigheal.errors import EngineError, QighealError
+from qigheal.healerchild import HELD, LOCK
 from qigheal.records import HealResult
 
 log = logging.getLogger("qigheal")
-
-LOCK: Final = "healer.lock"
-HELD: Final = "QIGHEAL_HEALER_LOCK"
-"""Names the descriptor of a lock that the parent took and hands down."""
 
 NICE: Final = 10
 PARENT_LOOK_S: Final = 1.0

@@ -14,7 +14,7 @@ from qigcore.baseline import Baseline
 from qigcore.history import History, SegmentInfo
 from qigcore.rows import HEAD
 from qigheal.healing.ledger import Ledger
-from qigheal.healing.phases import StoreEvidence, figures
+from qigheal.healing.phases import Drilled, DrillPlan, StoreEvidence, figures
 from qigheal.health import trend_of
 from qigheal.host import Manifest
 from qigheal.host.refusals import refused_path
@@ -22,6 +22,7 @@ from qigheal.records import Diagnosis
 from qigheal.repo import Repo
 from qigheal.repo.git import FILE_MODES
 from qigheal.settings import HealSettings, MonitorSettings
+from qigheal.standing import Silence, silence
 
 TRENDS = ("phi", "basin_drift", "latency", "errors")
 WINDOW = 50
@@ -30,11 +31,13 @@ PAUSE = 1.5
 
 
 def store_evidence(
-    store: Path, *, host: Repo | None = None, hours_per_repair: float | None = None
+    store: Path, *, now: float | None, host: Repo | None = None, hours_per_repair: float | None = None
 ) -> StoreEvidence:
     """Read the history and what lies beside it. Raises HistoryError without a store.
 
-    host: the service's repository; without it nobody knows which strategies apply.
+    now: Unix seconds, until which snapshots are expected of the service: once it has been silent for longer than
+        is usual, the time since its last one is missing. None: until its last one, for a record that has ended.
+    host: the service's repository; without it nobody knows which strategies apply, nor which drills were its own.
     hours_per_repair: what finding and mending one such fault takes a person, in hours, by the operator's
         word. Hours saved are this times the changes confirmed; what reviewing them and mending what was
         taken back cost is not known and not taken off. Without it there is no such figure: nothing that is
@@ -46,16 +49,19 @@ def store_evidence(
     with History.read_only(store) as history:
         segments = history.segments()
         recent = history.last(WINDOW)
-        present, up = _shares(history, segments, settings.error_rate_max)
+        quiet = None if now is None else silence(recent.timestamp, segments, now)
+        present, up = _shares(history, segments, settings.error_rate_max, quiet)
     return StoreEvidence(
         snapshots=sum(segment.rows for segment in segments),
         present_share=present,
+        silent_s=None if quiet is None else quiet.age_s,
         baseline_learned=baseline is not None,
         trends_known=sum(trend_of(recent, metric, baseline).direction != "unknown" for metric in TRENDS),
         memory_mb=settings.history_size * (HEAD.itemsize + 8 * settings.dim) / 1e6,
         strategies=None if host is None else _wanted(store, applicable(host)),
         uptime_share=up,
         hours_saved=None if hours_per_repair is None else _confirmed(store) * hours_per_repair,
+        drills=None if host is None else _drills(store, host),
     )
 
 
@@ -100,13 +106,26 @@ def _wanted(store: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if diagnosed.intersection(metrics[name]))
 
 
+def drills_on(ledger: Ledger, repo: Repo) -> int:
+    """Drills that were performed on this repository: a branch of it holds the commit that they began from."""
+    bases = {entry.subject: entry.read(DrillPlan).patch.base for entry in ledger.entries("drill")}
+    ended = [bases[e.subject] for e in ledger.entries("drilled") if e.subject in bases and e.read(Drilled).ok]
+    here = {base: repo.on_a_branch(base) for base in set(ended)}
+    return sum(here[base] for base in ended)
+
+
+def _drills(store: Path, repo: Repo) -> int:
+    path = store / "ledger.db"
+    return drills_on(Ledger(path, read_only=True), repo) if path.exists() else 0
+
+
 def _confirmed(store: Path) -> int:
     path = store / "ledger.db"
     return figures(Ledger(path, read_only=True)).confirmed if path.exists() else 0
 
 
 def _shares(
-    history: History, segments: Sequence[SegmentInfo], error_rate_max: float
+    history: History, segments: Sequence[SegmentInfo], error_rate_max: float, quiet: Silence | None
 ) -> tuple[float | None, float | None]:
     """Recorded snapshots over expected ones, and those of a service that was up; 0 to 1, None where no
     process wrote three.
@@ -115,7 +134,7 @@ def _shares(
     them wrote. So the pause of one of several workers is not seen, and that of the service is. A snapshot
     is of a service that was up when its error rate was measured and is at most `error_rate_max`: it came,
     and the service served. A service that answers badly or slowly is unwell and not down. Time in which no
-    snapshot came is not up, whatever the reason; before the first and after the last nothing is expected.
+    snapshot came is not up, whatever the reason, nor is a silence that lasts; before the first nothing is expected.
     """
     intervals = [(each.last - each.first) / (each.rows - 1) for each in segments if each.rows >= 3]
     intervals = [interval for interval in intervals if interval > 0]
@@ -130,6 +149,8 @@ def _shares(
         int((batch.good("error_rate") & (batch.error_rate <= error_rate_max)).sum()) for batch in read
     )
     gaps = np.diff(times)
+    if quiet is not None:
+        gaps = np.append(gaps, quiet.age_s)
     missing = float(np.rint(gaps[gaps > PAUSE * usual] / usual - 1).sum())
     expected = len(times) + missing
     return len(times) / expected, serving / expected

@@ -391,6 +391,11 @@ class Repo:
         """Whether a commit, named in full, is in this repository."""
         return self._git.run("cat-file", "-e", f"{commit}^{{commit}}", accept=(0, 1, 128)).returncode == 0
 
+    def on_a_branch(self, commit: str) -> bool:
+        """Whether a branch of this repository, not one of a remote, holds a commit that is named in full."""
+        names = ("--count=1", "--format=%(refname)", "--contains", commit, "refs/heads")
+        return self.has(commit) and bool(self._git.line("for-each-ref", *names))
+
     def _checkout(self, worktree: Path) -> Checkout:
         git, top = Git.discover(worktree)
         if top is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -17,6 +18,7 @@ from qigcore.durations import worded
 from qigcore.history import Damage, History, SegmentInfo
 from qigcore.rules import MIN_SNAPSHOTS
 from qigheal.cli.checks import Check
+from qigheal.healerchild import LOCK, LOG, complaint
 from qigheal.health import failing
 from qigheal.settings import MonitorSettings
 from qigheal.standing import Standing
@@ -154,6 +156,32 @@ def baseline(place: Path) -> Iterator[Check]:
         yield Check(name="baseline errors", state="warn", found=said, remedy=remedy)
     for note in found.notes:
         yield Check(name="baseline", state="ok", found=note)
+
+
+def healer(place: Path) -> Iterator[Check]:
+    """Whether a healer works for the store, and what the last one of the service complained of where none does."""
+    try:
+        with (place / LOCK).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = file.read(32).decode("ascii", "replace").strip()
+                found = f"process {pid} works for this store"
+                if why := complaint(place / LOG):
+                    remedy = "mend that; its next pass tries again"
+                    yield Check(name="healer", state="warn", found=f"{found}, in vain: {why}", remedy=remedy)
+                else:
+                    yield Check(name="healer", state="ok", found=found)
+                return
+    except OSError:  # none was ever there, or it is not for this user
+        return
+    if why := complaint(place / LOG):
+        remedy = "mend that; the service tries again, after an hour at most"
+        yield Check(
+            name="healer", state="warn", found=f"none now; the last one ended with: {why}", remedy=remedy
+        )
+    else:
+        yield Check(name="healer", state="ok", found="none now")
 
 
 def ledger(place: Path) -> Iterator[Check]:

@@ -100,7 +100,7 @@ class Figures(Record, frozen=True):
     merges: int  # applied, and those put through by override
     rehearsed: int | None  # of the merges; None: no rehearsal is on record
     rolled_back: int
-    drills: int = 0  # performed, and the files were as before
+    drills: int = 0  # performed, on whatever repository, and the files were as before
 
     @property
     def confirmed_share(self) -> float | None:

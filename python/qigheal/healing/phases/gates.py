@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from qigcore.constants import FITNESS_THRESHOLD
-from qigheal.healing.phases.evidence import figures, share
+from qigcore.durations import worded
+from qigheal.healing.phases.evidence import Figures, figures, share
 from qigheal.records import Record
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ class StoreEvidence(Record, frozen=True):
 
     snapshots: int | None = None
     present_share: float | None = None  # recorded of the expected ones, 0 to 1
+    silent_s: float | None = None  # since the last one, where that is longer than usual; None: it is not
     baseline_learned: bool | None = None
     trends_known: int | None = None  # of Φ, drift, latency and errors
     memory_mb: float | None = None  # what recording costs the service
@@ -44,6 +48,7 @@ class StoreEvidence(Record, frozen=True):
     )
     uptime_share: float | None = None
     hours_saved: float | None = None
+    drills: int | None = None  # performed on the host's repository; None: no host was named
 
 
 def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...]:
@@ -59,14 +64,7 @@ def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...
     confirmed = found.confirmed_share
     return (
         _least(1, "snapshots", evidence.snapshots, 1000, "let the service record on"),
-        _portion(
-            1,
-            "expected snapshots present",
-            evidence.present_share,
-            "≥ 99.9 %",
-            0.999,
-            "find out what stops the recording: restarts, a full disk, a worker that hangs",
-        ),
+        _present(evidence),
         _line(
             1,
             "baseline learned",
@@ -156,13 +154,7 @@ def gate_status(ledger: Ledger, evidence: StoreEvidence) -> tuple[Criterion, ...
             found.merges > 0 and found.rehearsed == found.merges,
             "each merge is rehearsed by itself; nothing was merged yet, or an older version did it",
         ),
-        _least(
-            3,
-            "rollbacks performed, drills included",
-            found.rolled_back + found.drills,
-            1,
-            "qigheal phase drill --host HOST",
-        ),
+        _rollbacks(found, evidence.drills),
         _portion(
             4,
             "applied changes confirmed",
@@ -229,6 +221,37 @@ def _portion(
     # Rounded down: 99.96 % must not be shown as the 100 % that it is not.
     shown = None if part is None else f"{int(part * 1000 + 1e-9) / 10:g} %"
     return _line(phase, name, needed, shown, met, advice)
+
+
+def _present(evidence: StoreEvidence) -> Criterion:
+    """However large the share, a service that is silent now is not present: of long ago, it tells nothing."""
+    line = _portion(
+        1,
+        "expected snapshots present",
+        evidence.present_share,
+        "≥ 99.9 %",
+        0.999,
+        "find out what stops the recording: restarts, a full disk, a worker that hangs",
+    )
+    if evidence.silent_s is None or evidence.present_share is None:
+        return line
+    return replace(
+        line,
+        found=f"{line.found}, none for {worded(evidence.silent_s)}",
+        met=False,
+        advice="start the service, or name the store that it writes now: nothing has come since",
+    )
+
+
+def _rollbacks(found: Figures, drills: int | None) -> Criterion:
+    """A drill shows that the repository it was done on can take a merge back, and nothing of another one."""
+    drill, name = "qigheal phase drill --host HOST", "rollbacks performed, drills included"
+    if drills is None and found.drills and not found.rolled_back:
+        elsewhere = f"{found.drills} drilled, on a repository that is not named"
+        return _line(3, name, "≥ 1", elsewhere, False, "name the host, whose drills count: --host HOST")
+    if not drills and found.drills:
+        drill += ": what was drilled was another repository"
+    return _least(3, name, found.rolled_back + (drills or 0), 1, drill)
 
 
 def _known(value: bool | None, no: str, yes: str) -> str | None:

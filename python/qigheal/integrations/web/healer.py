@@ -1,13 +1,12 @@
 """The process that heals, of which there is one for all workers of a store: who starts it, and when.
 
-Whoever gets the lock of `STORE/healer.lock` starts `qigheal heal HOST --every` and hands the lock down: it lasts as
-long as that process, which lowers its own priority. Nothing is started while another process holds it, such as a
-sidecar. No room of healing is imported here, for this runs in the process that serves.
+Each worker looks now and then; `qigheal.healerchild` says how it is started. It lowers its own priority. Nothing is
+started while another process holds the lock, such as a sidecar. No room of healing is imported here, for this runs in
+the process that serves.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import subprocess
@@ -15,14 +14,10 @@ import threading
 import time
 from pathlib import Path
 
-from qigheal.inherited import COMMAND, for_healer
+from qigheal import healerchild
+from qigheal.healerchild import LOG, STEADY_S, Pauses, taken
 
 log = logging.getLogger("qigheal")
-
-LOCK = "healer.lock"
-LOG = "healer.log"
-HELD = "QIGHEAL_HEALER_LOCK"
-"""Tells the child the number of the descriptor that holds the lock."""
 
 MOST_LOG_BYTES = 1_000_000
 
@@ -30,7 +25,8 @@ MOST_LOG_BYTES = 1_000_000
 class Healer:
     """Looks now and then whether a healer works for `store`, and starts one for `host` if none does.
 
-    every_s: seconds between its passes; also how long one that failed is not started again.
+    every_s: seconds between its passes; also how long one that ended is not started again, and twice as long each
+        time, up to an hour, while it ends at once.
     command: what is run, for tests; by default `python -m qigheal heal`.
 
     Attributes: note (why there is none of this process's making, or why the last one ended; "" when all is well).
@@ -41,12 +37,11 @@ class Healer:
     ) -> None:
         self.note = ""
         self._store = store
-        self._every_s = every_s
-        self._command = command or (
-            *(*COMMAND, "heal", str(host)),
-            *("--store", str(store), "--every", f"{every_s:g}s"),
-        )
+        self._command = command or healerchild.command(host, store, f"{every_s:g}s")
         self._child: subprocess.Popen[bytes] | None = None
+        self._pauses = Pauses(every_s)
+        self._log_begin = 0
+        self._next_read = float("-inf")
         self._not_before = float("-inf")
 
     def look(self) -> None:
@@ -54,17 +49,22 @@ class Healer:
         child = self._child
         if child is not None:
             if child.poll() is None:
+                if self._pauses.steady() and time.monotonic() >= self._next_read:
+                    self._next_read = time.monotonic() + STEADY_S
+                    why = healerchild.complaint(self._store / LOG, self._log_begin)
+                    self._tell(f"the healer cannot work: {why}" if why else "")
                 return
             self._child = None
-            self._not_before = time.monotonic() + self._every_s
-            self._say(f"the healer ended with {child.returncode}; what it said stands in {self._store / LOG}")
+            why = healerchild.reason(self._store / LOG, self._log_begin)
+            said = f": {why}" if why else ""
+            self._put_off(f"the healer ended with {child.returncode}{said}; see {self._store / LOG}")
         if time.monotonic() < self._not_before:
             return
         try:
             self._start()
         except OSError as error:
-            self._not_before = time.monotonic() + self._every_s
-            self._say(f"the healer could not be started: {error}")
+            self._pauses.began()
+            self._put_off(f"the healer could not be started: {error}")
 
     def close(self) -> None:
         """Have the child end; it winds up what is under way, and is not waited for."""
@@ -87,33 +87,19 @@ class Healer:
             path = self._store / LOG
             full = path.exists() and path.stat().st_size > MOST_LOG_BYTES
             with open(path, "wb" if full else "ab") as said:
-                self._child = subprocess.Popen(
-                    (*self._command, "--with-parent", str(os.getpid())),
-                    stdin=subprocess.DEVNULL,
-                    stdout=said,
-                    stderr=said,
-                    pass_fds=(lock,),
-                    env={**for_healer(), HELD: str(lock)},
-                )
-            self.note = ""
+                self._log_begin = said.tell()
+                self._child = healerchild.begin(self._command, lock, output=said)
+            self._next_read = float("-inf")
+            self._pauses.began()  # the note stays until it is seen that this one lives
         finally:
             os.close(lock)  # the child's holds on
 
-    def _say(self, note: str) -> None:
-        if note != self.note:
+    def _put_off(self, note: str) -> None:
+        self._not_before = time.monotonic() + self._pauses.ended()
+        self._tell(note)
+
+    def _tell(self, note: str) -> None:
+        """The same note is logged once, however often it is tried in vain."""
+        if note and note != self.note:
             log.warning("%s", note)
         self.note = note
-
-
-def taken(store: Path) -> int | None:
-    """The healer's lock of a store, as a descriptor to hand down and then close; None while another holds it."""
-    lock = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
