@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,11 +15,11 @@ from qigheal.healing.forge.github_api import Api
 from qigheal.host import Hosting, Manifest
 from qigheal.records import Change
 from qigheal.repo import Repo
-from tests.heal.fake_github import REPOSITORY, TOKEN, FakeGitHub
+from tests.heal.fake_github import REPOSITORY, TOKEN, FakeGitHub, serving
 from tests.heal.gitfix import Place
 from tests.heal.test_forge import DIFF, FILES, begun
 
-__all__ = ["DIFF", "FILES", "TOKEN", "Killed", "Reaper", "Scene", "begun"]
+__all__ = ["DIFF", "FILES", "TOKEN", "Killed", "Reaper", "Scene", "begun", "staged"]
 
 
 class Scene:
@@ -62,8 +64,21 @@ class Scene:
     def reverting(self) -> Change:
         return replace(self.merged(), state="reverting", reverted_at=1_700_000_200.5, reason="Φ fell.")
 
+    def whole(self) -> None:
+        """git itself finds nothing wrong with what the server was sent."""
+        assert self.github.git("fsck", "--strict", "--no-dangling") == ""
+
     def calls(self, method: str) -> list[str]:
         return [path for verb, path in self.github.log if verb == method]
+
+
+def staged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """For a fixture: a scene whose server answers while the test runs."""
+    place = Place(folder / "host", FILES)
+    for github in serving(folder / "remote", place.path):
+        monkeypatch.setenv("QIGHEAL_GITHUB_TOKEN", TOKEN)
+        monkeypatch.setenv("QIGHEAL_GITHUB_API", github.api)
+        yield Scene(place, github)
 
 
 class Killed(BaseException):

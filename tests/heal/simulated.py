@@ -10,6 +10,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -78,10 +79,17 @@ class World:
     unlucky: float = 0.0  # part of the processes that are slower by 40 % for as long as they live
     digest: str | None = None  # None: one that follows from the request
 
-    def basin(self) -> np.ndarray:
-        weights = HEALTHY.copy()
-        weights[0] += self.tilt
-        return weights / weights.sum()
+
+# A trial asks the same requests of both sides, and every trial the same ones: drawn once, they are what
+# they would be if they were drawn each time.
+@cache
+def requested(seed: int, batch: int, tilt: float, concentration: float) -> tuple[Any, tuple[float, ...]]:
+    """What comes from the request alone: its part of the noise of Φ and κ, shape=[2], and its basin."""
+    draw = np.random.default_rng((seed, batch))
+    common = draw.normal(size=2)
+    weights = HEALTHY.copy()
+    weights[0] += tilt
+    return common, tuple(draw.dirichlet(concentration * (weights / weights.sum())).tolist())
 
 
 class SimulatedProbe:
@@ -98,10 +106,10 @@ class SimulatedProbe:
 
     def ask(self, batch: int, seed: int) -> Answer:
         world, draw = self.world, self.bench.rng
-        shared = np.random.default_rng((seed, batch))
         self.asked += 1
         self.bench.answered += 1
-        common, own = shared.normal(size=2), draw.normal(size=2)
+        common, basin = requested(seed, batch, world.tilt, world.concentration)
+        own = draw.normal(size=2)
         z = math.sqrt(world.shared) * common + math.sqrt(1 - world.shared) * own
         wait = draw.uniform(2, 5) if draw.random() < world.waits else 1.0
         wall = world.wall_ms * self.speed * self.bench.machine() * wait
@@ -109,9 +117,9 @@ class SimulatedProbe:
         wall += world.rare_ms if world.rare and draw.random() < world.rare else 0.0
         return Answer(
             batch=batch,
-            phi=float(np.clip(self.phi + world.phi_sd * z[0], 0, 1)),
+            phi=min(1.0, max(0.0, float(self.phi + world.phi_sd * z[0]))),
             kappa_eff=float(world.kappa + world.kappa_sd * z[1]),
-            basin=tuple(shared.dirichlet(world.concentration * world.basin()).tolist()),
+            basin=basin,
             error_rate=world.errors,
             avg_latency_ms=1.0,
             wall_ms=float(wall),

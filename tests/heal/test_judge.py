@@ -1,108 +1,26 @@
-"""The judge, on whole trials of simulated hosts: how often it errs, and what each veto and guard sees."""
+"""The judge, on whole trials of simulated hosts: good patches and bad ones, and when it has seen enough."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections import Counter
 from typing import Any
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
-from benchmarks import judging
 from qigcore.errors import TooLittleData
 from qigheal.healing import judge
 from qigheal.healing.diagnosis import UNSEEN_ERRORS
-from qigheal.records import Answer, Guard, Trial, Verdict
+from qigheal.records import Trial, Verdict
 from qigheal.settings import HealSettings
+from tests.heal.judgedworlds import BOTH, CALM, FAULT, HOT, QUIET, SETTINGS, cured, guard, with_after
 from tests.heal.simulated import World, diagnosis, judged, patch
-
-SETTINGS = HealSettings()
-QUIET: dict[str, Any] = {"wall_noise": 0.01, "waits": 0.0, "process_noise": 0.002}
-# A temperature of 5 on the digits host: Φ gone, κ 15-fold, the basin smooth and aside.
-FAULT: dict[str, Any] = {
-    "phi": 0.04, "phi_sd": 0.004, "kappa": 1019.0, "kappa_sd": 8.0, "tilt": 0.05, "concentration": 4000.0,
-}  # fmt: skip
-CALM = World(**QUIET)
-HOT = World(**FAULT, **QUIET)
-BOTH = ("phi", "kappa")
-
-
-def guard(verdict: Verdict, metric: str) -> Guard:
-    return next(found for found in verdict.guards if found.metric == metric)
-
-
-def replace_world(world: World, rare: float, rare_ms: float) -> World:
-    return dataclasses.replace(world, rare=rare, rare_ms=rare_ms)
-
-
-def with_after(trial: Trial, **changed: Any) -> Trial:
-    """The trial with other answers of the patched side."""
-    pairs = tuple(replace(pair, after=replace(pair.after, **changed)) for pair in trial.pairs)
-    return replace(trial, pairs=pairs)
 
 
 @pytest.fixture(scope="module")
 def healed() -> Trial:
-    return judged(HOT, CALM, 1, heals=BOTH)[1]
-
-
-# How often it errs
-
-
-@pytest.mark.parametrize(
-    ("world", "trials"),
-    [
-        (World(wall_noise=0.08), 90),
-        (World(**FAULT, wall_noise=0.08), 50),
-        (World(phi=0.738, shared=0.3), 15),  # just outside its band, with noise of its own
-        (World(process_noise=0.03, waits=0.1), 15),  # an unruly machine
-        (World(unlucky=0.25), 30),  # as measured of numpy programs whose allocator gives memory back
-    ],
-    ids=["noisy", "degraded", "edge", "unruly", "unlucky"],
-)
-def test_identical_code_is_hardly_ever_called_worse_or_better(world: World, trials: int) -> None:
-    # Of 200 such trials at most 1 may be called worse, and at most 5 accepted.
-    found = Counter(judged(world, world, seed)[0].decision for seed in range(trials))
-    assert found["worse"] == 0, found
-    assert found["improved"] <= trials // 40, found
-
-
-def test_a_level_that_each_process_has_of_its_own_is_no_cure() -> None:
-    """A hundred answers of one process say no more of the next one than ten do."""
-    world = World(phi=0.45, phi_process=0.15, **QUIET)
-    found = [judged(world, world, seed, heals=("phi",), named=("phi",))[0] for seed in range(60)]
-    assert sum(verdict.accepted for verdict in found) <= 3
-    assert sum(verdict.decision == "worse" for verdict in found) <= 1
-
-
-def test_a_slowdown_of_5_percent_is_not_accepted_under_8_percent_noise() -> None:
-    before, after = World(**FAULT, wall_noise=0.08), World(wall_noise=0.08, wall_ms=5.25)
-    settings = HealSettings(max_pairs=320)
-    found = Counter(
-        judged(before, after, seed, settings=settings, heals=BOTH)[0].accepted for seed in range(60)
-    )
-    assert found[False] >= 57, found
-
-
-def test_the_same_cure_without_the_slowdown_is_accepted() -> None:
-    before, after = World(**FAULT, wall_noise=0.08), World(wall_noise=0.08)
-    found = Counter(judged(before, after, seed, heals=BOTH)[0].accepted for seed in range(20))
-    assert found[True] >= 18, found
-
-
-def test_a_cure_is_accepted_where_processes_differ_by_luck() -> None:
-    found = Counter(
-        judged(World(**FAULT, unlucky=0.2), World(unlucky=0.2), seed, heals=BOTH)[0].decision
-        for seed in range(8)
-    )
-    assert found["improved"] + found["inconclusive"] == 8, found
-    assert found["improved"] >= 4, found
-
-
-# Good patches and bad ones
+    return cured()
 
 
 def test_the_digits_fault_is_healed() -> None:
@@ -249,216 +167,7 @@ def test_two_faults_are_healed_one_at_a_time() -> None:
     assert "latency is not healed" in claimed.reason
 
 
-# What it could have seen
-
-
-def test_a_noisier_trial_sees_less_and_says_so(healed: Trial) -> None:
-    quiet = judge.verdict(healed, SETTINGS)
-    noisy, _ = judged(World(**FAULT), World(), 1, settings=HealSettings(max_pairs=80), heals=BOTH)
-    few, many = guard(quiet, "latency").detectable, guard(noisy, "latency").detectable
-    assert few is not None
-    assert many is not None
-    assert 0.0 < 2 * few < many
-    assert guard(quiet, "errors").detectable is None  # there were none, so no noise of them was seen
-    assert quiet.detectable is not None
-    assert SETTINGS.fitness_threshold <= quiet.detectable < 0.65
-
-
-def test_a_slowdown_of_the_detectable_size_shows_in_most_such_trials() -> None:
-    few = HealSettings(max_pairs=80, latency_margin=1.0)
-    sizes = [guard(judged(CALM, CALM, seed, settings=few)[0], "latency").detectable for seed in range(10)]
-    size = sum(found or 0.0 for found in sizes) / len(sizes)
-    assert 0.001 < size < 0.02
-    slower = World(**{**QUIET, "wall_ms": 5.0 * (1 + size)})
-    level = judge.PASS_LEVEL  # of a trial with one look at 80 pairs
-    seen = 0
-    for seed in range(40):
-        trial = judged(CALM, slower, 100 + seed, settings=few)[1]
-        seen += judge.gather(trial, few).guards["latency"].estimate.low(level) > 0.0
-    assert 26 <= seen <= 40  # 32 expected
-
-
-@pytest.mark.parametrize(
-    ("rare", "rare_ms"), [(1 / 16, 1000.0), (1 / 20, 1000.0), (1 / 25, 5000.0), (1 / 12, 50.0)]
-)
-def test_rare_answers_that_take_very_long_keep_a_cure_from_being_accepted(
-    rare: float, rare_ms: float
-) -> None:
-    found = [judged(HOT, replace_world(CALM, rare, rare_ms), seed, heals=BOTH)[0] for seed in range(3)]
-    assert not any(verdict.accepted for verdict in found)
-    assert all("mean answer" in verdict.reason for verdict in found)
-
-
-def test_answers_that_wait_by_chance_on_both_sides_are_no_tail() -> None:
-    waiting: dict[str, Any] = QUIET | {"waits": 0.03}
-    assert all(
-        judged(World(**FAULT, **waiting), World(**waiting), seed, heals=BOTH)[0].accepted for seed in range(6)
-    )
-
-
-@pytest.mark.parametrize(("leak_mb", "rss_mb"), [(0.1, 130.0), (0.1, 2000.0), (1.9, 2000.0)])
-def test_a_leak_that_is_small_beside_the_process_keeps_a_cure_from_being_accepted(
-    leak_mb: float, rss_mb: float
-) -> None:
-    steady = {**QUIET, "rss_mb": rss_mb}
-    for seed in range(3):
-        verdict, _ = judged(World(**FAULT, **steady), World(leak_mb=leak_mb, **steady), seed, heals=BOTH)
-        assert not verdict.accepted
-    assert judged(World(**FAULT, **steady), World(**steady), 1, heals=BOTH)[0].accepted
-
-
-# Vetoes
-
-
-def test_a_constant_phi_is_vetoed(healed: Trial) -> None:
-    verdict = judge.verdict(with_after(healed, phi=0.77), SETTINGS)
-    assert verdict.decision == "refused"
-    assert "Φ no longer varies" in verdict.vetoes[0]
-
-
-def test_a_constant_basin_is_vetoed(healed: Trial) -> None:
-    verdict = judge.verdict(with_after(healed, basin=healed.pairs[0].after.basin), SETTINGS)
-    assert verdict.decision == "refused"
-    assert "the basin no longer varies" in verdict.vetoes[0]
-
-
-def test_a_signal_that_is_steady_when_healthy_may_be_steady(healed: Trial) -> None:
-    bands = healed.target.bands
-    steady = replace(healed.target, bands={**bands, "phi": replace(bands["phi"], sd=0.0)})
-    verdict = judge.verdict(with_after(replace(healed, target=steady), phi=0.77), SETTINGS)
-    assert verdict.accepted
-
-
-def digests(trial: Trial, before: str | None, after: str | None, control: str | None) -> Trial:
-    def told(answer: Answer, digest: str | None) -> Answer:
-        return replace(answer, output_digest=digest)
-
-    return replace(
-        trial,
-        patch=patch(heals=BOTH, same_output=True),
-        pairs=tuple(
-            replace(pair, before=told(pair.before, before), after=told(pair.after, after))
-            for pair in trial.pairs
-        ),
-        control=tuple(
-            replace(pair, before=told(pair.before, before), after=told(pair.after, control))
-            for pair in trial.control
-        ),
-    )
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "control", "veto"),
-    [
-        ("x", "x", "x", ""),
-        ("x", "y", "x", "80 of 80 outputs differ"),
-        ("x", "x", "z", "answers one request in two ways"),
-        (None, None, None, "reports no output_digest"),
-    ],
-)
-def test_outputs_must_be_equal_where_the_patch_says_so(
-    healed: Trial, before: str | None, after: str | None, control: str | None, veto: str
-) -> None:
-    verdict = judge.verdict(digests(healed, before, after, control), SETTINGS)
-    assert verdict.accepted is not bool(veto)
-    assert veto in " ".join(verdict.vetoes)
-
-
-@pytest.mark.parametrize(
-    ("trial", "decision", "said"),
-    [
-        (
-            {"refusals": ("Makefile: decides how the code is built",)},
-            "refused",
-            "the patch is refused: Makefile",
-        ),
-        (
-            {"tests_passed": False, "tests_output": "..\n2 failed"},
-            "refused",
-            "tests fail with the patch: 2 failed",
-        ),
-        ({"tests_passed": False}, "refused", "they print nothing"),
-        ({"problems": ("patched code: hangs",), "failed_side": "after"}, "refused", "patched code: hangs"),
-        ({"problems": ("unpatched code: hangs",), "failed_side": "before"}, "inconclusive", "incomplete"),
-        ({"problems": ("no bubblewrap",)}, "inconclusive", "no bubblewrap"),
-    ],
-)
-def test_what_no_measurement_can_change(
-    healed: Trial, trial: dict[str, Any], decision: str, said: str
-) -> None:
-    spoiled = replace(healed, **trial)
-    verdict = judge.verdict(spoiled, SETTINGS)
-    assert verdict.decision == decision
-    assert not verdict.accepted
-    assert said in verdict.reason
-    assert verdict.fitness is None
-    assert not judge.needs_more(spoiled, SETTINGS)
-
-
-# Effects that take longer than a start
-
-
-def filling(most_mb: float) -> World:
-    return World(leak_mb=0.8, leak_most_mb=most_mb, **QUIET)
-
-
-LEAK: dict[str, Any] = {"observed": {"memory": 0.8}, "named": ("memory",), "heals": ("memory",)}
-
-
-def test_a_bound_that_takes_forty_answers_shows() -> None:
-    verdict, _ = judged(filling(math.inf), filling(28.0), 1, batches_needed=40, **LEAK)
-    assert verdict.accepted, verdict.reason
-    assert verdict.fitness is not None
-    assert verdict.fitness.components["service"] == 1.0
-    assert verdict.pairs == 8 * 50
-    # Told to need no longer than usual, the same patch shows nothing: no start ever sees it full.
-    verdict, _ = judged(filling(math.inf), filling(28.0), 1, settings=HealSettings(max_pairs=80), **LEAK)
-    assert not verdict.accepted
-
-
-def test_what_a_patch_costs_once_its_bound_is_reached_counts_whole() -> None:
-    _, trial = judged(filling(math.inf), filling(28.0), 1, batches_needed=40, **LEAK)
-    first = {number: next(i for i, p in enumerate(trial.pairs) if p.round == number) for number in range(8)}
-    slower = tuple(
-        replace(pair, after=replace(pair.after, wall_ms=1.2 * pair.after.wall_ms))
-        if i - first[pair.round] >= 40
-        else pair
-        for i, pair in enumerate(trial.pairs)
-    )
-    verdict = judge.verdict(replace(trial, pairs=slower), SETTINGS)
-    assert not verdict.accepted
-    assert guard(verdict, "latency").estimate == pytest.approx(0.2, abs=0.03)
-
-
-def test_failures_before_the_bound_is_reached_count_too() -> None:
-    _, trial = judged(filling(math.inf), filling(28.0), 1, batches_needed=40, **LEAK)
-    first = {number: next(i for i, p in enumerate(trial.pairs) if p.round == number) for number in range(8)}
-    failing = tuple(
-        replace(pair, after=replace(pair.after, error_rate=0.05)) if i - first[pair.round] < 30 else pair
-        for i, pair in enumerate(trial.pairs)
-    )
-    verdict = judge.verdict(replace(trial, pairs=failing), SETTINGS)
-    assert not verdict.accepted
-    assert guard(verdict, "errors").estimate == pytest.approx(0.03, abs=0.001)
-
-
-@pytest.mark.parametrize("batches_needed", [10, 30])
-@pytest.mark.parametrize("jitter", [0.02, 0.5])
-def test_a_host_that_leaks_alike_on_both_sides_is_not_called_healed_or_worse(
-    batches_needed: int, jitter: float
-) -> None:
-    world = World(leak_mb=0.8, rss_noise_mb=jitter)
-    settings = HealSettings(max_pairs=160)
-    found = Counter(
-        judged(world, world, seed, settings=settings, batches_needed=batches_needed, **LEAK)[0].decision
-        for seed in range(25)
-    )
-    assert found["improved"] == found["worse"] == 0, found
-
-
 # Looks
-
-
 def test_looks_double_and_end_at_the_most() -> None:
     assert judge.looks(10, SETTINGS) == (20, 40, 80, 160, 320, 640)
     # Starts of 16 + 10 pairs: 2, 4, 8, 16 of them, and as many as 640 pairs make.
@@ -518,8 +227,6 @@ def test_an_answer_of_a_fifth_of_a_millisecond_is_not_judged_to_the_microsecond(
 
 
 # Pure and plain
-
-
 def test_the_same_trial_gets_the_same_verdict_and_both_can_be_stored(healed: Trial) -> None:
     verdict = judge.verdict(healed, SETTINGS)
     stored = msgspec.json.decode(msgspec.json.encode(healed), type=Trial)
@@ -553,22 +260,3 @@ def test_a_metric_without_a_band_is_neither_scored_nor_guarded() -> None:
     }  # fmt: skip
     assert verdict.fitness is not None
     assert verdict.fitness.components["phi"] == 0.5
-
-
-# The long form of these: python -m benchmarks.judging
-
-
-def test_the_benchmark_says_which_limit_is_missed() -> None:
-    always = judging.Scenario("x", CALM, CALM, at_most={"accepted": 2.5}, at_least={"equivalent": 50.0})
-    assert always.missed(judging.counted(always, 2), 2) == []
-    never = judging.Scenario("x", CALM, CALM, at_most={"equivalent": 50.0}, at_least={"accepted": 90.0})
-    assert never.missed(judging.counted(never, 2), 2) == ["equivalent ≤ 50 %", "accepted ≥ 90 %"]
-
-
-@pytest.mark.alone
-def test_the_bootstrap_takes_no_longer_than_scipys() -> None:
-    took = judging.bootstrap()  # about half of it; both in the same run, since machines differ
-    ours, peer = took["qigheal"], took["SciPy"]
-    assert ours is not None
-    assert peer is not None
-    assert ours < peer

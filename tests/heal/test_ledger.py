@@ -216,8 +216,8 @@ def test_root_makes_the_file_for_the_owner_of_the_store(tmp_path: Path) -> None:
     assert ledger.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_file_held_by_another_says_so(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qigheal.healing.ledger.BUSY_S", 0.05)
+def test_a_file_held_by_another_says_so(ledger: Ledger) -> None:
+    ledger.busy_s = 0.05
     holder = sqlite3.connect(ledger.path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(LedgerError, match="cannot be written now"):
