@@ -47,6 +47,16 @@ def test_each_step_becomes_one_snapshot() -> None:
     chain.self_healing.remove()
 
 
+def test_a_step_that_is_no_mapping_has_nothing_of_the_step_before() -> None:
+    chain = monitored(Chain([Result([step(duration_ms=5000.0), None])]))
+    chain.run(BASIN)
+    good, odd = chain.self_healing.monitor.snapshots
+    assert good.avg_latency_ms == 5000.0
+    assert odd.avg_latency_ms < 2500.0
+    assert odd.repaired == ("phi", "kappa_eff", "basin_coords")
+    chain.self_healing.remove()
+
+
 def test_a_run_without_durations_of_its_own_shares_its_wall_time_among_its_steps() -> None:
     steps = [{k: v for k, v in step(i).items() if k != "duration_ms"} for i in range(4)]
     chain = monitored(Chain())

@@ -18,6 +18,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from qigcore.history import History
+from qigheal.integrations.chain import trajectory
 from qigheal.integrations.chain.hooking import Hook
 from qigheal.integrations.qigchain import (
     ChainError,
@@ -149,6 +150,33 @@ def test_several_threads(tmp_path: Path) -> None:
     chain.self_healing.remove()
     with History.read_only(tmp_path / "s") as history:
         assert len(history.last(1000)) == 200
+
+
+def test_a_lock_that_was_held_at_a_fork_does_not_stop_the_child() -> None:
+    chain = monitored(Chain())
+    held = chain.self_healing._runs._lock
+    with ThreadPoolExecutor(1) as other:
+        other.submit(held.acquire).result()
+        trajectory._in_child()  # what is called there
+        chain.run(BASIN)
+        other.submit(held.release).result()
+    assert chain.self_healing.counts.steps == 1
+    chain.self_healing.remove()
+
+
+def test_steps_of_a_result_that_broke_the_reading_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = monitored(Chain([Result([step(), step()])]))
+
+    def broken(fields: Any) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(chain.self_healing._runs, "_capture", broken)
+        chain.run(BASIN)
+    chain.run(BASIN)
+    counts = chain.self_healing.counts
+    assert (counts.runs, counts.steps, counts.lost) == (2, 1, 1)
+    chain.self_healing.remove()
 
 
 def test_a_mock_is_a_chain_too() -> None:

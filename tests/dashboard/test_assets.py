@@ -44,6 +44,20 @@ def test_charts_are_found_without_importing_their_package() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_dashboard_loads_its_modules_beside_one_another() -> None:
+    """Each imported module that the shell does not name is found only once what imports it is here."""
+    shell = dashboard.asset("dashboard.html")[0].decode()
+    ahead = set(re.findall(r'(?:modulepreload" href|module" src)="assets/([^"]+)"', shell))
+    needed, known = ["dashboard.js"], {"dashboard.js"}
+    while needed:
+        text = dashboard.asset(needed.pop())[0].decode()
+        found = set(re.findall(r'from "\./([^"]+)"', text)) - known
+        known |= found
+        needed.extend(found)
+    assert ahead == known
+    assert re.findall(r'preload" as="script" href="assets/([^"]+)"', shell) == [dashboard.CHARTS]
+
+
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
     with pytest.raises(

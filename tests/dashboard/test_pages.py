@@ -110,7 +110,7 @@ def test_a_service_that_still_learns(tmp_path: Any, opener: Opener) -> None:
 
 def test_without_the_chart_library_the_figures_stand(sick: Served, opener: Opener) -> None:
     def refuse(page: Any) -> None:
-        page.route("**/plotly.min.js", lambda route: route.fulfill(status=404, body="{}"))
+        page.route("**/plotly.min.js*", lambda route: route.fulfill(status=404, body="{}"))
 
     page = opener(sick, refusals=(404,), before=refuse).page
     expect(page.locator("#charts-missing")).to_contain_text("pip install 'qigheal[dashboard]'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from typing import Any
 
 import pytest
@@ -67,6 +68,20 @@ def test_assets_are_sent_once(paged: Web) -> None:
     assert (again.status, again.body) == (304, b"")
     assert again.headers["etag"] == first.headers["etag"]
     assert paged("assets/charts.js", headers={"If-None-Match": '"another"'}).status == 200
+
+
+def test_what_a_shell_loads_ahead_has_its_digest_in_its_address_and_is_kept_for_good(serve: Make) -> None:
+    shell = (
+        b'<link rel="preload" as="script" href="assets/charts.js"><link rel="preload" href="assets/none.js">'
+    )
+    web = serve(asset=(FILES | {"dashboard.html": (shell, "text/html")}).__getitem__)
+    address = re.findall(rb'href="(assets/[^"]+)"', web("dashboard").body)
+    assert address[1] == b"assets/none.js", "what is not installed is asked for all the same"
+    named = address[0].decode()
+    assert "immutable" in web(named).headers["cache-control"]
+    assert web(named).body == web("assets/charts.js").body
+    for other in ("assets/charts.js", "assets/charts.js?v=0", named.replace("charts.js", "dot.png")):
+        assert web(other).headers["cache-control"] == "no-cache", other
 
 
 def test_text_is_compressed_for_who_takes_it(paged: Web) -> None:

@@ -23,6 +23,10 @@ TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
+COMPILED_AHEAD = b"//# allFunctionsCalledOnLoad\n"
+"""Says to Chromium, and to others nothing: compile it all where it is read, beside the page. Else it is compiled
+where it runs, and holds the page four times as long."""
+
 _FOLDER = Path(__file__).resolve().parent
 
 
@@ -50,7 +54,7 @@ def asset(name: str) -> tuple[bytes, str]:
     library without the extra [dashboard]: the pages work without it and say what is missing.
     """
     if name == CHARTS:
-        return _charts().read_bytes(), TYPES[".js"]
+        return COMPILED_AHEAD + _charts().read_bytes(), TYPES[".js"]
     if name not in names():
         raise NoSuchAsset(f"expected one of the pages' files, got {name!r}; they are: {', '.join(names())}")
     path = _FOLDER / name

@@ -21,16 +21,20 @@ let loading = null;
 // so that the pages' policy need not allow inline styles. The second is that of its maps, by its content.
 const STYLED = ["plotly.js-style-global", "9f215cf04c5486422605d13261cb87401f4e7763b6296af81e98efbc0130da53"];
 
+// Loaded ahead by the page, under an address that changes with its content. Running it holds the page for half a
+// second or more: that waits until what is known so far can be seen.
 function library() {
-  loading ??= new Promise((resolve, reject) => {
+  loading ??= painted().then(() => new Promise((resolve, reject) => {
     for (const id of STYLED) document.getElementById(id) ?? document.head.append(el("template", { id, class: "no-inline-styles" }));
-    const script = el("script", { src: "assets/plotly.min.js" });
+    const script = el("script", { src: document.querySelector("link[rel=preload][as=script]").href });
     script.onload = () => (window.Plotly ? resolve(window.Plotly) : reject(new Error("no Plotly")));
     script.onerror = reject;
     document.head.append(script);
-  });
+  }));
   return loading;
 }
+
+const painted = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
 
 const inSight = new Set(); // the others are drawn once they are scrolled to
 

@@ -218,8 +218,8 @@ async function start() {
   following = new AbortController();
   const { signal } = following;
   try {
-    showHealth(await askHealth());
-    now.state = await get("state"); // asks for the token where one is needed
+    // The status is open to all, and shown while the other asks for a token where one is needed.
+    [now.state] = await Promise.all([get("state"), askHealth().then(showHealth)]);
     await history.load();
     tick();
     draw();
@@ -239,7 +239,7 @@ async function start() {
   }
 }
 
-charts.frames(draw);
+charts.frames(() => history.last && draw()); // else the first data would wait out the pause of an empty drawing
 healing(() => loadPatches().catch(() => {}));
 byId("enter").addEventListener("click", start);
 byId("forget").addEventListener("click", () => {

@@ -92,7 +92,7 @@ def _method(place: _Place, bound: Any) -> Any:
     original, taken = getattr(bound, "__func__", bound), place.taken
     # Of a function, what a look-up by the object would give is known.
     own = place.before if isinstance(place.before, types.FunctionType) else None
-    watched_of = taken.get
+    watched_of, now, clock = taken.get, time.time, time.perf_counter
 
     @functools.wraps(original)
     def method(self: Any, /, *args: Any, **named: Any) -> Any:
@@ -100,13 +100,13 @@ def _method(place: _Place, bound: Any) -> Any:
         if watcher is None or own is None:
             call = place.inherited(self)
             return call(*args, **named) if watcher is None else _watched(watcher, call, args, named)
-        began, start = time.time(), time.perf_counter()  # as `_watched`, which would be one call more
+        began, start = now(), clock()  # as `_watched`, which would be one call more
         try:
             result = own(self, *args, **named)
         except Exception as error:
-            watcher.raised(error, began, time.perf_counter() - start)
+            watcher.raised(error, began, clock() - start)
             raise
-        watcher.returned(result, began, time.perf_counter() - start)
+        watcher.returned(result, began, clock() - start)
         return result
 
     @functools.wraps(original)

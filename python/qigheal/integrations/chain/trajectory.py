@@ -10,7 +10,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -32,6 +33,12 @@ REREAD_S: Final = 1.0
 UNREADABLE: Final = dict.fromkeys(("phi", "kappa_eff", "basin_coords", "module_name"))
 """What is recorded of a step that is no mapping: flagged fields, and nothing of the step before."""
 
+ALL_FIELDS: Final[dict[str, Any]] = {
+    **dict.fromkeys(("avg_latency_ms", "error_rate", "memory_mb", "timestamp")),
+    **UNREADABLE,
+}
+"""What is given of a step. A copy has its size; a dictionary that is filled key by key is made anew as it grows."""
+
 _PAGE_MB: Final = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
@@ -47,19 +54,22 @@ class Counts(Record, frozen=True):
 
 
 class ResidentMemory:
-    """Resident memory of this process in MB, read anew at most once a second."""
+    """Resident memory of this process in MB, read anew at most once a second.
+
+    mb: as it was read last; until: when that is too old, by time.monotonic().
+    """
 
     def __init__(self) -> None:
-        self._at = float("-inf")
-        self._mb = 0.0
+        self.until = float("-inf")
+        self.mb = 0.0
 
     def __call__(self) -> float:
         now = time.monotonic()
-        if now - self._at >= REREAD_S:
-            self._at = now
+        if now >= self.until:
+            self.until = now + REREAD_S
             with open("/proc/self/statm", "rb") as file:
-                self._mb = int(file.read().split()[1]) * _PAGE_MB
-        return self._mb
+                self.mb = int(file.read().split()[1]) * _PAGE_MB
+        return self.mb
 
 
 class RunRecorder:
@@ -75,10 +85,12 @@ class RunRecorder:
         self._monitor = monitor
         self._capture = monitor.capture
         self._memory_mb = memory_mb
+        self._resident = memory_mb if isinstance(memory_mb, ResidentMemory) else None
         self._part = max(1, monitor.settings.history_size // 2) if waits else None
         self._outcomes = bytearray(RECENT)  # 1 for a failed run; a ring
         self._failing = 0  # of these
-        self._lock, self._pid = threading.RLock(), os.getpid()
+        self._lock = threading.RLock()
+        _watch_forks(self)
         self._runs = self._failed = self._stored = self._odd_steps = self._odd_runs = self._lost = 0
 
     @property
@@ -101,6 +113,7 @@ class RunRecorder:
 
     def returned(self, result: Any, began: float, took_s: float) -> None:
         """A run ended with this result. began: Unix seconds."""
+        ahead = 0
         try:
             read = result.get if type(result) is dict else _reader(result)
             try:
@@ -113,13 +126,18 @@ class RunRecorder:
                 not isinstance(steps, Sequence) or isinstance(steps, str | bytes | bytearray)
             ):
                 steps = None
-            error_rate = self._ran(failed, odd=steps is None)
+            if type(steps) is list and (self._part is None or len(steps) <= self._part):
+                ahead = len(steps)
+            error_rate = self._ran(failed, steps is None, ahead)
             if steps is None or not len(steps):
                 state = {key: _read(read, f"final_{key}") for key in ("phi", "kappa", "basin")}
                 self._single(state, error_rate, began, took_s)
             else:
-                self._steps(steps, error_rate, began, took_s)
+                self._steps(steps, error_rate, began, took_s, ahead)
         except Exception:
+            if ahead:
+                with self._lock:
+                    self._stored -= ahead
             self._missed("result")
 
     def raised(self, error: Exception, began: float, took_s: float) -> None:
@@ -155,69 +173,70 @@ class RunRecorder:
             self._stored += stored
             self._lost += 1 - stored
 
-    def _steps(self, steps: Sequence[Any], error_rate: float, began: float, took_s: float) -> None:
+    def _steps(
+        self, steps: Sequence[Any], error_rate: float, began: float, took_s: float, ahead: int
+    ) -> None:
+        """Record each step. ahead: as many as are counted already; 0 where they are recorded in parts."""
         length = len(steps)
         # A history keeps microseconds. Recording a step takes about that long, so it is no time to come.
-        apart_s = max(took_s / length, 1e-6)
-        each_ms = 1000.0 * took_s / length
-        fields: dict[str, Any] = {
-            "avg_latency_ms": each_ms, "error_rate": error_rate, "memory_mb": self._memory_mb()
-        }  # fmt: skip
+        apart_s = took_s / length
+        each_ms = 1000.0 * apart_s
+        if apart_s < 1e-6:  # noqa: PLR1730 - calling max() costs a run of one step 90 ns
+            apart_s = 1e-6
+        resident = self._resident
+        fresh = resident is not None and time.monotonic() < resident.until  # saves a short run a call
+        fields = ALL_FIELDS.copy()
+        fields["avg_latency_ms"] = each_ms
+        fields["error_rate"] = error_rate
+        fields["memory_mb"] = resident.mb if fresh and resident is not None else self._memory_mb()
         first, timed = steps[0], None
         if type(first) is dict or isinstance(first, Mapping):
             for key in DURATIONS:
                 if key in first:
                     timed = key
                     break
-        part = self._part
-        if type(steps) is list and (part is None or length <= part):
-            _, odd, lost = self._record(steps, fields, timed, began, apart_s)
-        else:
-            at, odd, lost = began, 0, 0
-            part, ahead = part or length, iter(steps)
-            for start in range(0, length, part):
-                if start:
-                    self._monitor.flush()
-                fields["avg_latency_ms"] = each_ms
-                these = islice(ahead, min(part, length - start))
-                at, more_odd, more_lost = self._record(these, fields, timed, at, apart_s)
-                odd, lost = odd + more_odd, lost + more_lost
-        with self._lock:
-            self._stored += length - lost
-            if odd or lost:
+        capture, at, odd, lost = self._capture, began, 0, 0
+        for part in (steps,) if ahead else self._parts(steps):
+            for step in part:
+                at += apart_s
+                try:
+                    get = step.get
+                    fields["phi"] = get("phi_after")
+                    fields["kappa_eff"] = get("kappa_after")
+                    fields["basin_coords"] = get("basin_coords")
+                    fields["module_name"] = get("name")
+                    if timed is not None:
+                        own = get(timed)
+                        fields["avg_latency_ms"] = each_ms if own is None else own
+                except Exception:
+                    odd += 1
+                    fields.update(UNREADABLE)
+                    fields["avg_latency_ms"] = each_ms
+                fields["timestamp"] = at
+                try:
+                    capture(fields)
+                except InvalidSnapshot:
+                    lost += 1
+        if odd or lost or not ahead:
+            with self._lock:
+                self._stored += length - lost - ahead
                 self._odd_steps += odd
                 self._lost += lost
 
-    def _record(
-        self, steps: Iterable[Any], fields: dict[str, Any], timed: str | None, at: float, apart_s: float
-    ) -> tuple[float, int, int]:
-        """Record steps after `at`; (the last one's time, those that were no mappings, those that were refused)."""
-        capture, each_ms, odd, lost = self._capture, fields["avg_latency_ms"], 0, 0
-        for step in steps:
-            at += apart_s
-            try:
-                get = step.get
-                fields["phi"] = get("phi_after")
-                fields["kappa_eff"] = get("kappa_after")
-                fields["basin_coords"] = get("basin_coords")
-                fields["module_name"] = get("name")
-                if timed is not None:
-                    own = get(timed)
-                    fields["avg_latency_ms"] = each_ms if own is None else own
-            except Exception:
-                odd += 1
-                fields.update(UNREADABLE)
-            fields["timestamp"] = at
-            try:
-                capture(fields)
-            except InvalidSnapshot:
-                lost += 1
-        return at, odd, lost
+    def _parts(self, steps: Sequence[Any]) -> Iterator[Iterable[Any]]:
+        """No more at once than half the ring; what came before is written first. As it iterates, not by number."""
+        length, following = len(steps), iter(steps)
+        part = self._part or length
+        for start in range(0, length, part):
+            if start:
+                self._monitor.flush()
+            yield islice(following, min(part, length - start))
 
-    def _ran(self, failed: int, *, odd: bool = False) -> float:
-        """Count a run, and give the error rate: once with every run, and so without loops."""
-        if self._pid != os.getpid():  # after a fork a thread that is not here may have had it
-            self._lock, self._pid = threading.RLock(), os.getpid()
+    def _ran(self, failed: int, odd: bool = False, ahead: int = 0) -> float:
+        """Count a run, and give the error rate: once with every run, and so without loops.
+
+        ahead: steps of it that count as recorded from now on, which saves taking the lock a second time.
+        """
         with self._lock:
             place = self._runs % RECENT
             self._failing += failed - self._outcomes[place]
@@ -225,6 +244,7 @@ class RunRecorder:
             self._runs += 1
             self._failed += failed
             self._odd_runs += odd
+            self._stored += ahead
             return self._failing / (self._runs if self._runs < RECENT else RECENT)
 
 
@@ -241,3 +261,20 @@ def _read(read: Callable[[str], Any], name: str) -> Any:
         return read(name)
     except Exception:
         return None
+
+
+_recorders: weakref.WeakSet[RunRecorder] = weakref.WeakSet()
+_hooks: list[object] = []
+
+
+def _watch_forks(recorder: RunRecorder) -> None:
+    """Asking for the process's number with every run costs more than its lock does."""
+    _recorders.add(recorder)
+    if not _hooks:  # registered with the first recorder: an import must not register anything
+        _hooks.append(_in_child)
+        os.register_at_fork(after_in_child=_in_child)
+
+
+def _in_child() -> None:
+    for recorder in list(_recorders):
+        recorder._lock = threading.RLock()  # a thread that is not here may have had it
