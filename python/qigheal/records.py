@@ -139,7 +139,7 @@ class HealingPatch(Record, frozen=True):
     """A proposed change to the host's repository.
 
     `diff` is a unified diff as `git diff` prints it, against commit `base`. `heals` are the metrics
-    it claims to heal; `price` one metric that it may make worse within its healthy band.
+    it claims to heal; `price` and `prices` are metrics that it may make worse within their healthy bands.
     """
 
     strategy: str
@@ -156,6 +156,12 @@ class HealingPatch(Record, frozen=True):
     other_output: bool = False  # people's commits, which may change what is put out: no digest is compared
     evidence: dict[str, Any] = {}  # what it was found from, such as a profile: kept with the proof alone
     found_s: float | None = None  # seconds that its strategy took to propose it; None: nobody measured it
+    prices: tuple[str, ...] = ()
+
+    @property
+    def paid(self) -> frozenset[str]:
+        """The metrics that it may make worse within their healthy bands; what it heals is none of them."""
+        return frozenset({self.price or "", *self.prices} - {"", *self.heals})
 
     @property
     def fingerprint(self) -> str:
@@ -215,6 +221,8 @@ class Answer(Record, frozen=True):
     rss_mb: float  # resident set of the tree after the answer
     output_digest: str | None = None
     waited_ms: float = 0.0  # of wall_ms: ready to run, while other programs had the processors
+    # For each request of the batch, in order; None in it: it failed. A trial keeps what comes of comparing them.
+    output_digests: tuple[str | None, ...] | None = None
 
 
 class Pair(Record, frozen=True):
@@ -227,6 +235,10 @@ class Pair(Record, frozen=True):
     before: Answer
     after: Answer
     round: int = 0
+    answered: int | None = (
+        None  # requests that `before` answered without an error; None: it does not say of each
+    )
+    changed: int = 0  # of these, how many `after` answers otherwise, or not at all
 
 
 class Trial(Record, frozen=True):
@@ -246,6 +258,8 @@ class Trial(Record, frozen=True):
     seconds: float = 0.0
     named: tuple[str, ...] = ()  # the metrics that the diagnosis names
     failed_side: Literal["", "before", "after", "control"] = ""  # whose probe broke the trial off
+    loosens: tuple[str, ...] = ()  # what the patch takes away that may have refused requests rightly
+    tests_fail_anyway: bool = False  # the tests fail without the patch too
 
 
 class Guard(Record, frozen=True):
@@ -274,6 +288,11 @@ class Verdict(Record, frozen=True):
     sandbox_level: str
     reason: str  # one sentence for a person
     detectable: float | None = None  # smallest true score that such a trial accepts in four cases of five
+    needs_person: tuple[str, ...] = ()  # why nothing but a person may merge it, whatever its strategy
+
+    def tier(self, proposed: Tier) -> Tier:
+        """How far a patch may go that its strategy proposed as `proposed`: `safe` ends where a person is needed."""
+        return "review" if proposed == "safe" and self.needs_person else proposed
 
 
 class Evaluation(Record, frozen=True):

@@ -5,8 +5,8 @@ for plausibility by the judge. Nothing here knows what a patch is for or which s
 
 Protocol: each line on the probe's standard input, `{"batch": 7, "seed": 123}`, is answered by one line
 on its standard output holding a JSON object: `phi`, `kappa_eff`, `basin_coords`, and optionally
-`error_rate`, `avg_latency_ms`, `output_digest` and the `batch` it answers. Every other line is its log,
-except one that begins an object and is none: that is a broken answer, not worth waiting out the time for.
+`error_rate`, `avg_latency_ms`, `output_digest`, `output_digests` and the `batch` it answers. Every other line
+is its log, except one that begins an object and is none: that is a broken answer, not worth waiting out the time for.
 """
 
 from __future__ import annotations
@@ -113,6 +113,18 @@ def _basin(answer: dict[str, Any]) -> tuple[float, ...]:
     raise ProbeError("basin_coords: expected finite numbers that are not all 0")
 
 
+def _digests(answer: dict[str, Any]) -> tuple[str | None, tuple[str | None, ...] | None]:
+    """The digest of all that was answered, and those of each request. The first follows from the second."""
+    digest, each = answer.get("output_digest"), answer.get("output_digests")
+    if not isinstance(digest, str | None):
+        raise ProbeError(f"output_digest: expected text, got {digest!r:.60}")
+    if each is None:
+        return digest, None
+    if not isinstance(each, list) or not all(isinstance(one, str | None) for one in each):
+        raise ProbeError(f"output_digests: expected a list of texts and nulls, got {each!r:.60}")
+    return digest or hashlib.sha256(json.dumps(each).encode()).hexdigest(), tuple(each)
+
+
 Queued = dict[int, tuple[float, float]]
 
 ONE_THREAD = 0.8
@@ -189,9 +201,7 @@ class Probe:
                 raise ProbeError(
                     f"basin_coords: expected {self._agree(len(basin))} numbers as before, got {len(basin)}"
                 )
-            digest = answer.get("output_digest")
-            if not isinstance(digest, str | None):
-                raise ProbeError(f"output_digest: expected text, got {digest!r:.60}")
+            digest, each = _digests(answer)
             return Answer(
                 batch=batch,
                 phi=min(1.0, max(0.0, _number(answer, "phi", -_ROUNDING, 1.0 + _ROUNDING))),
@@ -204,6 +214,7 @@ class Probe:
                 waited_ms=1000 * waited_s,
                 rss_mb=used.rss_mb,
                 output_digest=digest,
+                output_digests=each,
             )
 
     def finish(self) -> None:

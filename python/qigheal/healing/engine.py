@@ -307,6 +307,7 @@ class SelfHealingEngine:
                 self.ledger.append("patch", patch.fingerprint, bare, self.clock())
                 verdict = self.judge_patch(bench, patch, diagnosis)
                 verdicts.append(verdict)
+                patches[-1] = bare = replace(bare, tier=verdict.tier(bare.tier))
                 if verdict.accepted:
                     made = replace(found, patches=tuple(patches), verdicts=tuple(verdicts))
                     return self._open(passage, made, bare, verdict)
@@ -345,9 +346,8 @@ class SelfHealingEngine:
     def judge_patch(self, bench: Bench, patch: HealingPatch, diagnosis: Diagnosis) -> Verdict:
         """Measure `patch` against the unpatched code until the judge has seen enough, and write it down."""
         trial, verdict, kept = self._measuring.judge(bench, patch, diagnosis)
-        judged = Judged(
-            patch=replace(patch, evidence={}), verdict=verdict, bundle=kept.bundle, proof=kept.digest
-        )
+        bare = replace(patch, evidence={}, tier=verdict.tier(patch.tier))
+        judged = Judged(patch=bare, verdict=verdict, bundle=kept.bundle, proof=kept.digest)
         self.ledger.append("trial", patch.fingerprint, phases.trial_facts(trial), self.clock())
         self.ledger.append("verdict", patch.fingerprint, judged, self.clock())
         audit.retain(self.store, self.ledger, self.clock())
@@ -370,9 +370,13 @@ class SelfHealingEngine:
         level = verdict.sandbox_level if verdict is not None else "none"
         may = phases.allowed(self.phase, patch.tier, level)
         if patch.tier == "review" or verdict is None or not verdict.accepted:
-            return replace(
-                found, changes=(change,), message="a change is open; only a person may merge its kind"
+            kind = (
+                "its kind"
+                if verdict is None or not verdict.needs_person
+                else f"it: {verdict.needs_person[0]}"
             )
+            message = f"a change is open; only a person may merge {kind}"
+            return replace(found, changes=(change,), message=message)
         if not (may.merge_alone or self.auto_apply) or passage.held(change):
             return replace(found, changes=(change,), message="a change is open and waits for a review")
         if self.auto_apply:

@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from qigheal.errors import PatchError, ProbeError, QighealError
 from qigheal.healing.inspection.conduct import Conduct, objections
+from qigheal.healing.loosening import loosened
 from qigheal.healing.swallowing import silencers, swallowers
 from qigheal.host import Manifest, refusals
 from qigheal.host.refusals import Refusing, refused_text
@@ -93,10 +94,11 @@ class TrialRun:
     def __enter__(self) -> TrialRun:
         began = self._clock()
         with self._recorded():
+            loosens: tuple[str, ...] = ()
             refused = refused_for(self.trial.patch, self._bench.manifest, self._repo, self._refusing)
             if not refused and not self._trusted:
-                refused = self._swallowed()
-            self.trial = replace(self.trial, refusals=refused)
+                refused, loosens = self._read()
+            self.trial = replace(self.trial, refusals=refused, loosens=loosens)
             if not refused:
                 self._run_tests()
             if self._open and not self._trusted:
@@ -143,29 +145,38 @@ class TrialRun:
                 self.trial = replace(self.trial, problems=(what,), failed_side=broken)
             self._stop()
 
-    def _swallowed(self) -> tuple[str, ...]:
-        """Where errors are to be healed: what the patch does that hides them.
+    def _read(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What the patch does that hides errors, where they are to be healed; and what it takes away that refuses.
 
-        Patches of tier `safe` turn what was declared, or take commits back, and are not asked for silencers.
+        A patch of tier `safe` turns what was declared, bounds or adds a cache, or takes a commit back: the last may
+        silence rightly. It is not refused for it, and a person decides.
         """
         patch = self.trial.patch
-        if "errors" not in (*self.trial.named, *patch.heals):
-            return ()
+        errors = "errors" in (*self.trial.named, *patch.heals)
+        if not errors and patch.tier != "safe":
+            return (), ()
         tree = self._repo.apply(patch.base, patch.diff)
+        changes = self._repo.changes(patch.base, tree)
 
         def text(commit: str, path: str | None) -> str:
-            return "" if path is None else self._repo.read(commit, path).decode("utf-8", "replace")
+            if path is None or not path.endswith(".py"):
+                return ""
+            return self._repo.read(commit, path).decode("utf-8", "replace")
 
-        def hiding(before: str, after: str) -> list[tuple[int, str]]:
-            found = swallowers(before, after)
-            return found if patch.tier == "safe" else [*found, *silencers(before, after)]
-
-        return tuple(
-            f"{change.new_path}:{line}: {what}; to hide an error is not to heal it"
-            for change in self._repo.changes(patch.base, tree)
-            if (change.new_path or "").endswith(".py")
-            for line, what in hiding(text(patch.base, change.old_path), text(tree, change.new_path))
-        )
+        hiding, silent = [], []
+        texts: dict[str, tuple[str, str]] = {}
+        for change in changes:
+            before, after = text(patch.base, change.old_path), text(tree, change.new_path)
+            texts[change.path] = before, after
+            if errors and (change.new_path or "").endswith(".py"):
+                hiding += [f"{change.path}:{line}: {what}" for line, what in swallowers(before, after)]
+                silent += [f"{change.path}:{line}: {what}" for line, what in silencers(before, after)]
+        loosens: tuple[str, ...] = ()
+        if patch.tier == "safe":
+            loosens = loosened(texts, errors="errors" in patch.heals) or tuple(silent)
+        else:
+            hiding += silent
+        return tuple(f"{what}; to hide an error is not to heal it" for what in hiding), loosens
 
     def _run_tests(self) -> None:
         done = self._bench.run_tests(self.trial.patch.diff)
@@ -175,7 +186,15 @@ class TrialRun:
         if done.killed_for:
             output += f"\n(killed for {done.killed_for} after {done.wall_s:.0f} s)"
         passed = done.returncode == 0 and not done.killed_for
-        self.trial = replace(self.trial, tests_passed=passed, tests_output=output[-TESTS_SHOWN:])
+        anyway = not passed and self._fail_anyway()
+        self.trial = replace(
+            self.trial, tests_passed=passed, tests_output=output[-TESTS_SHOWN:], tests_fail_anyway=anyway
+        )
+
+    def _fail_anyway(self) -> bool:
+        """Whether the tests fail without the patch too: then they say nothing about it."""
+        done = self._bench.run_tests()
+        return done is not None and (done.returncode != 0 or bool(done.killed_for))
 
     def _watch_conduct(self) -> None:
         """Refuse a patch that makes the program do what it did not, such as open a socket."""
@@ -216,10 +235,10 @@ class TrialRun:
         control = control or self._ask("control", controlled)
         round_ = self._rounds - 1
         pairs = [
-            Pair(block=block, before=answers["before", asked], after=answers["after", asked], round=round_)
+            paired(block, answers["before", asked], answers["after", asked], round_)
             for asked in (first, second)
         ]
-        against = Pair(block=block, before=answers["before", controlled], after=control, round=round_)
+        against = paired(block, answers["before", controlled], control, round_)
         self.trial = replace(
             self.trial, pairs=(*self.trial.pairs, *pairs), control=(*self.trial.control, against)
         )
@@ -258,6 +277,26 @@ class TrialRun:
         self._probes = {}
         with contextlib.suppress(QighealError, OSError):
             self._stack.close()
+
+
+def paired(block: int, before: Answer, after: Answer, round_: int) -> Pair:
+    """The pair of two answers, with what comes of comparing them request by request in place of the digests."""
+    told, answered, changed = before.output_digests, None, 0
+    if told is not None:
+        right = [number for number, digest in enumerate(told) if digest is not None]
+        others = (
+            after.output_digests if after.output_digests and len(after.output_digests) == len(told) else None
+        )
+        answered = len(right)
+        changed = sum(others is None or others[number] != told[number] for number in right)
+    return Pair(
+        block=block,
+        before=replace(before, output_digests=None),
+        after=replace(after, output_digests=None),
+        round=round_,
+        answered=answered,
+        changed=changed,
+    )
 
 
 def refused_for(

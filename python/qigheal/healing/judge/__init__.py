@@ -22,7 +22,7 @@ import numpy as np
 from qigcore.fitness import Fitness, weigh
 from qigcore.noninferiority import POWER, UNBOUNDED, detectable, holm
 from qigheal.healing.judge.evidence import Evidence, gather
-from qigheal.healing.judge.vetoes import standing
+from qigheal.healing.judge.vetoes import reserved, standing
 from qigheal.records import Guard, Trial, Verdict
 from qigheal.settings import HealSettings
 
@@ -98,6 +98,9 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
         least = _least_score(fitness, settings.fitness_threshold, SCORE_LEVEL / accepting)
         found = _decide(trial, settings, evidence, guards, fitness, PASS_LEVEL / accepting)
     decision, vetoes, reason = found
+    person = reserved(trial) if decision == "improved" else ()
+    if person:
+        reason += f"; a person must decide: {person[0]}"
     return Verdict(
         decision=decision,
         accepted=decision == "improved",
@@ -108,6 +111,7 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
         sandbox_level=trial.sandbox_level,
         reason=reason,
         detectable=least,
+        needs_person=person,
     )
 
 
@@ -132,7 +136,12 @@ def _without_measuring(trial: Trial, settings: HealSettings) -> Found | None:
         return "refused", trial.refusals, f"the patch is refused: {trial.refusals[0]}"
     if trial.tests_passed is False:
         last = trial.tests_output.strip().splitlines()[-1:] or ["they print nothing"]
-        return "refused", ("tests fail",), f"the host's tests fail with the patch: {last[0]}"
+        when = (
+            "without the patch too, and say nothing about it: mend them first"
+            if trial.tests_fail_anyway
+            else "with the patch"
+        )
+        return "refused", ("tests fail",), f"the host's tests fail {when}: {last[0]}"
     if trial.problems:
         # Only the patch can be blamed for a probe that breaks off on its side.
         decision: Decision = "refused" if trial.failed_side == "after" else "inconclusive"

@@ -34,6 +34,9 @@ RESOLUTION_MS = 0.05
 """Differences of wall time smaller than this are the pipe's and the scheduler's, whatever part of a very
 short answer they are: no margin is below it, as no learned band takes latency to vary by less."""
 
+PRICE_MEMORY = 2.0
+"""Where memory is the price, what the process holds may grow so many times: no healthy band of it is learned."""
+
 GROWTH_ANSWERS = 10
 """Where no healthy growth was learned, memory may grow by its margin in so many answers."""
 
@@ -121,16 +124,16 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
     seen = {"latency": guards["latency"], "memory": guards["memory_growth"]}
 
     # A price may be paid, as long as the service stays in its healthy band of that metric.
-    if patch.price in bands and patch.price in SERVICE:
-        edge = bands[patch.price][1]
-        if patch.price == "latency":
+    for price in patch.paid & {*SERVICE} & {*bands}:
+        edge = bands[price][1]
+        if price == "latency":
             # Nor is it a price where it was outside already, and gets no worse.
             spare = min(math.log(latency_ms / edge), -math.log1p(slower))
             guards["latency"] = Question(0.0, SignedRank(rounds.latency + spare), ratio=True)
-        elif patch.price == "errors":
+        elif price == "errors":
             guards["errors"] = Question(0.0, block_mean(_by(blocks, failing[:, 1] - edge)))
         else:
-            del guards["memory"]
+            guards["memory"] = Question(math.log(PRICE_MEMORY), SignedRank(rounds.memory), ratio=True)
             guards["memory_growth"] = Question(0.0, SignedRank(growth_scale * rounds.growth_after - edge))
     return Evidence(
         limits=limits,
@@ -144,7 +147,7 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
 
 def _price_ratio(trial: Trial, bands: dict[str, tuple[float, float]], latency_ms: float) -> float:
     """How many times as long an answer may take where latency is the price; 1 where it is not."""
-    paid = trial.patch.price == "latency" and "latency" in bands
+    paid = "latency" in trial.patch.paid and "latency" in bands
     return bands["latency"][1] / latency_ms if paid else 1.0
 
 

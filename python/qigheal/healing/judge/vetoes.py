@@ -12,7 +12,7 @@ import numpy as np
 
 from qigcore.fitness import SERVICE
 from qigcore.geometry import frechet_variance
-from qigheal.records import Trial
+from qigheal.records import Pair, Trial
 
 COLLAPSE = 0.1
 """A standard deviation below this part of both the unpatched and the healthy one has collapsed."""
@@ -22,11 +22,47 @@ OUT_OF_TURN = 1.5
 spent while others are being asked; the second figure is what counting in ticks may add, in ms."""
 TICK_MS = 10.0
 
+SHOWN = 10
+"""Pairs in which what was answered without an error must have stayed before a patch may go without a person."""
+
 
 def standing(trial: Trial) -> tuple[list[str], list[str]]:
     """Vetoes, and doubts that keep a patch from being accepted on these pairs."""
     vetoes, doubts = _outputs(trial)
     return [*vetoes, *_collapses(trial), *_works_out_of_turn(trial)], doubts
+
+
+def reserved(trial: Trial) -> tuple[str, ...]:
+    """Why nothing but a person may merge the patch, though it is accepted; empty where nothing speaks for one.
+
+    Of a patch that is to heal errors, latency and memory alone, it must have been shown that what was answered
+    rightly is answered so still. And what it takes away may have refused requests rightly.
+    """
+    return (*_not_shown(trial), *trial.loosens)
+
+
+def _random(trial: Trial) -> bool:
+    """Whether the unpatched code answers one request in two ways."""
+    return any(
+        pair.changed or pair.before.output_digest != pair.after.output_digest for pair in trial.control
+    )
+
+
+def _stays(pair: Pair) -> bool | None:
+    """Whether what was answered without an error is answered as before; None where this pair cannot tell.
+
+    By each request where the probe tells of each; else by the whole batch. That tells of a difference only where no
+    request of it failed, and of none only where as many fail on both sides: a digest that is the same though fewer
+    fail says nothing of the answers.
+    """
+    if pair.answered is not None:
+        return not pair.changed if pair.answered else None
+    before, after = pair.before, pair.after
+    if before.output_digest is None:
+        return None
+    if before.output_digest == after.output_digest:
+        return True if before.error_rate == after.error_rate else None
+    return None if before.error_rate else False
 
 
 def _outputs(trial: Trial) -> tuple[list[str], list[str]]:
@@ -36,29 +72,54 @@ def _outputs(trial: Trial) -> tuple[list[str], list[str]]:
     a request that was answered without an error has the answer that it should have, and must keep it; of
     patches that only a person may merge, some such answer must have been seen.
     """
-    changed = [pair.before.output_digest != pair.after.output_digest for pair in trial.pairs]
-    random = any(pair.before.output_digest != pair.after.output_digest for pair in trial.control)
-    unseen = any(answer.output_digest is None for pair in trial.pairs for answer in (pair.before, pair.after))
     if trial.patch.same_output:
-        if random:
+        differ = [pair.before.output_digest != pair.after.output_digest for pair in trial.pairs]
+        unseen = any(a.output_digest is None for pair in trial.pairs for a in (pair.before, pair.after))
+        if _random(trial):
             return ["equal outputs cannot be shown: the unpatched code answers one request in two ways"], []
         if unseen:
             return ["equal outputs cannot be shown: the probe reports no output_digest"], []
-        if any(changed):
-            said = f"{sum(changed)} of {len(changed)} outputs differ, and the patch claims that none does"
+        if any(differ):
+            said = f"{sum(differ)} of {len(differ)} outputs differ, and the patch claims that none does"
             return [said], []
         return [], []
     if trial.patch.other_output:
         return [], []
     concerned = {*trial.named, *trial.patch.heals}
-    if random or not concerned <= {*SERVICE} or all(a.before.output_digest is None for a in trial.pairs):
+    if _random(trial) or not concerned <= {*SERVICE} or _silent(trial):
         return [], []
-    right = [c for c, pair in zip(changed, trial.pairs, strict=True) if not pair.before.error_rate]
-    if any(right):
-        return [f"{sum(right)} of {len(right)} outputs differ where the unpatched code made no error"], []
-    if not right and trial.patch.tier == "review":
+    told = [stays for pair in trial.pairs if (stays := _stays(pair)) is not None]
+    if changed := told.count(False):
+        return [f"{changed} of {len(told)} outputs differ where the unpatched code made no error"], []
+    if not told and trial.patch.tier == "review":
         return [], ["the unpatched code made errors in every answer, so no output shows that the rest stays"]
     return [], []
+
+
+def _silent(trial: Trial) -> bool:
+    """Whether the unpatched code says nothing of what it puts out."""
+    return all(pair.before.output_digest is None for pair in trial.pairs)
+
+
+def _not_shown(trial: Trial) -> list[str]:
+    """Why it was not shown that answers stay, of a patch that has no reason to change them."""
+    meant = {*(trial.patch.heals or trial.named)}
+    if trial.patch.same_output or trial.patch.other_output or not meant or not meant <= {*SERVICE}:
+        return []  # shown or vetoed; of people's commits; or meant to change what is put out
+    if _silent(trial):
+        return ["no output_digest is reported, so that nothing shows that answers stay as they were"]
+    if _random(trial):
+        return ["the unpatched code answers one request in two ways, so that nothing shows that answers stay"]
+    told = [_stays(pair) for pair in trial.pairs]
+    if changed := told.count(False):
+        return [
+            f"{changed} of {len(told) - told.count(None)} outputs differ where the unpatched code made no error"
+        ]
+    if (shown := told.count(True)) < SHOWN:
+        return [
+            f"{shown} of {len(told)} answers show that what made no error stays as it was, and {SHOWN} are needed"
+        ]
+    return []
 
 
 def _collapses(trial: Trial) -> list[str]:

@@ -117,6 +117,8 @@ def _found(diagnosis: Diagnosis, bench: Bench, repo: Repo) -> HealingPatch | str
         batches_needed=SETTLED if "memory" in heals else 10,
         parameters={"commits": commits, "probes": search.probes},
         searched=search.measurer.asked,
+        # The healthy code is the yardstick: what it took, a faster and wrong commit may not forbid.
+        prices=("latency", "memory"),
     )
 
 
