@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from qigheal.errors import PatchError, ProbeError, RepoError, SandboxError
+from qigheal.healing import judge
 from qigheal.healing.trial import TESTS_SHOWN, TrialRun
 from qigheal.host import Manifest
 from qigheal.records import Answer, FileChange, Trial
@@ -189,7 +190,9 @@ def test_good_python_and_deleted_files_compile() -> None:
             added=0, deleted=3,
         ),
     )  # fmt: skip
-    repo = SimulatedRepo(changed=changed, files={"digits/a.py": b'x = "\\d"\n'})  # a warning, no error
+    repo = SimulatedRepo(
+        changed=changed, files={"digits/a.py": b'x = "\\d"\n', "digits/b.py": b""}
+    )  # a warning, no error
     with run(repo=repo) as trial_run:
         assert trial_run.measure(2).refusals == ()
 
@@ -224,6 +227,7 @@ def test_the_hosts_tests_run_once_before_anything_is_measured(
     assert len(trial.tests_output) <= TESTS_SHOWN
     assert len(trial.pairs) == (0 if passed is False else 40)
     assert bench.started.count("after") == (0 if passed is False else 4)
+    assert trial.tests_fail_anyway is (passed is False)  # this bench's tests end alike whatever runs
 
 
 @pytest.mark.parametrize(("side", "failed"), [("after", "after"), ("before", "before")])
@@ -329,3 +333,89 @@ def test_processes_end_with_the_trial_whatever_happens() -> None:
         assert bench.alive == 3
         raise KeyboardInterrupt
     assert bench.alive == 0
+
+
+def test_tests_that_fail_with_the_patch_alone_are_told_from_those_that_always_fail() -> None:
+    bench = SimulatedBench()
+    bench.run_tests = lambda diff=None: completed(1 if diff else 0, "FAILED")  # type: ignore[method-assign]
+    with run(bench) as trial_run:
+        assert trial_run.trial.tests_passed is False
+        assert trial_run.trial.tests_fail_anyway is False
+    assert "fail with the patch: FAILED" in judge.verdict(trial_run.trial, SETTINGS).reason
+    anyway = replace(trial_run.trial, tests_fail_anyway=True)
+    assert "fail without the patch too" in judge.verdict(anyway, SETTINGS).reason
+
+
+# Request by request
+
+
+def told(*digests: str | None) -> Any:
+    """A probe that says of each request what it answered; None: it failed."""
+
+    def spoil(side: str, count: Any, answer: Answer | None) -> Any:
+        return answer and replace(answer, output_digests=digests)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("after", "changed"),
+    [
+        (("a", "b", "c", "d"), 0),  # what failed may come out as it will
+        (("a", None, "c", "e"), 0),
+        (("a", "b", "x", "d"), 1),
+        ((None, "b", None, "d"), 2),
+        (("a", "b", "c"), 2),  # another number of requests: none can be compared
+        (None, 2),
+    ],
+)
+def test_requests_are_compared_one_by_one_where_the_probe_tells_of_each(after: Any, changed: int) -> None:
+    sides = {"before": ("a", None, "c", None), "after": after}
+    bench = SimulatedBench(
+        wrap=lambda probe, side: Spy(probe, side, [], told(*sides[side]) if sides[side] else told_nothing)
+    )
+    with run(bench) as trial_run:
+        trial = trial_run.measure(20)
+    assert {(pair.answered, pair.changed) for pair in trial.pairs} == {(2, changed)}
+    assert {(pair.answered, pair.changed) for pair in trial.control} == {(2, 0)}
+    # A batch may hold thousands: what comes of them is kept, and they are not.
+    assert all(answer.output_digests is None for pair in trial.pairs for answer in (pair.before, pair.after))
+
+
+def told_nothing(side: str, count: Any, answer: Answer | None) -> Any:
+    return answer
+
+
+def test_a_probe_that_tells_of_the_batch_alone_has_no_requests_to_compare() -> None:
+    with run() as trial_run:
+        trial = trial_run.measure(20)
+    assert {(pair.answered, pair.changed) for pair in trial.pairs} == {(None, 0)}
+
+
+# What is taken away
+
+GUARDED = b"def pay(amount):\n    if amount <= 0:\n        raise ValueError(amount)\n    return amount\n"
+OPEN = b"def pay(amount):\n    return amount\n"
+
+
+class Rewritten(SimulatedRepo):
+    """A repository in which one file is another in the patched tree."""
+
+    def read(self, commit: str, path: str) -> bytes:
+        return OPEN if commit == "tree" else GUARDED
+
+
+@pytest.mark.parametrize("heals", [("errors",), ("latency",), ("phi",)])
+def test_a_safe_patch_that_takes_a_raise_away_goes_on_and_says_so(heals: tuple[str, ...]) -> None:
+    with run(repo=Rewritten(changed=(outside("digits/a.py"),)), heals=heals) as trial_run:
+        trial = trial_run.trial
+    assert trial.refusals == ()
+    assert any("raise ValueError(amount) under if amount <= 0" in reason for reason in trial.loosens)
+
+
+def test_one_that_is_not_safe_may_not_where_errors_are_healed() -> None:
+    changed = (outside("digits/a.py"),)
+    with run(repo=Rewritten(changed=changed), heals=("errors",), tier="guarded") as trial_run:
+        trial = trial_run.trial
+    assert "a raise is taken away in pay; to hide an error is not to heal it" in trial.refusals[0]
+    assert trial.loosens == ()

@@ -32,6 +32,9 @@ SCORE_LEVEL = 0.05
 """One-sided errors over all looks of a trial: of each guard that passes, of all guards that say worse
 together, and of a score that exceeds the threshold."""
 
+SAID = 3
+"""Reasons why a person must decide that the verdict's sentence names; all of them stand beside it."""
+
 NAMES = {
     "phi": "Φ",
     "kappa": "κ",
@@ -80,6 +83,7 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
     fitness: Fitness | None = None
     guards: tuple[Guard, ...] = ()
     least: float | None = None
+    evidence: Evidence | None = None
     found = _without_measuring(trial, settings)
     if found is None:
         planned = looks(trial.patch.batches_needed, settings)
@@ -98,9 +102,10 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
         least = _least_score(fitness, settings.fitness_threshold, SCORE_LEVEL / accepting)
         found = _decide(trial, settings, evidence, guards, fitness, PASS_LEVEL / accepting)
     decision, vetoes, reason = found
-    person = reserved(trial) if decision == "improved" else ()
-    if person:
-        reason += f"; a person must decide: {person[0]}"
+    person: tuple[str, ...] = ()
+    if evidence is not None and decision == "improved":
+        person = reserved(trial)
+        reason += _prices(trial, evidence) + _for_a_person(person)
     return Verdict(
         decision=decision,
         accepted=decision == "improved",
@@ -113,6 +118,23 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
         detectable=least,
         needs_person=person,
     )
+
+
+def _prices(trial: Trial, evidence: Evidence) -> str:
+    """What is paid: the metrics that are certainly worse, and within their healthy bands."""
+    paid = [
+        f"; {NAMES[metric]} is worse by {100 * math.expm1(asked.estimate.value):.1f} %, within its healthy band"
+        for metric, asked in evidence.seen.items()
+        if metric in trial.patch.paid and asked.ratio and asked.estimate.low(PASS_LEVEL) > 0.0
+    ]
+    return "".join(paid)
+
+
+def _for_a_person(person: tuple[str, ...]) -> str:
+    """The first reasons why a person must decide, in words."""
+    further = len(person) - SAID
+    more = f"; and {further} more" if further > 0 else ""
+    return f". A person must decide: {'; '.join(person[:SAID])}{more}" if person else ""
 
 
 def nothing_differs(reason: str) -> Verdict:

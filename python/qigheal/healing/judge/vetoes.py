@@ -38,7 +38,7 @@ def reserved(trial: Trial) -> tuple[str, ...]:
     Of a patch that is to heal errors, latency and memory alone, it must have been shown that what was answered
     rightly is answered so still. And what it takes away may have refused requests rightly.
     """
-    return (*_not_shown(trial), *trial.loosens)
+    return (*trial.loosens, *_not_shown(trial))
 
 
 def _random(trial: Trial) -> bool:
