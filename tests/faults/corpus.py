@@ -96,6 +96,7 @@ class Case:
     healthy: the files of the healthy commit, over those that every host has (`COMMON`).
     fault: what the bad commit changes; empty for a host that is healthy all along.
     before, after: innocent commits between the healthy one and the bad one, and after it.
+    person: the right answer is at most a patch that nothing but a person may merge (strategy is "" then).
     healed: whether a checked-out tree is really healed; the healer never sees this. None: nothing may be
         accepted.
     passes: how many passes it may take, one fault each.
@@ -113,9 +114,11 @@ class Case:
     healed: Callable[[Path], bool] | None = None
     passes: int = 1
     merged: bool = False
+    person: bool = False
 
     def __post_init__(self) -> None:
         assert bool(self.strategy) == (self.healed is not None), self.name
+        assert not (self.strategy and self.person), self.name
 
 
 COMMON: dict[str, str] = {

@@ -53,9 +53,10 @@ class Row:
     proposed: tuple[str, ...]  # strategies of the patches measured, in order
     accepted: tuple[str, ...]
     healed: bool | None  # None: nothing was to be healed
-    wrong: bool  # something was accepted that does not heal, or where nothing may be accepted
+    wrong: bool  # something was accepted that does not heal, or where nothing may be, or not without a person
     seconds: float
     why: tuple[str, ...]  # the last words on each patch
+    for_person: tuple[str, ...] = ()  # strategies of those accepted that nothing but a person may merge
 
     @property
     def good(self) -> bool:
@@ -77,8 +78,11 @@ def run(case: Case, settings: HealSettings | None = None) -> Row:
             apply(host, result)
         verdicts = [verdict for result in results for verdict in result.verdicts]
         patches = [patch for result in results for patch in result.patches]
-        accepted = tuple(p.strategy for p, v in zip(patches, verdicts, strict=True) if v.accepted)
+        kept = [patch for patch, verdict in zip(patches, verdicts, strict=True) if verdict.accepted]
+        accepted = tuple(patch.strategy for patch in kept)
+        for_person = tuple(patch.strategy for patch in kept if patch.tier == "review")
         healed = case.healed(host) if case.healed is not None else None
+        permitted = bool(healed) or (case.person and accepted == for_person)
         return Row(
             name=case.name,
             strategy=case.strategy,
@@ -86,7 +90,8 @@ def run(case: Case, settings: HealSettings | None = None) -> Row:
             proposed=tuple(patch.strategy for patch in patches),
             accepted=accepted,
             healed=healed,
-            wrong=bool(accepted) and not healed,
+            wrong=bool(accepted) and not permitted,
+            for_person=for_person,
             seconds=time.monotonic() - began,
             why=tuple(verdict.reason for verdict in verdicts) or (results[0].message,),
         )
@@ -149,7 +154,8 @@ def summary(rows: Sequence[Row]) -> tuple[str, bool]:
     median = statistics.median(row.seconds for row in healable) if healable else 0.0
     text = (
         f"{healed} of {len(healable)} faults healed, {wrong} wrongly accepted, "
-        f"{len(rows) - len(healable)} cases where nothing may be accepted; median {median:.0f} s a fault"
+        f"{len(rows) - len(healable)} cases where nothing may merge; {sum(bool(row.for_person) for row in rows)} with "
+        f"a patch for a person to merge; median {median:.0f} s a fault"
     )
     return text, wrong == 0 and healed >= HEALED_SHARE * len(healable) and median <= MEDIAN_S
 

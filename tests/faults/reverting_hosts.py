@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.corpus import Files
+from tests.faults.corpus import PROBE, Files
 
 SERVICE = '''
     """Attends to what is remembered."""
@@ -155,6 +155,53 @@ SCAN = LOOKUP.replace(
         return TABLE[name]""",
 )
 assert SCAN != LOOKUP
+
+# What is answered is another price, more slowly: a feature, for all that a probe without digests shows.
+FEATURE = SCAN.replace("return value\n", "return value + 1\n").replace(
+    "return TABLE[name]", "return TABLE[name] + 1"
+)
+assert FEATURE.count("+ 1") == 2
+SILENT = "\n".join(line for line in PROBE.splitlines() if "output_digest" not in line) + "\n"
+assert "output_digest" not in SILENT
+
+TAKES = '''
+    """Takes amounts."""
+
+
+    class Refused(ValueError):
+        pass
+
+
+    def answer(request):
+        amount = request - 300
+        return round(amount * 0.029, 2)
+'''
+REFUSES = TAKES.replace(
+    "amount = request - 300\n",
+    """amount = request - 300
+        if amount <= 0:
+            raise Refused(amount)
+""",
+)
+assert REFUSES != TAKES
+
+SETTLES = """
+    '''Attends, and goes over the weights until they are settled.'''
+
+    from app import memory
+
+    ROUNDS = 8
+
+
+    def attention(query):
+        weights = memory.softmax([-d / 4 for d in memory.distances(query)])
+        for _ in range(ROUNDS):
+            weights = [weight**1.2 for weight in weights]
+            whole = sum(weights)
+            weights = [weight / whole for weight in weights]
+        return weights
+"""
+HASTY = SETTLES.replace("ROUNDS = 8", "ROUNDS = 4")
 
 KEPT = '''
     """Answers, and counts what was answered."""

@@ -159,6 +159,22 @@ class TestAnswers:
         with host.bench("for line in sys.stdin: answer(phi=1 + 1e-12)") as bench, bench.probe() as running:
             assert running.ask(1, 1).phi == 1.0
 
+    def test_digests_of_each_request_and_one_of_all_that_follows_from_them(self, host: Host) -> None:
+        probe = """
+            for line in sys.stdin:
+                batch = json.loads(line)["batch"]
+                answer(output_digest=None, output_digests=["a", None, "b" * batch])
+        """
+        with host.bench(probe) as bench, bench.probe() as running:
+            answers = [running.ask(batch, 1) for batch in (1, 2, 1)]
+        assert [answer.output_digests for answer in answers[:2]] == [("a", None, "b"), ("a", None, "bb")]
+        assert answers[0].output_digest == answers[2].output_digest != answers[1].output_digest
+
+    @pytest.mark.parametrize("wrong", ["'a'", "[1]", "{'a': 'b'}"])
+    def test_digests_of_each_request_that_are_none(self, host: Host, wrong: str) -> None:
+        told = failing(host, f"for line in sys.stdin: answer(output_digests={wrong})")
+        assert "output_digests: expected a list of texts and nulls" in told
+
     def test_an_environment_without_the_healers(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SECRET", "token")
         probe = "for line in sys.stdin: answer(output_digest=repr(os.environ))"

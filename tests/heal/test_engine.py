@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from qigheal.errors import EngineError, PatchError, RepoError
-from qigheal.healing import phases
+from qigheal.healing import judge, phases
 from qigheal.healing.engine import SelfHealingEngine
 from qigheal.healing.ledger import Ledger
 from qigheal.healing.strategies.foreign import GROUP
@@ -114,6 +114,27 @@ def test_phase_one_only_watches_and_two_only_measures(toy: ToyHost) -> None:
     assert [v.accepted for v in measured.verdicts] == [True]
     assert measured.changes == ()
     assert git(toy.path, "branch", "--list", "qigheal/*") == ""
+
+
+@pytest.mark.parametrize("auto_apply", [False, True])
+def test_what_needs_a_person_is_opened_and_merged_by_none(
+    toy: ToyHost, monkeypatch: pytest.MonkeyPatch, auto_apply: bool
+) -> None:
+    monkeypatch.setattr(judge, "reserved", lambda trial: ("a raise is taken away",))
+    sick(toy)
+    healer = engine(toy, phase=4, auto_apply=auto_apply)
+    result = healer.check_and_heal()
+    assert [c.state for c in result.changes] == ["open"]
+    assert result.message == "a change is open; only a person may merge it: a raise is taken away"
+    [change] = result.changes
+    assert change.patch.tier == result.patches[-1].tier == "review"
+    [(measured, verdict, _)] = healer.ledger.verdicts()
+    assert measured.tier == "review"
+    assert verdict.needs_person == ("a raise is taken away",)
+    monkeypatch.undo()
+    assert healer.check_and_heal().changes[-1].state == "open", "another pass merged it"
+    assert toy.gain() == 6.0
+    assert healer.review(change.id, approve=True, reviewer="Ada").state == "watching"
 
 
 def test_apply_is_logged_and_merges(toy: ToyHost) -> None:

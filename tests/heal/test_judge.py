@@ -154,6 +154,40 @@ def test_the_price_may_be_errors_or_memory_growth() -> None:
         assert judged(HOT, World(**unpaid, **QUIET), 1, heals=BOTH, price=price)[0].decision == "worse"
 
 
+def test_several_prices_may_be_paid_each_within_its_healthy_band() -> None:
+    both = {"heals": BOTH, "prices": ("latency", "memory")}
+    verdict, _ = judged(HOT, World(**QUIET | {"wall_ms": 6.0, "rss_mb": 150.0}), 1, **both)
+    assert verdict.accepted
+    assert "latency is worse by 20." in verdict.reason  # and is told all the same
+    assert "within its healthy band" in verdict.reason
+    assert guard(verdict, "memory").estimate == pytest.approx(0.15, abs=0.02)
+    for unpaid in ({"wall_ms": 12.0}, {"rss_mb": 300.0}, {"leak_mb": 2.0}, {"errors": 0.02}):
+        assert judged(HOT, World(**QUIET | unpaid), 1, **both)[0].decision == "worse"
+    # A leak within the band is doubted all the same where memory is one price among others.
+    assert not judged(HOT, World(**QUIET | {"leak_mb": 0.1}), 1, **both)[0].accepted
+
+
+def test_what_is_healed_is_no_price() -> None:
+    paying = patch(heals=("latency",), price="memory", prices=("latency", "memory", "errors"))
+    assert paying.paid == {"memory", "errors"}
+    assert patch().paid == frozenset()
+
+
+def test_an_accepted_patch_of_tier_safe_ends_with_a_person_where_one_is_needed() -> None:
+    slow = {"observed": {"latency": 50.0}, "named": ("latency",), "heals": ("latency",)}
+    verdict, trial = judged(World(wall_ms=30.0, **QUIET), World(wall_ms=2.7, **QUIET), 1, **slow)
+    assert verdict.accepted
+    assert verdict.needs_person == ()
+    assert [verdict.tier(tier) for tier in ("safe", "guarded", "review")] == ["safe", "guarded", "review"]
+    taken = judge.verdict(replace(trial, loosens=("one", "two", "three", "four")), SETTINGS)
+    assert taken.accepted
+    assert taken.needs_person == ("one", "two", "three", "four")
+    assert taken.reason.endswith("A person must decide: one; two; three; and 1 more")
+    assert [taken.tier(tier) for tier in ("safe", "guarded", "review")] == ["review", "guarded", "review"]
+    failing = replace(trial, tests_passed=False, loosens=("one",))
+    assert judge.verdict(failing, SETTINGS).needs_person == ()
+
+
 def test_two_faults_are_healed_one_at_a_time() -> None:
     both = World(**FAULT, wall_ms=30.0, **QUIET)
     slow, well = World(wall_ms=30.0, **QUIET), World(wall_ms=2.7, **QUIET)

@@ -54,6 +54,33 @@ def test_a_level_that_each_process_has_of_its_own_is_no_cure() -> None:
     assert sum(verdict.decision == "worse" for verdict in found) <= 1
 
 
+PAYING: dict[str, Any] = {"heals": BOTH, "prices": ("latency", "memory")}
+
+
+@pytest.mark.parametrize(
+    "world", [World(wall_noise=0.08), World(unlucky=0.25), World(phi=0.738, shared=0.3)], ids=repr
+)
+def test_identical_code_that_may_pay_is_called_better_or_worse_as_seldom(world: World) -> None:
+    found = Counter(
+        judged(world, world, seed, settings=HealSettings(max_pairs=160), **PAYING)[0].decision
+        for seed in range(30)
+    )
+    assert found["worse"] == found["improved"] == 0, found
+
+
+def test_a_cure_that_leaves_the_healthy_band_of_its_price_is_not_accepted_under_noise() -> None:
+    """The band ends at 8 ms: just inside it may be paid, at its edge in one trial of forty at the most."""
+    few = HealSettings(max_pairs=160)
+    sick = World(**FAULT, wall_noise=0.08)
+
+    def accepted(after_ms: float, trials: int) -> int:
+        after = World(wall_noise=0.08, wall_ms=after_ms)
+        return sum(judged(sick, after, seed, settings=few, **PAYING)[0].accepted for seed in range(trials))
+
+    assert accepted(8.0, 40) <= 3
+    assert accepted(5.25, 15) >= 14
+
+
 def test_a_slowdown_of_5_percent_is_not_accepted_under_8_percent_noise() -> None:
     before, after = World(**FAULT, wall_noise=0.08), World(wall_noise=0.08, wall_ms=5.25)
     settings = HealSettings(max_pairs=320)
