@@ -72,6 +72,8 @@ SLOW = World(wall_ms=30.0, wall_noise=0.08)
 EDGE = World(phi=0.738, shared=0.3)
 UNRULY = World(process_noise=0.03, waits=0.1)
 UNLUCKY = World(unlucky=0.25)
+PAYING = {"heals": BOTH, "prices": ("latency", "memory")}
+EDGE_MS = 8.0  # where the healthy band of latency ends in these hosts, of 5 ms in the mean
 LATENCY = {"observed": {"latency": 50.0}}
 
 SCENARIOS = (
@@ -101,6 +103,22 @@ SCENARIOS = (
         World(wall_ms=2.7, wall_noise=0.08),
         at_least={"accepted": 90.0},
         claims={"heals": ("latency",), "named": ("latency",), **LATENCY},
+    ),
+    Scenario("A/A, latency and memory may be paid", NOISY, NOISY, at_most=SAME, claims=PAYING),
+    Scenario("A/A, the same, degraded host", SICK, SICK, at_most=SAME, claims=PAYING),
+    Scenario(
+        "cure that takes latency to the end of its band",
+        SICK,
+        World(wall_noise=0.08, wall_ms=EDGE_MS),
+        at_most={"accepted": 5.0},
+        claims=PAYING,
+    ),
+    Scenario(
+        "cure with a slowdown of 5 % that may be paid",
+        SICK,
+        World(wall_noise=0.08, wall_ms=5.25),
+        at_least={"accepted": 90.0},
+        claims=PAYING,
     ),
 )
 

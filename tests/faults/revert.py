@@ -288,7 +288,7 @@ CASES = (
     Case(
         name="revert-faster-and-wrong",
         strategy="revert",
-        why="the guilty commit made answers faster, and the code that answers rightly is slower by a fifth",
+        why="the guilty commit made answers faster, and the code that answers rightly is the slower one",
         healthy={**ATTENDING, "app/service.py": SETTLES},
         before=innocent(1),
         fault={"app/service.py": HASTY},

@@ -23,6 +23,8 @@ SHORT = (
     "errors-retry-removed",
     "memory-cache-decorator",
     "revert-nested-constant",
+    "revert-faster-and-wrong",
+    "revert-validation",
     "latency-none-clock",
     "memory-list-whose-contents-are-read",
 )

@@ -125,7 +125,7 @@ def test_what_needs_a_person_is_opened_and_merged_by_none(
     healer = engine(toy, phase=4, auto_apply=auto_apply)
     result = healer.check_and_heal()
     assert [c.state for c in result.changes] == ["open"]
-    assert result.message == "a change is open; only a person may merge it: a raise is taken away"
+    assert result.message == "a change is open; only a person may merge its kind: a raise is taken away"
     [change] = result.changes
     assert change.patch.tier == result.patches[-1].tier == "review"
     [(measured, verdict, _)] = healer.ledger.verdicts()

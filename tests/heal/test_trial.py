@@ -343,7 +343,7 @@ def test_tests_that_fail_with_the_patch_alone_are_told_from_those_that_always_fa
         assert trial_run.trial.tests_fail_anyway is False
     assert "fail with the patch: FAILED" in judge.verdict(trial_run.trial, SETTINGS).reason
     anyway = replace(trial_run.trial, tests_fail_anyway=True)
-    assert "fail without the patch too" in judge.verdict(anyway, SETTINGS).reason
+    assert "fail without the patch too: mend them first (FAILED)" in judge.verdict(anyway, SETTINGS).reason
 
 
 # Request by request

@@ -370,12 +370,8 @@ class SelfHealingEngine:
         level = verdict.sandbox_level if verdict is not None else "none"
         may = phases.allowed(self.phase, patch.tier, level)
         if patch.tier == "review" or verdict is None or not verdict.accepted:
-            kind = (
-                "its kind"
-                if verdict is None or not verdict.needs_person
-                else f"it: {verdict.needs_person[0]}"
-            )
-            message = f"a change is open; only a person may merge {kind}"
+            why = () if verdict is None else verdict.needs_person[:1]
+            message = ": ".join(("a change is open; only a person may merge its kind", *why))
             return replace(found, changes=(change,), message=message)
         if not (may.merge_alone or self.auto_apply) or passage.held(change):
             return replace(found, changes=(change,), message="a change is open and waits for a review")

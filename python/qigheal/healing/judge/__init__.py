@@ -158,12 +158,10 @@ def _without_measuring(trial: Trial, settings: HealSettings) -> Found | None:
         return "refused", trial.refusals, f"the patch is refused: {trial.refusals[0]}"
     if trial.tests_passed is False:
         last = trial.tests_output.strip().splitlines()[-1:] or ["they print nothing"]
-        when = (
-            "without the patch too, and say nothing about it: mend them first"
-            if trial.tests_fail_anyway
-            else "with the patch"
-        )
-        return "refused", ("tests fail",), f"the host's tests fail {when}: {last[0]}"
+        reason = f"the host's tests fail with the patch: {last[0]}"
+        if trial.tests_fail_anyway:
+            reason = f"the host's tests fail without the patch too: mend them first ({last[0]})"
+        return "refused", ("tests fail",), reason
     if trial.problems:
         # Only the patch can be blamed for a probe that breaks off on its side.
         decision: Decision = "refused" if trial.failed_side == "after" else "inconclusive"
