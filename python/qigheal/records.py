@@ -235,10 +235,8 @@ class Pair(Record, frozen=True):
     before: Answer
     after: Answer
     round: int = 0
-    answered: int | None = (
-        None  # requests that `before` answered without an error; None: it does not say of each
-    )
-    changed: int = 0  # of these, how many `after` answers otherwise, or not at all
+    answered: int | None = None  # requests that both answered without an error; None: not told of each
+    changed: int = 0  # of these, how many came out otherwise
 
 
 class Trial(Record, frozen=True):

@@ -359,24 +359,27 @@ def told(*digests: str | None) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("after", "changed"),
+    ("after", "answered", "changed"),
     [
-        (("a", "b", "c", "d"), 0),  # what failed may come out as it will
-        (("a", None, "c", "e"), 0),
-        (("a", "b", "x", "d"), 1),
-        ((None, "b", None, "d"), 2),
-        (("a", "b", "c"), 2),  # another number of requests: none can be compared
-        (None, 2),
+        (("a", "b", "c", "d"), 2, 0),  # what failed may come out as it will
+        (("a", None, "c", "e"), 2, 0),
+        (("a", "b", "x", "d"), 2, 1),
+        ((None, "b", "x", "d"), 1, 1),  # what fails now is an error, and counted as one
+        ((None, "b", None, "d"), 0, 0),
+        (("a", "b", "c"), 2, 2),  # another number of requests: none can be compared
+        (None, 2, 2),
     ],
 )
-def test_requests_are_compared_one_by_one_where_the_probe_tells_of_each(after: Any, changed: int) -> None:
+def test_requests_are_compared_one_by_one_where_the_probe_tells_of_each(
+    after: Any, answered: int, changed: int
+) -> None:
     sides = {"before": ("a", None, "c", None), "after": after}
     bench = SimulatedBench(
         wrap=lambda probe, side: Spy(probe, side, [], told(*sides[side]) if sides[side] else told_nothing)
     )
     with run(bench) as trial_run:
         trial = trial_run.measure(20)
-    assert {(pair.answered, pair.changed) for pair in trial.pairs} == {(2, changed)}
+    assert {(pair.answered, pair.changed) for pair in trial.pairs} == {(answered, changed)}
     assert {(pair.answered, pair.changed) for pair in trial.control} == {(2, 0)}
     # A batch may hold thousands: what comes of them is kept, and they are not.
     assert all(answer.output_digests is None for pair in trial.pairs for answer in (pair.before, pair.after))

@@ -137,6 +137,17 @@ def test_requests_that_the_same_code_answers_otherwise_show_nothing() -> None:
     assert "in two ways" in reserved(random)[0]
 
 
+def test_requests_that_fail_now_and_then_are_not_answered_in_two_ways() -> None:
+    trial = by_request(shown(a_trial(heals=("errors",)), right=0, changed=0), answered=17)
+    flaky = tuple(
+        replace(pair, answered=17, after=replace(pair.after, output_digest="other errors"))
+        for pair in trial.control
+    )
+    assert reserved(replace(trial, control=flaky)) == ()
+    told_of_none = tuple(replace(pair, answered=None) for pair in flaky)
+    assert "in two ways" in reserved(replace(trial, control=told_of_none))[0]
+
+
 def test_a_digest_that_stays_though_fewer_requests_fail_says_nothing() -> None:
     trial = shown(a_trial(heals=("errors",)), right=0, changed=0)
     assert reserved(trial)

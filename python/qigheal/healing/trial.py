@@ -186,10 +186,9 @@ class TrialRun:
         if done.killed_for:
             output += f"\n(killed for {done.killed_for} after {done.wall_s:.0f} s)"
         passed = done.returncode == 0 and not done.killed_for
-        anyway = not passed and self._fail_anyway()
-        self.trial = replace(
-            self.trial, tests_passed=passed, tests_output=output[-TESTS_SHOWN:], tests_fail_anyway=anyway
-        )
+        self.trial = replace(self.trial, tests_passed=passed, tests_output=output[-TESTS_SHOWN:])
+        if not passed:
+            self.trial = replace(self.trial, tests_fail_anyway=self._fail_anyway())
 
     def _fail_anyway(self) -> bool:
         """Whether the tests fail without the patch too: then they say nothing about it."""
@@ -280,15 +279,17 @@ class TrialRun:
 
 
 def paired(block: int, before: Answer, after: Answer, round_: int) -> Pair:
-    """The pair of two answers, with what comes of comparing them request by request in place of the digests."""
-    told, answered, changed = before.output_digests, None, 0
-    if told is not None:
-        right = [number for number, digest in enumerate(told) if digest is not None]
-        others = (
-            after.output_digests if after.output_digests and len(after.output_digests) == len(told) else None
-        )
-        answered = len(right)
-        changed = sum(others is None or others[number] != told[number] for number in right)
+    """The pair of two answers, with what comes of comparing them request by request in place of the digests.
+
+    Of requests that both answered without an error: one that fails on one side alone is counted as an error.
+    """
+    told, others = before.output_digests, after.output_digests
+    answered, changed = None, 0
+    if told is not None and others is not None and len(told) == len(others):
+        both = [pair for pair in zip(told, others, strict=True) if None not in pair]
+        answered, changed = len(both), sum(one != other for one, other in both)
+    elif told is not None:
+        answered = changed = len(told) - told.count(None)
     return Pair(
         block=block,
         before=replace(before, output_digests=None),

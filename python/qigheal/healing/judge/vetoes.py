@@ -41,11 +41,14 @@ def reserved(trial: Trial) -> tuple[str, ...]:
     return (*trial.loosens, *_not_shown(trial))
 
 
+def _differs(pair: Pair) -> bool:
+    """Whether the two batches came out otherwise, their errors included."""
+    return pair.before.output_digest != pair.after.output_digest
+
+
 def _random(trial: Trial) -> bool:
-    """Whether the unpatched code answers one request in two ways."""
-    return any(
-        pair.changed or pair.before.output_digest != pair.after.output_digest for pair in trial.control
-    )
+    """Whether the unpatched code answers one request in two ways. One that fails now and then is none of these."""
+    return any(_differs(pair) if pair.answered is None else pair.changed for pair in trial.control)
 
 
 def _stays(pair: Pair) -> bool | None:
@@ -60,7 +63,7 @@ def _stays(pair: Pair) -> bool | None:
     before, after = pair.before, pair.after
     if before.output_digest is None:
         return None
-    if before.output_digest == after.output_digest:
+    if not _differs(pair):
         return True if before.error_rate == after.error_rate else None
     return None if before.error_rate else False
 
@@ -73,9 +76,9 @@ def _outputs(trial: Trial) -> tuple[list[str], list[str]]:
     patches that only a person may merge, some such answer must have been seen.
     """
     if trial.patch.same_output:
-        differ = [pair.before.output_digest != pair.after.output_digest for pair in trial.pairs]
+        differ = [_differs(pair) for pair in trial.pairs]
         unseen = any(a.output_digest is None for pair in trial.pairs for a in (pair.before, pair.after))
-        if _random(trial):
+        if any(map(_differs, trial.control)):
             return ["equal outputs cannot be shown: the unpatched code answers one request in two ways"], []
         if unseen:
             return ["equal outputs cannot be shown: the probe reports no output_digest"], []
