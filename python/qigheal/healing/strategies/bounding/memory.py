@@ -8,7 +8,6 @@ repository, or in anything whose use cannot be proven is left alone, and the log
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,14 +19,13 @@ from qigheal.healing.strategies.bounding.bounds import Bound, bounded
 from qigheal.healing.strategies.bounding.program import Program
 from qigheal.healing.strategies.bounding.repeatable import Prover, Unproven
 from qigheal.host.refusals import refused_path
+from qigheal.reasons import log
 from qigheal.records import Diagnosis, HealingPatch, Record, Tier
 from qigheal.settings import HealSettings
 
 if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
     from qigheal.repo import Repo
-
-log = logging.getLogger("qigheal")
 
 EARLY, SPAN, TRACED = 6, 24, 6
 """Answers before growth is looked at, those over which it is, and the last of them whose allocations are

@@ -6,7 +6,6 @@ proven from the text of the repository, and whether it helps is measured by othe
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +19,13 @@ from qigheal.errors import ProbeError
 from qigheal.healing.strategies.caching.edits import decorated
 from qigheal.healing.strategies.caching.purity import Host, Proof, Unprovable, prove
 from qigheal.host.refusals import refused_path
+from qigheal.reasons import log
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import ROUNDS_NEEDED, HealSettings
 
 if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
     from qigheal.repo import Repo
-
-log = logging.getLogger("qigheal")
 
 MOST_PATCHES = 4
 MOST_PROVEN = 20

@@ -8,7 +8,6 @@ cause is not in the commits, and nothing is proposed. What is left of a reposito
 
 from __future__ import annotations
 
-import logging
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +19,13 @@ from qigheal.errors import PatchError, ProbeError, RepoError
 from qigheal.healing.strategies.reverting.bisection import bisect
 from qigheal.healing.strategies.reverting.commits import SETTLED, Measurer
 from qigheal.host.refusals import refusals
+from qigheal.reasons import log
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
 
 if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
     from qigheal.repo import Repo
-
-log = logging.getLogger("qigheal")
 
 CODE_HASH = re.compile(r"[0-9a-f]{7,64}")
 """A commit's name, whole or abbreviated: what telemetry says is never taken for anything else."""

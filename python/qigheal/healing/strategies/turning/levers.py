@@ -9,7 +9,6 @@ enough is not decided here.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from qigcore.errors import InvalidBasin
 from qigheal.errors import MissingExtra, ProbeError, RepoError
 from qigheal.healing.strategies.turning.search import Axis, Point, Residuals, loss, search
+from qigheal.reasons import log
 from qigheal.records import Answer, HealingPatch
 from qigheal.settings import HealSettings
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
     from qigheal.host import Lever
     from qigheal.repo import Repo
-
-log = logging.getLogger("qigheal")
 
 STARTS = 3
 """Starts in which the winner must be nearer than the present values are in any of theirs."""
