@@ -105,10 +105,15 @@ class Memory:
             log.info("memory: the probe cannot be looked into: %s", failure)
             return
         held = growth.held / max(1, growth.traced)
+        growing = [
+            found
+            for found in growth.containers
+            if (found.late - found.early) * found.entry_bytes / growth.answers >= SHARE * held
+        ]
+        if not growing:
+            log.info("memory: no cache and no list or dict of a module or object makes up for the growth")
         done: set[str] = set()
-        for found in growth.containers:
-            if (found.late - found.early) * found.entry_bytes / growth.answers < SHARE * held:
-                continue
+        for found in growing:
             try:
                 patch = _bounded(found, growth, Prover(program), bench, repo)
             except (Unproven, ProbeError, RepoError, ValueError, RecursionError) as why:

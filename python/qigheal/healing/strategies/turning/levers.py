@@ -77,6 +77,8 @@ def turned(
     """
     settings = _settings(bench, repo, strategy)
     if not settings:
+        if all(lever.strategy != strategy for lever in bench.manifest.levers):
+            log.info("%s: the manifest declares no lever of this strategy ([[levers]])", strategy)
         return None
     batches = limits.search_batches
     trials = _Trials(strategy, bench, repo, settings, measured)
@@ -195,7 +197,8 @@ def _settings(bench: Bench, repo: Repo, strategy: str) -> list[Setting]:
             table, key = _locate(_parse(repo.read(bench.base, lever.file)), lever)
             now = table[key]
         except (KeyError, TypeError, ValueError, RepoError) as failure:
-            log.warning("lever %s: cannot read %s of %s: %s", lever.name, lever.key, lever.file, failure)
+            why = f"there is no {failure}" if isinstance(failure, KeyError) else failure
+            log.warning("lever %s: cannot read %s of %s: %s", lever.name, lever.key, lever.file, why)
             continue
         if isinstance(now, bool) or not isinstance(now, (int, float)) or not math.isfinite(now):
             log.warning(
