@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -109,6 +109,21 @@ def nothing_came(patches: int, skipped: str, failure: str) -> str:
     if skipped:
         return f"unhealthy; no strategy has another patch for this: {skipped}"
     return "unhealthy; no strategy has a patch for this"
+
+
+class Vain(NamedTuple):
+    """A strategy's last answer, which was no patch, and when it gave it (Unix seconds)."""
+
+    strategy: str
+    answer: Asked
+    at: float
+
+
+def in_vain(ledger: Ledger) -> tuple[Vain, ...]:
+    """The strategies that last had no patch, each once, in the order in which they were asked."""
+    last = {entry.subject: entry for entry in ledger.entries("asked")}
+    answers = (Vain(name, entry.read(Asked), entry.at) for name, entry in last.items())
+    return tuple(vain for vain in answers if not vain.answer.patches)
 
 
 def _last(ledger: Ledger, strategy: str, base: str, metrics: tuple[str, ...]) -> Asked | None:
