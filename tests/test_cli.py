@@ -402,5 +402,5 @@ def test_a_reader_that_went_away_is_no_verdict(toy: ToyHost, tmp_path: Path) -> 
 def test_patches_of_a_store_that_has_none(toy: ToyHost, tmp_path: Path) -> None:
     said = qigheal("patches", "--store", toy.store, "--json", cwd=tmp_path)
     assert said.returncode == 2
-    assert json.loads(said.stdout) == {"changes": [], "measured": [], "evaluated": []}
+    assert json.loads(said.stdout) == {"changes": [], "measured": [], "evaluated": [], "without": []}
     assert not (toy.store / "ledger.db").exists()

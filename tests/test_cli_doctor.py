@@ -57,7 +57,7 @@ def test_a_machine_a_store_and_a_host_as_they_should_be(tmp_path: Path) -> None:
     toy.learn()
     with History(toy.store) as running:
         running.append(toy.rows(1.0, 5, toy.healthy))
-        said = qigheal("doctor", "--store", toy.store, "--host", toy.path, "--json", cwd=tmp_path)
+        said = qigheal("doctor", "--store", toy.store, "--host", toy.path, "--quick", "--json", cwd=tmp_path)
     document = json.loads(said.stdout)
     states = {check["name"]: check["state"] for check in document["checks"]}
     wrong = [check for check in document["checks"] if check["state"] != "ok" and check["name"] != "sandbox"]
@@ -65,8 +65,9 @@ def test_a_machine_a_store_and_a_host_as_they_should_be(tmp_path: Path) -> None:
     assert states.keys() >= {
         "python", "numpy", "git", "compiled core", "sandbox", "environment", "store", "permissions", "disk",
         "snapshots", "damage", "writers", "segments", "size", "baseline", "ledger", "host", "manifest",
-        "clock", "time zone",
+        "files", "lever attention.gain", "clock", "time zone",
     }  # fmt: skip
+    assert not states.keys() & {"probe", "tests"}, "--quick starts nothing"
     assert document["ok"] + document["warn"] + document["fail"] == len(document["checks"])
     assert said.returncode == {"ok": 0, "warn": 2, "fail": 1}[document["state"]]
     assert {p.name for p in toy.store.iterdir()} >= {"baseline.json"}

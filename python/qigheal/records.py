@@ -369,6 +369,14 @@ class Outcome(Record, frozen=True):
     within_snapshots: int | None = None  # how many it took until the state was certain
 
 
+class Reason(Record, frozen=True):
+    """Why a strategy brought nothing about. `text` is one printable line, and data: it may quote a host's code."""
+
+    strategy: str
+    text: str
+    patch: str = ""  # fingerprint of the proposal that it is about; "": why there is none, or no other
+
+
 class HealResult(Record, frozen=True):
     """What one pass of the engine did, from the check to the last outcome."""
 
@@ -380,3 +388,4 @@ class HealResult(Record, frozen=True):
     verdicts: tuple[Verdict, ...] = ()
     changes: tuple[Change, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
+    reasons: tuple[Reason, ...] = ()  # by strategy, in the order in which they were asked

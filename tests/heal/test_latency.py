@@ -242,6 +242,25 @@ def test_why_a_function_is_not_cached_is_said(caplog: pytest.LogCaptureFixture) 
     assert "nothing can be proven of this host: app/other.py:1: exec" in caplog.text
 
 
+def test_arguments_that_are_not_told_apart_are_named_with_their_types(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    untold: dict[str, Any] = {"hashable": False, "repeats": 0}
+    with caplog.at_level(logging.INFO, "qigheal"):
+        assert not proposed(
+            called("handle", 0.95, own_s=0.01, kinds=(("Request",),), **untold),
+            called("weigh", 0.9, kinds=(("int", "Point"),), **untold),
+            called("price", 0.9, kinds=(("tuple of int, str",), ("tuple of ",)), repeats=0),
+            called("both", 0.01, kinds=(("Rare",),), **untold),
+            called("main", 1.0, calls=1, kinds=(("Once",),), **untold),
+        )
+    assert [record.message for record in caplog.records] == [
+        "latency: 'weigh' is not cached: arguments of type Point are not told apart",
+        "latency: 'handle' is not cached: arguments of type Request are not told apart",
+        "latency: no other function that repeats its arguments makes up for the excess",
+    ]
+
+
 @pytest.mark.parametrize(
     "others",
     [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qigheal.errors import ProbeError
 from qigheal.healing.strategies.reverting.revert import STARTS
+from qigheal.host import Manifest
 from qigheal.records import Target
 from qigheal.repo import Repo
 from tests.heal.gitfix import Place
@@ -269,3 +271,73 @@ def test_the_present_code_or_a_later_one_leaves_nothing_to_take_back(line: tuple
         bench = FakeBench(Repo(place.path), low_phi(3), base=base)
         assert not propose(bench, diagnosis(healthy))
         assert not bench.asked
+
+
+@pytest.mark.parametrize(
+    ("more", "files", "rules"),
+    [
+        ("", ("app/probe.py", "tests/check.py"), ("protected by [probe] protect", "is one of the tests")),
+        (
+            '[tests]\ncommand = ["python", "-c", "load(open(\'app/weights.json\'))"]\n',
+            ("app/weights.json",),
+            ("named by [tests] command",),
+        ),
+    ],
+)
+def test_files_that_are_never_a_commits_own_are_named_with_their_rule(
+    tmp_path: Path,
+    more: str,
+    files: tuple[str, ...],
+    rules: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The guilty file is the present code's in every tree that is measured, so that every commit measures alike."""
+    manifest = MANIFEST + more
+    place = Place(tmp_path / "host", {"qigheal.toml": manifest, "app/part1.py": part(True), "notes.txt": ""})
+    for file in files:
+        place.write(file, "changed\n")
+    place.write("notes.txt", "changed too, and of no account\n")
+    place.commit("Change what decides")
+    bench = FakeBench(Repo(place.path), low_phi(1), manifest=Manifest.parse(manifest))
+    with caplog.at_level(logging.INFO, "qigheal"):
+        assert not propose(bench, diagnosis(place.base))
+    (said,) = [record.message for record in caplog.records if record.name == "qigheal"]
+    assert f"the healthy commit {place.base[:10]} measures unwell in phi as well; these files differ" in said
+    for file, rule in zip(files, rules, strict=True):
+        assert f"{file} ({rule})" in said
+    assert "notes.txt" not in said, "that one is the commit's own where it is measured"
+
+
+def test_a_commit_whose_lines_were_changed_since_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Place(tmp_path / "host", {"qigheal.toml": MANIFEST, "app/part1.py": part(False)})
+    place.write("app/part1.py", part(True))
+    guilty = place.commit("Be \x1b[31mfaster\x1b[0m")
+    place.write("app/part1.py", part(True) + "# and more\n")
+    place.commit("Say more")
+    with caplog.at_level(logging.INFO, "qigheal"):
+        assert not propose(FakeBench(Repo(place.path), low_phi(1)), diagnosis(place.base))
+    (said,) = [record.message for record in caplog.records if record.name == "qigheal"]
+    assert f'the guilty commit {guilty[:10]} "Be' in said
+    assert "\x1b" not in said
+    assert (
+        "cannot be taken back: later commits changed the same lines: both sides changed 'app/part1.py'"
+        in said
+    )
+
+
+def test_a_commit_that_changed_files_that_no_patch_may_touch_is_named_with_the_rules(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Place(tmp_path / "host", {"qigheal.toml": MANIFEST, "app/part1.py": part(False)})
+    place.write("app/part1.py", part(True))
+    for number in range(6):
+        place.write(f"lib/{number}.txt", "new\n")
+    guilty = place.commit("Much at once")
+    with caplog.at_level(logging.INFO, "qigheal"):
+        assert not propose(FakeBench(Repo(place.path), low_phi(1)), diagnosis(place.base))
+    (said,) = [record.message for record in caplog.records if record.name == "qigheal"]
+    assert f'the guilty commit {guilty[:10]} "Much at once" cannot be taken back: 7 files are changed' in said
+    assert "lib/0.txt: not allowed by [patch] allow" in said
+    assert ", and 3 more" in said

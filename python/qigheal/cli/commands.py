@@ -193,17 +193,26 @@ def heal(
             help="Go on with a pass every so often, as 5m or 90s, until ended; --json then prints one line a pass.",
         ),
     ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", help="All reasons why there is no patch, and the log on standard error."),
+    ] = False,
     with_parent: Annotated[int | None, typer.Option(metavar="PID", hidden=True)] = None,
     json: Json = False,
 ) -> int:
     """Diagnose, propose a patch, measure it against the unpatched code, and open a change.
+
+    Where no strategy has a patch that helps, a line for each says why: what the manifest does not declare, what
+    could not be proved, how a trial ended.
 
     Example: qigheal heal ~/src/digits --store /var/lib/digits/.qigheal
 
     Beside a service: qigheal heal ~/src/digits --store /var/lib/digits/.qigheal --every 5m
     """
     from qigheal.cli.heal_loop import heal_every, refuse
+    from qigheal.cli.logged import log_to_stderr
     from qigheal.healing.engine import SelfHealingEngine
+    from qigheal.healing.measuring import silent
     from qigheal.repo import Repo
 
     with asked(InvalidLimit):
@@ -213,22 +222,25 @@ def heal(
     options = f"--host {shlex.quote(str(host))}"
     options += "" if store is None else f" --store {shlex.quote(str(store))}"
 
+    if verbose:
+        log_to_stderr()
+
     def one_pass() -> HealResult:
         engine = SelfHealingEngine(
             host=host,
             store=place,
             auto_apply=apply,
             settings=settings,
-            on_step=show.silent if json else show.step,
+            on_step=silent if json else show.step,
         )
         # A loop that measures until it comes out well has proved nothing.
         return engine.check_and_heal(healthy=healthy, strategy=strategy, again=every is None)
 
     if every is not None:
         refuse(apply=apply, healthy=healthy)
-        heal_every(every, one_pass, place, options, parent=with_parent, json=json)
+        heal_every(every, one_pass, place, options, parent=with_parent, json=json, verbose=verbose)
     result = one_pass()
-    show.healed(result, options, json=json)
+    show.healed(result, options, json=json, verbose=verbose)
     if not result.triggered:
         return FINE
     states = {change.state for change in result.changes}

@@ -22,14 +22,20 @@ def doctor(
         bool,
         typer.Option("--send-test-alert", help="Also send a test alert to every sink of the environment."),
     ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="With --host: start neither its probe nor its tests."),
+    ] = False,
     json: Json = False,
 ) -> int:
     """Is everything here as it should be? Exit 0 yes, 1 something fails, 2 warnings only. Nothing is changed.
 
     Looks at versions, the compiled core, extras, isolation, clock and environment; at the store, its permissions,
-    damage, writers, size, baseline, ledger and healer; with --host at the repository and its manifest. Each line that
-    is not ok says what to do. Without --store, a default store that is not there is passed over. Nothing is sent
-    unless --send-test-alert asks for it.
+    damage, writers, size, baseline, ledger and healer; with --host at the repository, its manifest, and whether the
+    levers, files, probe and tests that it names are in the commit. The probe is then started for an answer and the
+    tests are run once, in the sandbox and with the limits of a trial; --quick leaves both out. Each line that is not
+    ok says what to do. Without --store, a default store that is not there is passed over. Nothing is sent unless
+    --send-test-alert asks for it.
 
     Example: qigheal doctor --store /var/lib/digits/.qigheal --host ~/src/digits
     """
@@ -57,9 +63,16 @@ def doctor(
                 ("healer", partial(stored.healer, place)),
             ]
     if host is not None:
-        from qigheal.cli.checks.host import manifest
+        from qigheal.cli.checks.host import committed, manifest, usable
 
         looks.append(("host", partial(manifest, host)))
+        there = usable(host)
+        if there:
+            looks.append(("manifest", partial(committed, host)))
+        if there and not quick:
+            from qigheal.cli.checks import rehearsal
+
+            looks += [("probe", partial(rehearsal.probe, host)), ("tests", partial(rehearsal.tests, host))]
     looks.append(("clock", partial(machine.clock, began)))
     found = [*checks.looked_at(looks)]
     show_doctor.report(found, json=json)

@@ -39,7 +39,7 @@ def patches(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Changes opened so far and their state, and every patch that was measured.
+    """Changes opened so far and their state, every patch that was measured, and which strategies had none and why.
 
     Example: qigheal patches --verify --host ~/src/digits
     """
@@ -49,19 +49,20 @@ def patches(
         raise typer.BadParameter("--host belongs to --verify")
     if verify:
         return _verify(named(store), host, json=json)
+    from qigheal.healing.asking import in_vain
     from qigheal.healing.audit import standing
     from qigheal.healing.ledger import Ledger
 
     place = named(store)
     if place.is_dir() and not (place / LEDGER).exists():
-        show_patches.listed((), [], [], json=json)
+        show_patches.listed((), [], [], (), json=json)
         return NOTHING_TO_SAY
     ledger = _whole(Ledger(place / LEDGER, read_only=True))
     changes = tuple(ledger.changes().values())
     judged = standing(ledger)
     measured = [each for each in judged if each.kind == "verdict"]
     evaluated = [each for each in judged if each.kind == "evaluation"]
-    show_patches.listed(changes, measured, evaluated, json=json)
+    show_patches.listed(changes, measured, evaluated, in_vain(ledger), json=json)
     return FINE if changes or judged else NOTHING_TO_SAY
 
 

@@ -6,6 +6,7 @@ Text from a service (module names, reasons) is shown as text: never as markup.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -247,8 +248,15 @@ def imported(file: Path, done: Imported, *, json: bool) -> None:
         line(f"  note     {note}")
 
 
-def healed(result: HealResult, again: str, *, json: bool) -> None:
-    """`again`: the options that another command needs for the same host and store."""
+MOST_REASONS = 8
+"""Lines of why nothing came of a pass; the others with --verbose."""
+
+
+def healed(result: HealResult, again: str, *, json: bool, verbose: bool = False) -> None:
+    """`again`: the options that another command needs for the same host and store.
+
+    Why nothing came of it is told where no change was opened; with `verbose` always, and all of it.
+    """
     if json:
         document(result)
         return
@@ -256,12 +264,33 @@ def healed(result: HealResult, again: str, *, json: bool) -> None:
         line(patch.diff.rstrip())
     for outcome in result.outcomes:
         line(outcome.reason)
-    line(result.message)
+    why = _why(result, verbose)
+    line(result.message + (":" if why else ""))
+    for told in why:
+        line(told)
     for made in result.changes:
         if made.state == "open":
             line(f"review it with: qigheal review {made.id} --approve {again}")
         elif made.state == "watching":
             line("the live service is being watched; the next `qigheal heal` says what became of it")
+
+
+def _why(result: HealResult, verbose: bool) -> list[str]:
+    """A line for each reason: of every strategy the first ones, as many of each as there is room for."""
+    if result.changes and not verbose:
+        return []
+    told = [reason for reason in result.reasons if reason.text not in result.message]
+    turn: Counter[str] = Counter()
+    ranks = []
+    for reason in told:
+        ranks.append(turn[reason.strategy])
+        turn[reason.strategy] += 1
+    first = sorted(range(len(told)), key=lambda i: (ranks[i], i))
+    kept = sorted(first if verbose else first[:MOST_REASONS])
+    lines = [f"  {told[i].strategy:10} {told[i].text}" for i in kept]
+    if left := len(told) - len(kept):
+        lines.append(f"  and {left} more, with --verbose")
+    return lines
 
 
 def change(made: Change, *, json: bool) -> None:

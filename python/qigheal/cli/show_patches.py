@@ -7,21 +7,30 @@ from typing import Any
 
 from qigheal.cli.show import _table, _when, console, document, escape, line
 from qigheal.cli.show_judged import proof_table
+from qigheal.healing.asking import Vain
 from qigheal.healing.audit import Replay, Standing
 from qigheal.healing.proofs import Proof
 from qigheal.records import Change
 
 
 def listed(
-    changes: Sequence[Change], measured: Sequence[Standing], evaluated: Sequence[Standing], *, json: bool
+    changes: Sequence[Change],
+    measured: Sequence[Standing],
+    evaluated: Sequence[Standing],
+    vain: Sequence[Vain],
+    *,
+    json: bool,
 ) -> None:
-    """The changes, the healer's patches that were measured, and diffs of others that were evaluated."""
+    """The changes, the healer's patches that were measured, diffs of others that were evaluated, and who had none."""
     if json:
         document(
             {
                 "changes": changes,
                 "measured": [_judged(each) for each in measured],
                 "evaluated": [_judged(each) for each in evaluated],
+                "without": [
+                    {"strategy": each.strategy, "at": each.at, **each.answer.to_dict()} for each in vain
+                ],
             }
         )
         return
@@ -52,6 +61,17 @@ def listed(
                 escape(verdict.reason),
             )
         console.print(table)
+    if vain:
+        table = _table("strategy", "asked", "commit", "unwell", "why", title="Strategies that had no patch")
+        for strategy, answer, at in vain:
+            unwell = ", ".join(answer.metrics)
+            table.add_row(escape(strategy), _when(at), answer.base[:10], unwell, _why(answer.reasons))
+        console.print(table)
+
+
+def _why(reasons: Sequence[str]) -> str:
+    more = f" (and {len(reasons) - 1} more, with --json)" if len(reasons) > 1 else ""
+    return f"{escape(reasons[0])}{more}" if reasons else ""
 
 
 def _judged(each: Standing) -> dict[str, Any]:

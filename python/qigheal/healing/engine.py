@@ -27,7 +27,7 @@ from qigcore.history import History
 from qigcore.rows import Batch
 from qigheal.errors import EngineError, LedgerError, PatchError, QighealError
 from qigheal.healing import audit, evaluating, phases
-from qigheal.healing.asking import asked_in_vain, proposals
+from qigheal.healing.asking import NOT_AGAIN, NOT_HERE, asked_in_vain, not_now, nothing_came, proposals
 from qigheal.healing.bench import Bench
 from qigheal.healing.leaving import leave
 from qigheal.healing.ledger import Judged, Ledger
@@ -36,6 +36,7 @@ from qigheal.healing.passage import Passage, Step
 from qigheal.healing.proofs import FOLDER as PROOFS
 from qigheal.healing.strategies import askable
 from qigheal.host import Manifest, refusals
+from qigheal.reasons import Reasons
 from qigheal.records import Change, Diagnosis, Evaluation, HealingPatch, HealResult, Outcome, Verdict
 from qigheal.repo import Repo
 from qigheal.settings import HealSettings, default_store, operator
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
     from qigheal.monitor import GeometricHealthMonitor
 
 log = logging.getLogger("qigheal")
-
-TRIALS = 3
-"""Trials of one patch on the same code after which the loop lets it be, when none of them decided."""
 
 
 class SelfHealingEngine:
@@ -277,29 +275,34 @@ class SelfHealingEngine:
     ) -> HealResult:
         patches: list[HealingPatch] = []
         verdicts: list[Verdict] = []
+        reasons = Reasons()
         skipped = ""
         strategies, left_out = askable(self.settings, bench.level)
         if left_out:
-            self.on_step("strategy", f"{', '.join(left_out)}: not asked, as the sandbox is only partial")
+            self.on_step("strategy", f"{', '.join(left_out)}: {NOT_HERE}")
+            for name in left_out:
+                reasons.add(name, (NOT_HERE,))
         chosen = [s for s in strategies if only in (None, s.name)]
         if not chosen:
             known = ", ".join(s.name for s in strategies)
             raise EngineError(f"no strategy is called {only!r}; there are: {known}")
         for candidate in chosen:
             if not set(candidate.metrics) & set(diagnosis.metrics):
+                if only is not None:
+                    unhealed = (
+                        f"heals {', '.join(candidate.metrics)}; unwell is {', '.join(diagnosis.metrics)}"
+                    )
+                    reasons.add(only, (unhealed,))
                 continue
-            if not again and asked_in_vain(self.ledger, candidate, diagnosis, bench.base):
-                self.on_step("strategy", f"{candidate.name}: had no patch for this before; not asked again")
+            if not again and asked_in_vain(self.ledger, candidate, diagnosis, bench.base, reasons):
+                self.on_step("strategy", f"{candidate.name}: {NOT_AGAIN}")
                 continue
             self.on_step("strategy", f"{candidate.name}: looking for a patch")
-            for patch in proposals(self.ledger, candidate, diagnosis, bench, self.repo, self.clock):
-                if self.ledger.quarantined(patch):
-                    skipped = f"{patch.fingerprint} was rejected or rolled back before"
-                    self.on_step("patch", f"{skipped}; skipped")
-                    continue
-                if not again and (why := self._settled(patch)):
+            for patch in proposals(self.ledger, candidate, diagnosis, bench, self.repo, reasons, self.clock):
+                if why := not_now(self.ledger, patch, again=again, auto_apply=self.auto_apply):
                     skipped = f"{patch.fingerprint} {why}"
                     self.on_step("patch", f"{skipped}; skipped")
+                    reasons.add(candidate.name, (skipped,), patch=patch.fingerprint)
                     continue
                 self.on_step("patch", patch.rationale)
                 bare = replace(patch, evidence={})
@@ -309,39 +312,20 @@ class SelfHealingEngine:
                 verdicts.append(verdict)
                 patches[-1] = bare = replace(bare, tier=verdict.tier(bare.tier))
                 if verdict.accepted:
-                    made = replace(found, patches=tuple(patches), verdicts=tuple(verdicts))
+                    made = replace(
+                        found, patches=tuple(patches), verdicts=tuple(verdicts), reasons=reasons.all()
+                    )
                     return self._open(passage, made, bare, verdict)
-        message = (
-            f"unhealthy; patches measured: {len(patches)}, none provably helps"
-            if patches
-            else f"unhealthy; the present code cannot be measured: {bench.failure}"
-            if bench.failure
-            else f"unhealthy; no strategy has another patch for this: {skipped}"
-            if skipped
-            else "unhealthy; no strategy has a patch for this"
+                refused = f"{patch.fingerprint} is not accepted: {verdict.reason}"
+                reasons.add(candidate.name, (refused,), patch=patch.fingerprint)
+        message = nothing_came(len(patches), skipped, bench.failure)
+        return replace(
+            found,
+            patches=tuple(patches),
+            verdicts=tuple(verdicts),
+            reasons=reasons.all(),
+            message=message,
         )
-        return replace(found, patches=tuple(patches), verdicts=tuple(verdicts), message=message)
-
-    def _settled(self, patch: HealingPatch) -> str:
-        """Why another trial of the patch would decide nothing, or an empty string."""
-        words = [
-            verdict
-            for judged, verdict, _ in self.ledger.verdicts()
-            if judged.fingerprint == patch.fingerprint
-        ]
-        if not words:
-            return ""
-        last = words[-1]
-        if last.accepted:
-            may = phases.allowed(self.phase, patch.tier, last.sandbox_level)
-            return (
-                ""
-                if may.open or self.auto_apply
-                else f"was measured and helps; phase {self.phase} opens no changes"
-            )
-        if last.decision == "inconclusive" and len(words) < TRIALS:
-            return ""
-        return f"was measured {len(words)} times, last: {last.decision}"
 
     def judge_patch(self, bench: Bench, patch: HealingPatch, diagnosis: Diagnosis) -> Verdict:
         """Measure `patch` against the unpatched code until the judge has seen enough, and write it down."""

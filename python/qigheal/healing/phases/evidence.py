@@ -42,6 +42,7 @@ class Asked(Record, frozen=True):
     base: str
     metrics: tuple[str, ...]  # that were diagnosed, sorted
     patches: int  # proposed, those known from before included
+    reasons: tuple[str, ...] = ()  # why no more: what the strategy said when it was first asked
 
 
 class DrillPlan(Record, frozen=True):

@@ -12,7 +12,6 @@ logged and stops nothing.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Collection, Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -20,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from qigheal.reasons import log
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
 
 if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
     from qigheal.repo import Repo
-
-log = logging.getLogger("qigheal")
 
 GROUP = "qigheal.strategies"
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")

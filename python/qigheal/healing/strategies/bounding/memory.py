@@ -8,7 +8,6 @@ repository, or in anything whose use cannot be proven is left alone, and the log
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,14 +19,13 @@ from qigheal.healing.strategies.bounding.bounds import Bound, bounded
 from qigheal.healing.strategies.bounding.program import Program
 from qigheal.healing.strategies.bounding.repeatable import Prover, Unproven
 from qigheal.host.refusals import refused_path
+from qigheal.reasons import log
 from qigheal.records import Diagnosis, HealingPatch, Record, Tier
 from qigheal.settings import HealSettings
 
 if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
     from qigheal.repo import Repo
-
-log = logging.getLogger("qigheal")
 
 EARLY, SPAN, TRACED = 6, 24, 6
 """Answers before growth is looked at, those over which it is, and the last of them whose allocations are
@@ -107,10 +105,15 @@ class Memory:
             log.info("memory: the probe cannot be looked into: %s", failure)
             return
         held = growth.held / max(1, growth.traced)
+        growing = [
+            found
+            for found in growth.containers
+            if (found.late - found.early) * found.entry_bytes / growth.answers >= SHARE * held
+        ]
+        if not growing:
+            log.info("memory: no cache and no list or dict of a module or object makes up for the growth")
         done: set[str] = set()
-        for found in growth.containers:
-            if (found.late - found.early) * found.entry_bytes / growth.answers < SHARE * held:
-                continue
+        for found in growing:
             try:
                 patch = _bounded(found, growth, Prover(program), bench, repo)
             except (Unproven, ProbeError, RepoError, ValueError, RecursionError) as why:

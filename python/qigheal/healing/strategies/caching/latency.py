@@ -6,7 +6,6 @@ proven from the text of the repository, and whether it helps is measured by othe
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +19,13 @@ from qigheal.errors import ProbeError
 from qigheal.healing.strategies.caching.edits import decorated
 from qigheal.healing.strategies.caching.purity import Host, Proof, Unprovable, prove
 from qigheal.host.refusals import refused_path
+from qigheal.reasons import log
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import ROUNDS_NEEDED, HealSettings
 
 if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
     from qigheal.repo import Repo
-
-log = logging.getLogger("qigheal")
 
 MOST_PATCHES = 4
 MOST_PROVEN = 20
@@ -63,6 +61,10 @@ SIZES = (16, 65_536)
 
 RETURNED = frozenset(("int", "bool", "float", "complex", "str", "bytes", "NoneType", "tuple", "frozenset"))
 """Types of results that a proof may be believed about: were another seen, it would be wrong."""
+
+
+MOST_UNTOLD = 3
+"""Functions of which it is said that their arguments are not told apart."""
 
 
 class Called(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,8 +137,10 @@ class Latency:
             log.info("latency: the probe cannot be profiled: %s", failure)
             return
         hot = [called for called in profile.functions if self._promises(called, profile, wanted)]
+        untold = self._untold(profile, wanted)
         if not hot:
-            log.info("latency: no function that repeats its arguments makes up for the excess")
+            other = "other " if untold else ""
+            log.info("latency: no %sfunction that repeats its arguments makes up for the excess", other)
             return
         sources = _sources(bench, repo)
         try:
@@ -166,7 +170,10 @@ class Latency:
             maxsize = self._size(called, profile)
             saved, batches = self._promise(called, profile, maxsize, wanted)
             candidates.append(Candidate(called, proof, maxsize, saved, batches))
-        for chosen in _choices(candidates, wanted)[:MOST_PATCHES]:
+        choices = _choices(candidates, wanted)[:MOST_PATCHES]
+        if candidates and not choices:
+            log.info("latency: caching what may be cached would not make up for the excess")
+        for chosen in choices:
             diff = self._diff(bench, repo, sources, chosen)
             if diff is None:
                 continue
@@ -193,6 +200,17 @@ class Latency:
         shallow = called.depth == 1 or 1 < called.depth <= min(DEEPEST, profile.recursion_limit // SPARE)
         usable = called.hashable and called.repeats > 0 and shallow
         return usable and self._promise(called, profile, SIZES[1], wanted)[0] >= TOLERANCE * wanted / 2
+
+    def _untold(self, profile: Profile, wanted: float) -> bool:
+        """Whether functions take long enough whose arguments nobody can compare; which, and why, is said."""
+        found = []
+        for called in sorted(profile.functions, key=lambda called: -called.own_s):
+            kinds = {kind for each in called.kinds for kind in each if not _told_apart(kind)}
+            if kinds and called.calls > 1 and called.seconds >= TOLERANCE * wanted / 2 * profile.seconds:
+                found.append((called.name, ", ".join(sorted(kinds))[:80]))
+        for name, named in found[:MOST_UNTOLD]:
+            log.info("latency: %.80r is not cached: arguments of type %s are not told apart", name, named)
+        return bool(found)
 
     def _promise(self, called: Called, profile: Profile, maxsize: int, wanted: float) -> tuple[float, int]:
         """What a trial will see saved, and the length of its longest round: the shortest that is enough."""
@@ -243,8 +261,15 @@ class Latency:
                 return None
             edits[path] = edited
         if len(edits) > bench.manifest.patch.max_files:
+            log.info("latency: the functions to cache are in %d files, more than max_files", len(edits))
             return None
         return repo.diff(bench.base, repo.edit(bench.base, edits))
+
+
+def _told_apart(kind: str) -> bool:
+    """Whether the instrument `profile` compares arguments of a kind by their value."""
+    leaves = kind.removeprefix("tuple of ").split(", ")
+    return kind == "tuple of " or set(leaves) <= RETURNED - {"tuple", "frozenset"}
 
 
 def _wanted(diagnosis: Diagnosis) -> float | None:

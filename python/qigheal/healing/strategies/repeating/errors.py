@@ -10,7 +10,6 @@ lines are written in `repeats`.
 from __future__ import annotations
 
 import builtins
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,14 +31,13 @@ from qigheal.healing.strategies.repeating.definitions import Definitions
 from qigheal.healing.strategies.repeating.dependencies import packages
 from qigheal.healing.strategies.repeating.repeats import FORMS, Form, Repeat, rewritten
 from qigheal.host.refusals import refusals, refused_path
+from qigheal.reasons import log
 from qigheal.records import BandOf, Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
 
 if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
     from qigheal.repo import Repo
-
-log = logging.getLogger("qigheal")
 
 FAILING = 10
 """Answers with errors that show what goes wrong; and that a trial should see of the unpatched code."""

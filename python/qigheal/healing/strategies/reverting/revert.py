@@ -8,26 +8,27 @@ cause is not in the commits, and nothing is proposed. What is left of a reposito
 
 from __future__ import annotations
 
-import logging
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from qigcore.errors import QigcoreError
 from qigheal.errors import PatchError, ProbeError, RepoError
 from qigheal.healing.strategies.reverting.bisection import bisect
 from qigheal.healing.strategies.reverting.commits import SETTLED, Measurer
-from qigheal.host.refusals import refusals
+from qigheal.host import PatchLimits
+from qigheal.host.refusals import refusals, refused_path
+from qigheal.reasons import log
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
 
 if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
     from qigheal.repo import Repo
-
-log = logging.getLogger("qigheal")
 
 CODE_HASH = re.compile(r"[0-9a-f]{7,64}")
 """A commit's name, whole or abbreviated: what telemetry says is never taken for anything else."""
@@ -40,6 +41,9 @@ LEAST = 0.2
 
 STARTS = 3
 """Starts in which the reverse must be well and the present code not."""
+
+FILES = 4
+"""Files that are named in a reason."""
 
 SUBJECT = 72
 """Characters of a commit's subject that are shown."""
@@ -81,7 +85,8 @@ def _found(diagnosis: Diagnosis, bench: Bench, repo: Repo) -> HealingPatch | str
         return line
     search = _Search(diagnosis, bench, line)
     if reason := search.ends():
-        return reason
+        measured_alike = search.unwell_from_the_start
+        return reason + (_kept(bench, repo, line[0], bench.base) if measured_alike else "")
     result = bisect(len(line) - 1, search.changed)
     passed_over = [line[position][:10] for position in result.skipped]
     if result.guilty is None:
@@ -90,19 +95,24 @@ def _found(diagnosis: Diagnosis, bench: Bench, repo: Repo) -> HealingPatch | str
     message = repo.message(guilty)
     if _is_own(message):
         return f"{guilty[:10]} is a change of the healer's own; the watch decides about it"
-    tree = repo.merge(guilty, bench.base, parent)
+    named = f"{guilty[:10]} {_subject(message)}"
+    try:
+        tree = repo.merge(guilty, bench.base, parent)
+    except PatchError as conflict:
+        return f"the guilty commit {named} cannot be taken back: later commits changed the same lines: {conflict}"
     forbidden = refusals(bench.manifest, repo.changes(bench.base, tree), repo.entries(bench.base))
     if forbidden:
-        return f"{guilty[:10]} cannot be taken back: {forbidden[0]}"
+        return f"the guilty commit {named} cannot be taken back: {_some(forbidden)}"
     diff = repo.diff(bench.base, tree)
     heals = search.healed_by(result.guilty, diff)
     if not heals:
-        return f"taking back {guilty[:10]} alone does not heal {search.worst}"
+        kept = _kept(bench, repo, parent, guilty)
+        return f"taking back {named} alone does not heal {search.worst}{kept}"
     commits = len(line) - 1
     end = search.values[commits]
     figures = ", ".join(search.measurer.told(metric, end, search.reverted) for metric in heals)
     rationale = (
-        f"Reverts commit {guilty[:10]} {_subject(message)}, found by bisecting {commits} commits since "
+        f"Reverts commit {named}, found by bisecting {commits} commits since "
         f"{line[0][:10]}. With it and without it: {figures}."
     )
     if passed_over:
@@ -147,6 +157,7 @@ class _Search:
     values: dict[int, Mapping[str, float]] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     reverted: Mapping[str, float] = field(default_factory=dict)
+    unwell_from_the_start: bool = False  # the healthy end measures as the present one does
     probes: int = 0
     measurer: Measurer = field(init=False)
 
@@ -175,6 +186,7 @@ class _Search:
         self._measure(0)
         self.metrics = tuple(metric for metric in unwell if self._excess(metric, 0) == 0.0)
         if not self.metrics:
+            self.unwell_from_the_start = True
             return f"the healthy commit {self.line[0][:10]} measures unwell in {', '.join(unwell)} as well"
         return ""
 
@@ -223,6 +235,26 @@ class _Search:
 
     def _bad(self, metric: str, values: Mapping[str, float]) -> bool:
         return self.measurer.excess(metric, values) > self._excess(metric, len(self.line) - 1) / 2
+
+
+def _kept(bench: Bench, repo: Repo, before: str, after: str) -> str:
+    """What was not measured of the difference of two commits, as a clause with the rules; "" for nothing.
+
+    What no patch may touch is the present code's on every tree that is measured.
+    """
+    every = structs.replace(bench.manifest, patch=PatchLimits(allow=("**",)))
+    paths = {
+        p: None for change in repo.changes(before, after) for p in (change.old_path, change.new_path) if p
+    }
+    found = [f"{path} ({reason})" for path in paths if (reason := refused_path(every, path)) is not None]
+    if not found:
+        return ""
+    return f"; these files differ, and are always those of the present code, as no patch may touch them: {_some(found)}"
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = f", and {len(texts) - FILES} more" if len(texts) > FILES else ""
+    return ", ".join(texts[:FILES]) + more
 
 
 def _is_own(message: str) -> bool:

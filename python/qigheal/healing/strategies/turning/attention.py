@@ -13,6 +13,7 @@ import numpy as np
 
 from qigcore.geometry import distance, frechet_mean, from_amplitudes
 from qigheal.healing.strategies.turning.levers import Figure, Measured, turned
+from qigheal.reasons import log
 from qigheal.records import Answer, Diagnosis, HealingPatch, Target, Tier
 from qigheal.settings import HealSettings
 
@@ -42,6 +43,7 @@ class Attention:
         heals = tuple(metric for metric in diagnosis.metrics if metric in self.metrics)
         aims = tuple(metric for metric in self.metrics if metric in target.bands)
         if not (heals and aims):
+            log.info("attention: no band of Φ or κ was learned")
             return
         patch = turned(
             self.name,

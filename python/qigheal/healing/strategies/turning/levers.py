@@ -9,7 +9,6 @@ enough is not decided here.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from qigcore.errors import InvalidBasin
 from qigheal.errors import MissingExtra, ProbeError, RepoError
 from qigheal.healing.strategies.turning.search import Axis, Point, Residuals, loss, search
+from qigheal.reasons import log
 from qigheal.records import Answer, HealingPatch
 from qigheal.settings import HealSettings
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
     from qigheal.host import Lever
     from qigheal.repo import Repo
-
-log = logging.getLogger("qigheal")
 
 STARTS = 3
 """Starts in which the winner must be nearer than the present values are in any of theirs."""
@@ -79,6 +77,8 @@ def turned(
     """
     settings = _settings(bench, repo, strategy)
     if not settings:
+        if all(lever.strategy != strategy for lever in bench.manifest.levers):
+            log.info("%s: the manifest declares no lever of this strategy ([[levers]])", strategy)
         return None
     batches = limits.search_batches
     trials = _Trials(strategy, bench, repo, settings, measured)
@@ -192,22 +192,27 @@ def _settings(bench: Bench, repo: Repo, strategy: str) -> list[Setting]:
     """The strategy's levers that can be read at the base commit; the others are named in the log."""
     found = []
     for lever in bench.manifest.levers:
-        if lever.strategy != strategy:
-            continue
-        try:
-            table, key = _locate(_parse(repo.read(bench.base, lever.file)), lever)
-            now = table[key]
-        except (KeyError, TypeError, ValueError, RepoError) as failure:
-            log.warning("lever %s: cannot read %s of %s: %s", lever.name, lever.key, lever.file, failure)
-            continue
-        if isinstance(now, bool) or not isinstance(now, (int, float)) or not math.isfinite(now):
-            log.warning(
-                "lever %s: expected a number at %s of %s, got %s", lever.name, lever.key, lever.file, now
-            )
-            continue
-        whole = isinstance(now, int) and lever.min == int(lever.min) and lever.max == int(lever.max)
-        found.append(Setting(lever, float(now), Axis(float(lever.min), float(lever.max), whole)))
+        if lever.strategy == strategy:
+            setting = standing(lever, bench.base, repo)
+            if isinstance(setting, Setting):
+                found.append(setting)
+            else:
+                log.warning("lever %s: %s", lever.name, setting)
     return found
+
+
+def standing(lever: Lever, commit: str, repo: Repo) -> Setting | str:
+    """Where a lever stands in a commit, else why it cannot be turned there. Raises MissingExtra without tomlkit."""
+    try:
+        table, key = _locate(_parse(repo.read(commit, lever.file)), lever)
+        now = table[key]
+    except (KeyError, TypeError, ValueError, RepoError) as failure:
+        why = f"there is no {failure}" if isinstance(failure, KeyError) else failure
+        return f"cannot read {lever.key} of {lever.file}: {why}"
+    if isinstance(now, bool) or not isinstance(now, (int, float)) or not math.isfinite(now):
+        return f"expected a number at {lever.key} of {lever.file}, got {now}"
+    whole = isinstance(now, int) and lever.min == int(lever.min) and lever.max == int(lever.max)
+    return Setting(lever, float(now), Axis(float(lever.min), float(lever.max), whole))
 
 
 def _parse(content: bytes) -> Any:
