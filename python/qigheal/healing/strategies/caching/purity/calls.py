@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from qigheal.healing.strategies.caching.purity import library
+from qigheal.healing.strategies.caching.purity.scopes import locals_of
 from qigheal.healing.strategies.caching.purity.sources import Class, Constant, Function, Library, Named
 from qigheal.healing.strategies.caching.purity.texts import check_method, check_specification
 from qigheal.healing.strategies.caching.purity.values import NOTHING, NUMBERS, Unprovable, Value, holding, of
@@ -60,7 +61,7 @@ def applied(look: Look, frame: Frame, callback: ast.expr, given: Sequence[Value]
         plain = [*callback.args.posonlyargs, *callback.args.args]
         if callback.args.vararg or callback.args.kwarg or callback.args.kwonlyargs or callback.args.defaults:
             raise Unprovable(f"{frame.at(callback)}: a lambda with more than plain parameters")
-        inner = frame.inside(callback, {argument.arg for argument in plain})
+        inner = frame.inside(callback, locals_of(callback))
         for argument, value in zip(plain, given, strict=False):
             look.bind(inner, argument.arg, value)
         return look.value(inner, callback.body)
@@ -258,6 +259,10 @@ def _next(look: Look, _: ast.expr, given: Sequence[Value], named: Mapping[str, V
     return _all(look, given[:1]) | (given[1] if len(given) > 1 else NOTHING)
 
 
+def _same(look: Look, _: ast.expr, given: Sequence[Value], named: Mapping[str, Value]) -> Value:
+    return given[0] if given else NOTHING
+
+
 def _listed(kind: str) -> Shaped:
     return lambda look, node, given, named: look.heap.made(kind, node, _all(look, given))
 
@@ -291,6 +296,7 @@ SHAPED: Final[dict[str, Shaped]] = {
     "round": _round,
     "abs": _abs,
     "next": _next,
+    "types.MappingProxyType": _same,  # whoever writes to it gets an error
     "pow": _pow,
 }
 

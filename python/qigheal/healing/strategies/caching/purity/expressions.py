@@ -52,8 +52,8 @@ def _name(look: Look, frame: Frame, node: ast.Name) -> Value:
 def _outer(look: Look, frame: Frame, node: ast.Name | ast.Attribute) -> Value:
     """A name of the module or of another one, as a value."""
     match meant(look, frame, node):
-        case Constant(module=module, value=expression):
-            return look.lasting(module, expression)
+        case Constant() as constant:
+            return look.constant(constant)
         case Library(name=name) if name in library.CONSTANTS:
             return of(library.CONSTANTS[name])
         case None:

@@ -12,12 +12,22 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
-from qigheal.healing.strategies.caching.purity.containers import Heap
+from qigheal.healing.strategies.caching.purity.containers import ITEMS, KEYS, Heap
 from qigheal.healing.strategies.caching.purity.expressions import value
 from qigheal.healing.strategies.caching.purity.operators import binary
-from qigheal.healing.strategies.caching.purity.sources import Function, Host, Module, locals_of
+from qigheal.healing.strategies.caching.purity.readers import Shape, check_readers
+from qigheal.healing.strategies.caching.purity.scopes import locals_of
+from qigheal.healing.strategies.caching.purity.sources import Constant, Function, Host, Module
 from qigheal.healing.strategies.caching.purity.statements import run
-from qigheal.healing.strategies.caching.purity.values import NOTHING, Unprovable, Value, is_immutable, of
+from qigheal.healing.strategies.caching.purity.values import (
+    DEEPEST,
+    IMMUTABLE,
+    NOTHING,
+    Unprovable,
+    Value,
+    is_immutable,
+    of,
+)
 
 PASSES: Final = 60
 """Rounds until it must have settled; it does in a few."""
@@ -57,15 +67,21 @@ class Look:
         self._names: dict[tuple[Key, str], Value] = {}
         self._returned: dict[Function, Value] = {}
         self._constants: dict[int, Value | None] = {}
+        self._unknown = ""
+        self._read: set[tuple[int, Shape]] = set()
 
     def through(self, function: Function, arguments: Mapping[str, Value]) -> Value:
         """What the function may return. Raises Unprovable when it, or what it calls, is not proven pure."""
         self.enter(function, function.shown, [], arguments)
         for _ in range(PASSES):
             self.heap.grown = False
+            self._constants.clear()  # what a function gives may have become more
+            self._unknown = ""
             for reached, frame in list(self.reached.items()):
                 run(self, frame, reached, reached.node.body)
             if not self.heap.grown:
+                if self._unknown:
+                    raise Unprovable(self._unknown)
                 return self._returned[function]
         raise Unprovable(f"{function.shown}: its values do not settle")
 
@@ -125,16 +141,50 @@ class Look:
 
     def lasting(self, module: Module, node: ast.expr) -> Value:
         """The value of an expression that is evaluated once for all calls: it must be immutable."""
+        found = self._evaluated(module, node)
+        if not is_immutable(found):
+            raise Unprovable(f"{module.path}:{node.lineno}: a value that lasts and may be changed")
+        return found
+
+    def constant(self, constant: Constant) -> Value:
+        """The value of a module's name: immutable, or a container that is only read by all who name it."""
+        found = self._evaluated(constant.module, constant.value)
+        if not is_immutable(found):
+            shape = self._shape(constant, found)
+            if (id(constant.value), shape) not in self._read:
+                check_readers(self.host, constant, shape)
+                self._read.add((id(constant.value), shape))
+            return self.heap.kept(found, constant.value)
+        return found
+
+    def _evaluated(self, module: Module, node: ast.expr) -> Value:
         known = self._constants.get(id(node), NOTHING)
         if known is None:
             raise Unprovable(f"{module.path}:{node.lineno}: a value that is made of itself")
         if known == NOTHING:
             self._constants[id(node)] = None
-            found = self.value(self.outside(module), node)
-            if not is_immutable(found) or found == NOTHING:
-                raise Unprovable(f"{module.path}:{node.lineno}: a value that lasts and may be changed")
-            self._constants[id(node)] = known = found
+            known = self.value(self.outside(module), node)
+            if known == NOTHING:
+                self._unknown = f"{module.path}:{node.lineno}: it is not known what this is"
+            self._constants[id(node)] = known
         return known
+
+    def _shape(self, constant: Constant, value: Value, depth: int = 0) -> Shape:
+        """The kinds of a container and of those within it. Raises Unprovable where it holds anything else."""
+        if depth > DEEPEST or not value.atoms <= IMMUTABLE:
+            raise Unprovable(
+                f"{constant.module.path}: {constant.name} lasts and may be changed: it holds more than values"
+            )
+        parts = [value.held] if value.held is not None else []
+        for site in value.sites:
+            parts += [self.heap.get(site, role) for role in (ITEMS, KEYS)]
+        inner = None
+        for part in parts:
+            if not is_immutable(part):
+                found = self._shape(constant, part, depth + 1)
+                inner = found if inner is None else inner.with_(found)
+        kinds = frozenset(site.kind for site in value.sites) | (value.atoms & {"tuple", "frozenset"})
+        return Shape(kinds, inner)
 
     def known(self, key: Key, name: str) -> Value:
         """What a name of a scope may be, as far as has been seen."""
