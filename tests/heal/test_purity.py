@@ -177,10 +177,6 @@ IMPURE: dict[str, tuple[str, str]] = {
     ),
     # What it does
     "attribute write": ("class A:\n    pass\ndef target(n):\n    A.n = n\n    return n", "written to"),
-    "closure": (
-        "def target(n):\n    def inner():\n        return n\n    return inner()",
-        "FunctionDef is not followed",
-    ),
     "nonlocal": (
         "def target(n):\n    k = 0\n    def f():\n        nonlocal k\n        k += 1\n    f()\n    return k",
         "Nonlocal",

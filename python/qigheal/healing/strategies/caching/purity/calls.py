@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from qigheal.healing.strategies.caching.purity.looking import Frame, Look
 
 OWN: Final = frozenset(dir(builtins))
+TEXTS: Final = frozenset(("str", "pattern", "int", "bool", "none"))
+"""What a function of `re` may be given."""
 
 
 def meant(look: Look, frame: Frame, node: ast.expr) -> Named | None:
@@ -40,7 +42,7 @@ def meant(look: Look, frame: Frame, node: ast.expr) -> Named | None:
 
 def called(look: Look, frame: Frame, node: ast.Call) -> Value:
     """The value of a call. Raises Unprovable for what is not known to be pure."""
-    target = meant(look, frame, node.func)
+    target = look.within(frame, node.func) or meant(look, frame, node.func)
     match target:
         case Function():
             positional = [
@@ -65,7 +67,7 @@ def applied(look: Look, frame: Frame, callback: ast.expr, given: Sequence[Value]
         for argument, value in zip(plain, given, strict=False):
             look.bind(inner, argument.arg, value)
         return look.value(inner, callback.body)
-    match meant(look, frame, callback):
+    match look.within(frame, callback) or meant(look, frame, callback):
         case Function() as function:
             return look.enter(function, frame.at(callback), [(value, False) for value in given], {})
         case Library(name=name) if name not in ("builtins.format", "builtins.isinstance"):
@@ -156,6 +158,8 @@ def _known(look: Look, frame: Frame, node: ast.expr, name: str, given: Sequence[
         raise Unprovable(f"{frame.at(node)}: {name} of something whose text may hold an address")
     if name == "math.prod" and any(not _is_number(part) for part in (_all(look, given[:1]), *given[1:])):
         raise Unprovable(f"{frame.at(node)}: a product of more than numbers")
+    if name.startswith("re.") and not all(one.atoms <= TEXTS and not one.sites for one in given):
+        raise Unprovable(f"{frame.at(node)}: a pattern that is no text may ask for the locale")
     zero = any(map(look.heap.zero, given))
     if zero and name not in library.ZERO_BLIND and name not in library.ZERO_KEEPING:
         raise Unprovable(f"{frame.at(node)}: {name} may tell 0.0 from -0.0")
@@ -173,7 +177,9 @@ def _result(look: Look, node: ast.expr, spec: str, same: Value) -> Value:
     if spec == "same":
         return same
     if spec == "group":
-        return of("str", "bytes", "none") | holding("tuple", of("str", "bytes", "none"))
+        return of("str", "none") | holding("tuple", of("str", "none"))
+    if spec == "found":
+        return look.heap.made("list", node, of("str") | holding("tuple", of("str")))
     kind, _, inner = spec.rpartition(" of ")
     if kind == "list":
         return look.heap.made("list", node, _parsed(inner))
@@ -329,8 +335,7 @@ def _method(look: Look, frame: Frame, node: ast.Call, func: ast.Attribute) -> Va
         )
         if zero and f"{atom}.{name}" not in library.ZERO_BLIND:
             raise Unprovable(f"{frame.at(node)}: {name} may tell 0.0 from -0.0")
-        if name == "format" and not all(map(look.heap.is_plain, given)):
-            raise Unprovable(f"{frame.at(node)}: the text of something that may hold an address")
+        _check_given(look, frame, node, atom, name, given)
         found.append(_result(look, node, spec, of(atom)))
     for site in sorted(base.sites, key=lambda site: (site.kind, site.node)):
         result = look.heap.method(site, name, node, given)
@@ -342,6 +347,18 @@ def _method(look: Look, frame: Frame, node: ast.Call, func: ast.Attribute) -> Va
     for value in found:
         total |= value
     return total
+
+
+def _check_given(
+    look: Look, frame: Frame, node: ast.Call, atom: str, name: str, given: Sequence[Value]
+) -> None:
+    """Raises Unprovable where a method would give, or show, more of its arguments than its result says."""
+    if name == "format" and not all(map(look.heap.is_plain, given)):
+        raise Unprovable(f"{frame.at(node)}: the text of something that may hold an address")
+    if atom == "match" and not all(one.atoms <= TEXTS and not one.sites for one in given):
+        raise Unprovable(
+            f"{frame.at(node)}: it is not followed what {name} gives for a group without a match"
+        )
 
 
 def exception(look: Look, frame: Frame, node: ast.expr) -> None:

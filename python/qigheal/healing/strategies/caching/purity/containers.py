@@ -70,7 +70,7 @@ class Heap:
         if "bytes" in value.atoms:
             found |= of("int")
         if "match" in value.atoms:
-            found |= of("str", "bytes", "none")
+            found |= of("str", "none")
         for site in value.sites:
             found |= self.get(site)
         return found

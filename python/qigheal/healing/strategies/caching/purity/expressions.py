@@ -46,6 +46,8 @@ def _constant(look: Look, frame: Frame, node: ast.Constant) -> Value:
 
 def _name(look: Look, frame: Frame, node: ast.Name) -> Value:
     key = frame.scope_of(node.id)
+    if look.within(frame, node) is not None:
+        raise Unprovable(f"{frame.at(node)}: a function is used as a value")
     return _outer(look, frame, node) if key is None else look.known(key, node.id)
 
 

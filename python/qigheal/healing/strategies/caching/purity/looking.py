@@ -15,6 +15,7 @@ from typing import Final
 from qigheal.healing.strategies.caching.purity.containers import ITEMS, KEYS, Heap
 from qigheal.healing.strategies.caching.purity.expressions import value
 from qigheal.healing.strategies.caching.purity.operators import binary
+from qigheal.healing.strategies.caching.purity.patterns import is_irrefutable
 from qigheal.healing.strategies.caching.purity.readers import Shape, check_readers
 from qigheal.healing.strategies.caching.purity.scopes import locals_of
 from qigheal.healing.strategies.caching.purity.sources import Constant, Function, Host, Module
@@ -64,6 +65,8 @@ class Look:
         self.host = host
         self.heap = Heap()
         self.reached: dict[Function, Frame] = {}
+        self._within: dict[tuple[Key, str], Function] = {}
+        self._around: dict[Function, Frame] = {}
         self._names: dict[tuple[Key, str], Value] = {}
         self._returned: dict[Function, Value] = {}
         self._constants: dict[int, Value | None] = {}
@@ -98,7 +101,8 @@ class Look:
         if function not in self.reached:
             _check_shape(function)
             names = locals_of(function.node)
-            self.reached[function] = Frame(function.module, (id(function.node),), names)
+            around = self._around.get(function)
+            self.reached[function] = Frame(function.module, (id(function.node),), names, around)
             self._returned[function] = NOTHING
             self.heap.grown = True
             if _may_end_without_return(function.node):
@@ -113,7 +117,9 @@ class Look:
                 defaults[argument.arg] = default
         starred = [self.heap.elements(given) for given, star in positional if star]
         for name, default in defaults.items():
-            self.bind(frame, name, self.lasting(function.module, default))
+            around = frame.outer  # a function within another gets its defaults anew in each call
+            given = self.lasting(function.module, default) if around is None else self.value(around, default)
+            self.bind(frame, name, given)
         for name, given in keywords.items():
             self.bind(frame, name, given)
         if starred:
@@ -134,6 +140,19 @@ class Look:
         if after != before:
             self._names[key, name] = after
             self.heap.grown = True
+
+    def define(self, frame: Frame, node: ast.FunctionDef) -> None:
+        """A function is defined within another one's call."""
+        if (frame.key, node.name) not in self._within:
+            function = Function(frame.module, node)
+            self._within[frame.key, node.name] = function
+            self._around[function] = frame
+            self.heap.grown = True
+
+    def within(self, frame: Frame, node: ast.expr) -> Function | None:
+        """The function that a name stands for which is defined within another one."""
+        key = frame.scope_of(node.id) if isinstance(node, ast.Name) else None
+        return self._within.get((key, node.id)) if key is not None and isinstance(node, ast.Name) else None
 
     def outside(self, module: Module) -> Frame:
         """The scope of a module itself."""
@@ -233,4 +252,6 @@ def _always_leaves(statements: Sequence[ast.stmt]) -> bool:
             return _always_leaves(body) and _always_leaves(orelse)
         case ast.While(test=ast.Constant(value=True)) as loop:
             return not any(isinstance(inner, ast.Break) for inner in ast.walk(loop))
+        case ast.Match(cases=cases):
+            return is_irrefutable(cases[-1]) and all(_always_leaves(case.body) for case in cases)
     return False
