@@ -52,7 +52,7 @@ def prove(host: Host, path: str, line: int, seen: Mapping[str, Sequence[str]]) -
     function = host.at(path, line)
     check_uses(host, function)
     look = Look(host)
-    result = look.through(function, arguments(host, function, seen))
+    result = look.through(function, arguments(host, function, seen, look.records))
     if result in (NOTHING, of("none")):
         raise Unprovable(f"{function.shown}: it returns nothing")
     if not is_immutable(result):

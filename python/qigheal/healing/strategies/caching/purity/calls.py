@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from qigheal.healing.strategies.caching.purity import library
+from qigheal.healing.strategies.caching.purity.records import is_record
 from qigheal.healing.strategies.caching.purity.scopes import locals_of
 from qigheal.healing.strategies.caching.purity.sources import Class, Constant, Function, Library, Named
 from qigheal.healing.strategies.caching.purity.texts import check_method, check_specification
@@ -312,6 +313,8 @@ SHAPED: Final[dict[str, Shaped]] = {
 
 def _method(look: Look, frame: Frame, node: ast.Call, func: ast.Attribute) -> Value:
     base, name = look.value(frame, func.value), func.attr
+    if is_record(base):
+        raise Unprovable(f"{frame.at(node)}: a method of a record is not followed")
     if name == "sort":
         for keyword in node.keywords:
             if keyword.arg == "key" and not _is_none(keyword.value):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qigheal.healing.strategies.caching.purity import library
 from qigheal.healing.strategies.caching.purity.calls import called, meant
 from qigheal.healing.strategies.caching.purity.operators import binary, unary
+from qigheal.healing.strategies.caching.purity.records import is_record
 from qigheal.healing.strategies.caching.purity.sources import Constant, Library
 from qigheal.healing.strategies.caching.purity.statements import assign
 from qigheal.healing.strategies.caching.purity.texts import check_specification
@@ -58,9 +59,26 @@ def _outer(look: Look, frame: Frame, node: ast.Name | ast.Attribute) -> Value:
             return look.constant(constant)
         case Library(name=name) if name in library.CONSTANTS:
             return of(library.CONSTANTS[name])
-        case None:
-            raise Unprovable(f"{frame.at(node)}: an attribute is read")
+        case None if isinstance(node, ast.Attribute):
+            return _field(look, frame, node)
     raise Unprovable(f"{frame.at(node)}: a function, class or module is used as a value")
+
+
+def _field(look: Look, frame: Frame, node: ast.Attribute) -> Value:
+    """An attribute of a value: a field of a record."""
+    base = look.value(frame, node.value)
+    records = base.atoms - {"none"}
+    if base.sites or not all(atom in look.records for atom in records):
+        raise Unprovable(f"{frame.at(node)}: an attribute is read")
+    found = NOTHING
+    for atom in records:
+        if node.attr not in look.records[atom]:
+            raise Unprovable(f"{frame.at(node)}: an attribute is read that is no field")
+        field = look.records[atom][node.attr]
+        if field is None:
+            raise Unprovable(f"{frame.at(node)}: {node.attr} may be 1 in one call and 1.0 in another")
+        found |= field
+    return found
 
 
 def _binary(look: Look, frame: Frame, node: ast.BinOp) -> Value:
@@ -155,6 +173,8 @@ def _subscript(look: Look, frame: Frame, node: ast.Subscript) -> Value:
     value(look, frame, node.slice)
     if not isinstance(node.slice, ast.Slice):
         return look.heap.at(base)
+    if is_record(base):
+        raise Unprovable(f"{frame.at(node)}: a part of a record is not followed")
     found = Value(base.atoms & {"str", "bytes", "tuple", "iterator"}, base.held)
     for site in base.sites:
         found |= look.heap.made(site.kind, node, look.heap.get(site))

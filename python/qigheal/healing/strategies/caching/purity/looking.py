@@ -17,6 +17,7 @@ from qigheal.healing.strategies.caching.purity.expressions import value
 from qigheal.healing.strategies.caching.purity.operators import binary
 from qigheal.healing.strategies.caching.purity.patterns import is_irrefutable
 from qigheal.healing.strategies.caching.purity.readers import Shape, check_readers
+from qigheal.healing.strategies.caching.purity.records import Fields
 from qigheal.healing.strategies.caching.purity.scopes import locals_of
 from qigheal.healing.strategies.caching.purity.sources import Constant, Function, Host, Module
 from qigheal.healing.strategies.caching.purity.statements import run
@@ -65,6 +66,7 @@ class Look:
         self.host = host
         self.heap = Heap()
         self.reached: dict[Function, Frame] = {}
+        self.records: dict[str, Fields] = {}
         self._within: dict[tuple[Key, str], Function] = {}
         self._around: dict[Function, Frame] = {}
         self._names: dict[tuple[Key, str], Value] = {}

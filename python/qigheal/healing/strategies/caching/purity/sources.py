@@ -176,7 +176,7 @@ class Host:
             case ast.Import():
                 [alias] = [a for a in node.names if (a.asname or a.name.partition(".")[0]) == name]
                 dotted = alias.name if alias.asname else name
-                return self._imported(module, dotted) or self._library(dotted)
+                return self.imported(module, dotted) or self._library(dotted)
             case ast.ImportFrom():
                 [alias] = [a for a in node.names if (a.asname or a.name) == name]
                 return self._from(module, node, alias.name, seen)
@@ -228,7 +228,7 @@ class Host:
     ) -> Named:
         if not node.level:
             dotted = node.module or ""
-            source = self._imported(module, dotted)
+            source = self.imported(module, dotted)
             return self._library(f"{dotted}.{name}") if source is None else self.attribute(source, name, seen)
         folder = PurePosixPath(module.path).parent
         for _ in range(node.level - 1):
@@ -246,7 +246,7 @@ class Host:
             raise Unprovable(f"an attribute of {dotted} is written to somewhere in the host")
         return Library(dotted)
 
-    def _imported(self, module: Module, dotted: str) -> Module | None:
+    def imported(self, module: Module, dotted: str) -> Module | None:
         """The host's module that `module` imports by an absolute name, None when it is not the host's.
 
         Raises Unprovable when that is not certain: of two, of one that is not below a folder that both
