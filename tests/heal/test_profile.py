@@ -266,6 +266,16 @@ def test_imports_and_other_folders_are_left_out(watch: Watch, tmp_path: Path) ->
     assert watched["mine"].seconds <= watched.profile.seconds
 
 
+def test_what_has_no_file_is_left_out(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = watch("def mine(n):\n    return other(n)\n")
+    monkeypatch.chdir(watched.root)
+    exec(compile("def other(n):\n    return n\n", "<frozen runpy>", "exec"), watched.scope)  # noqa: S102  the text is this test's own
+    with watched.looked_at() as scope:
+        scope["mine"](3)
+    assert watched.profile is not None
+    assert [called.name.split(".")[-1] for called in watched.profile.functions] == ["mine"]
+
+
 def test_the_evidence_stays_small(watch: Watch) -> None:
     watched = watch("".join(f"def f{number}(n):\n    return n\n" for number in range(3 * MOST)))
     with watched.looked_at() as scope:

@@ -81,6 +81,12 @@ READ = {
         def target(n):
             return T[n] if n in T else '-'
     """,
+    "part of another": """
+        T = {1: 'a', 2: 'b'}
+        MORE = {**T, 3: 'c'}
+        def target(n):
+            return MORE[n + 1] + {**MORE, n: 'd'}[n]
+    """,
     "beside a text of its name": """
         T = {1: 'a', 2: 'b'}
         __all__ = ["T", "target"]
@@ -155,6 +161,20 @@ CHANGED = [
     "match L:\n        case held:\n            held.append(1)",
     "len = known\n    len(L)",
     "L @ known",
+    "x = y = L\n    y.append(1)",
+    "x = known and L\n    x.append(1)",
+    "first, *held = T.values()\n    first.append(1)",
+    "for first, second in zip(T.values(), T.values()):\n        first.append(1)",
+    "for number, row in enumerate(T.values()):\n        row.append(1)",
+    "next(iter(T.values())).append(1)",
+    "T.copy()[1].append(1)",
+    "[(y := row) for row in T.values()]",
+    "assert known, L",
+    "raise ValueError(L)",
+    "x = sorted(T, key=T.get)\n    T.get.__self__.clear()",
+    "y = L\n    y |= {1}",
+    "known(*[L])",
+    "return known.join(L)",
 ]
 
 
@@ -261,10 +281,14 @@ def test_a_container_that_holds_more_than_values(held: str) -> None:
         "return grown(L, n)",
         "return M[0]",
         "return next(iter(M))",
+        "return {**D}[1]",
+        "return {**dict(a=1), **D}[1]",
+        "return {1: 1, **{n: [n]}}[1]",
+        "return {**n}",
     ],
 )
 def test_the_function_itself_may_not_change_or_give_it(rest: str) -> None:
-    head = "L = [1, 2]\nM = [[1], [2]]\ndef grown(x, n):\n    x.append(n)\n    return n\n"
+    head = "L = [1, 2]\nM = [[1], [2]]\nD = {1: [1]}\ndef grown(x, n):\n    x.append(n)\n    return n\n"
     with pytest.raises(Unprovable):
         proof(f"{head}def target(n):\n    {rest}\n")
 

@@ -253,7 +253,8 @@ class Profile:
 
     def meet(self, code: Any) -> Record | None:
         found = None
-        if not code.co_name.startswith("<"):
+        # A file called "<frozen …>" is none, though the folder that a probe starts in is the root.
+        if not code.co_name.startswith("<") and not code.co_filename.startswith("<"):
             file = os.path.realpath(code.co_filename)
             if file.startswith(self.root):
                 found = Record(file[len(self.root) :], code)

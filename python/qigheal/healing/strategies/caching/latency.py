@@ -7,6 +7,7 @@ proven from the text of the repository, and whether it helps is measured by othe
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ ENTRY_BYTES = 320
 SIZES = (16, 65_536)
 """The smallest and the largest cache that is proposed."""
 
+
+TOLD_APART = re.compile(
+    r"int|bool|float|complex|str|bytes|NoneType|tuple of (?!others).*|.*\(.*\)", re.DOTALL
+)
+"""Kinds of arguments that the instrument `profile` tells apart."""
 
 RETURNED = frozenset(("int", "bool", "float", "complex", "str", "bytes", "NoneType", "tuple", "frozenset"))
 """Types of results that a proof may be believed about: were another seen, it would be wrong."""
@@ -134,6 +140,7 @@ class Latency:
         except ProbeError as failure:
             log.info("latency: the probe cannot be profiled: %s", failure)
             return
+        _tell_confused(profile, wanted)
         hot = [called for called in profile.functions if self._promises(called, profile, wanted)]
         if not hot:
             log.info("latency: no function that repeats its arguments makes up for the excess")
@@ -245,6 +252,15 @@ class Latency:
         if len(edits) > bench.manifest.patch.max_files:
             return None
         return repo.diff(bench.base, repo.edit(bench.base, edits))
+
+
+def _tell_confused(profile: Profile, wanted: float) -> None:
+    """Says which functions would be worth a look if a cache could tell their arguments apart."""
+    for called in profile.functions:
+        kinds = {kind for kinds in called.kinds for kind in kinds if not TOLD_APART.fullmatch(kind)}
+        if not called.hashable and kinds and called.seconds >= TOLERANCE * wanted / 2 * profile.seconds:
+            shown = ", ".join(sorted(kinds))
+            log.info("latency: %.80r: arguments of type %.200s are not told apart", called.name, shown)
 
 
 def _wanted(diagnosis: Diagnosis) -> float | None:

@@ -159,7 +159,10 @@ def _record(host: Host, function: Function, kind: Class, known: dict[str, Fields
         fields[name] = None if mixed or known_before is None else _zero(value | known_before, inside=True)
         held |= value
     if named and (_is_mixed(held) or None in fields.values()):
-        raise Unprovable(f"{function.shown}: {kind.node.name} is a tuple of mixed numbers")
+        raise Unprovable(
+            f"{function.shown}: a number in {kind.node.name} may be 1 in one call and 1.0 in another, which a "
+            "cache takes for the same"
+        )
     known[atom(kind)] = fields
     return Value(frozenset((atom(kind),)), _zero(held, inside=True) if named else None, zero=True)
 

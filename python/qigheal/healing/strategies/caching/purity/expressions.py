@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qigheal.healing.strategies.caching.purity import library
 from qigheal.healing.strategies.caching.purity.calls import called, meant
+from qigheal.healing.strategies.caching.purity.containers import KEYS
 from qigheal.healing.strategies.caching.purity.operators import binary, unary
 from qigheal.healing.strategies.caching.purity.records import is_record
 from qigheal.healing.strategies.caching.purity.sources import Constant, Library
@@ -140,10 +141,18 @@ def _list(look: Look, frame: Frame, node: ast.List | ast.Set) -> Value:
 
 
 def _dict(look: Look, frame: Frame, node: ast.Dict) -> Value:
-    keys = [key for key in node.keys if key is not None]
-    if len(keys) < len(node.keys):
-        raise Unprovable(f"{frame.at(node)}: ** is not followed")
-    return look.heap.made("dict", node, _any(look, frame, node.values), _any(look, frame, keys))
+    keys = _any(look, frame, [key for key in node.keys if key is not None])
+    items = NOTHING
+    for key, item in zip(node.keys, node.values, strict=True):
+        found = value(look, frame, item)
+        if key is not None:
+            items |= found
+        elif found.atoms or any(site.kind != "dict" for site in found.sites):
+            raise Unprovable(f"{frame.at(node)}: ** of something else than a dict is not followed")
+        else:
+            for site in found.sites:
+                items, keys = items | look.heap.get(site), keys | look.heap.get(site, KEYS)
+    return look.heap.made("dict", node, items, keys)
 
 
 def _comprehension(look: Look, frame: Frame, node: Comprehension) -> Value:

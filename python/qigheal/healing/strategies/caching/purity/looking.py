@@ -1,8 +1,9 @@
 """Looks through a function and all that it calls, until nothing new is found, or something is that may not be.
 
 Every call of a function counts as one, and every value that a name has in it too: what is proven so is
-proven for each. Nothing that lasts may be reached: arguments, module names and defaults are immutable, so
-whatever is changed was made in the same call, and nobody else can see it.
+proven for each. Nothing that lasts and may be changed is reached: arguments and defaults are immutable, and
+module names are, or stand for containers that everybody only reads. So whatever is changed was made in the
+same call, and nobody else can see it.
 """
 
 from __future__ import annotations
