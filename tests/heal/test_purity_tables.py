@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qigheal.healing.strategies.caching.purity import Unprovable
 from tests.heal.test_purity import proof
@@ -297,3 +299,101 @@ def test_a_name_within_a_lambda_hides_no_global() -> None:
     changing = "rate = 1\ndef change():\n    global rate\n    rate += 1\n"
     with pytest.raises(Unprovable, match="bound 2 times"):
         proof(f"{changing}def target(n):\n    return max((1, n), key=lambda k: (rate := k)) * rate\n")
+
+
+HELD = (
+    "L",
+    "T[1]",
+    "T.get(2)",
+    "x",
+    "y",
+    "z",
+    "(x or L)",
+    "(L if x else y)",
+    "L[:]",
+    "T.copy()[1]",
+    "{**T}[1]",
+    "P[0]",
+)
+TAKEN = (
+    "list(L)",
+    "sorted(L)",
+    "list(T)",
+    "dict(T)",
+    "T.copy()",
+    "{**T}",
+    "[*L]",
+    "L + []",
+    "L * 2",
+    "[r for r in P]",
+)
+STEPS = st.one_of(
+    st.builds(
+        str.format,
+        st.sampled_from(
+            (
+                "{0}.append(9)",
+                "{0}[0] = 9",
+                "{0}[0] += 9",
+                "del {0}[0]",
+                "grow({0})",
+                "len({0})",
+                "sum({0}) + max({0}, default=0)",
+                "x = {0}",
+                "y = {0}",
+                "x += [9]",
+                "for x in {0}: pass",
+                "for x in P: x.append(9)",
+                "for x, y in T.items(): y.append(9)",
+                "for x, y in T.items(): len(y)",
+                "[x.append(9) for x in T.values()]",
+                "[z for z in {0}]",
+                "x = y = {0}",
+                "x = [{0}]",
+                "x, *y = P",
+                "len(x) and x[0].append(9)",
+                "9 in {0} or {0} == [1]",
+                "{0}.sort(reverse=True)",
+                "z = lambda: {0}",
+                "z().append(9)",
+            )
+        ),
+        st.sampled_from(HELD),
+    ),
+    st.builds(
+        str.format, st.sampled_from(("x = {}", "z = {}", "grow({})", "len({})")), st.sampled_from(TAKEN)
+    ),
+)
+MADE = "L = [1, 2]\nT = {1: [1], 2: [3]}\nP = ([1], [2, 3])\n"
+
+
+def changes(steps: list[str], *, is_whole: bool) -> bool | None:
+    """Whether what other code does with the containers changes what the function gives; None if not proven."""
+    body = "".join(f"    try:\n        {step}\n    except Exception:\n        pass\n" for step in steps)
+    asked = "tuple(L), tuple(T[1]), tuple(P[1]), len(T[2])" if is_whole else "tuple(L), L[0]"
+    source = (
+        f"{MADE}def grow(it):\n    it.append(9)\ndef change(x=(), y=(), z=()):\n{body}"
+        f"def target(n):\n    return n, {asked}\n"
+    )
+    try:
+        proof(source)
+    except Unprovable:
+        return None
+    scope: dict[str, Any] = {}
+    exec(source, scope)  # noqa: S102  the text is this test's own
+    before = scope["target"](1)
+    scope["change"]()
+    return bool(scope["target"](1) != before)
+
+
+@settings(max_examples=400)
+@given(steps=st.lists(STEPS, min_size=1, max_size=3), is_whole=st.booleans())
+def test_no_container_changes_that_a_proof_rests_on(steps: list[str], is_whole: bool) -> None:
+    assert changes(steps, is_whole=is_whole) is not True
+
+
+def test_the_proofs_of_the_test_before_are_some() -> None:
+    assert changes(["x = L", "len(x)"], is_whole=True) is False
+    assert changes(["x = T[1]", "sum(x)"], is_whole=True) is False
+    assert changes(["x = list(L)", "x.append(9)"], is_whole=False) is False
+    assert changes(["x = L", "x.append(9)"], is_whole=True) is None
