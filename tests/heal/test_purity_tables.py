@@ -225,6 +225,9 @@ ELSEWHERE = {
     "reduced": "from app.model import L\niter(L).__reduce__()[1][0].append(1)\n",
     "compared by the host": "from app.model import L\nclass A:\n    def __eq__(s, o):\n        o.clear()\nA() == L\n",
     "added by the host": "from app.model import L\nclass A:\n    def __radd__(s, o):\n        o.clear()\nL + A()\n",
+    "got by a format": "import string\nfrom app import model\nF = string.Formatter()\nF.get_field('{m.L}', 0, {})\n",
+    "locals of the file": "from app.model import *\ndef f(names=locals()):\n    names['L'].clear()\n",
+    "locals in a decorator": "from app.model import *\n@print(locals())\ndef f():\n    pass\n",
     "example": "def f():\n    '''Does it.\n\n    >>> from app.model import L\n    >>> L.append(1)\n    '''\n",
     "handed on by a package": "from app.model import L as HANDED\n",
 }

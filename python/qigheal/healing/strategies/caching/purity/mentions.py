@@ -6,6 +6,7 @@ Names decide here, not what they stand for. Whoever needs to know what is meant 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
@@ -81,11 +82,13 @@ class Mentions:
         return own or where.starred or bool(self._imported.get((where.path, called), set()) & names)
 
     def scope(self, node: ast.AST) -> ast.AST | None:
-        """The function in which a statement stands; None for one of a module or a class."""
+        """The function in whose body a node stands; None for one of a module or a class."""
         while not isinstance(node, (ast.Module, ast.ClassDef)):
-            node = self.parents[id(node)]
+            inner, node = node, self.parents[id(node)]
             if isinstance(node, FUNCTIONS):
-                return node
+                body = [node.body] if isinstance(node, ast.Lambda) else node.body
+                if any(inner is part for part in body):
+                    return node
         return None
 
     def _note(self, module: Module, node: ast.AST) -> None:
@@ -113,6 +116,8 @@ class Mentions:
         if isinstance(parent, ast.Expr):
             words = text if ">>>" in text else ""
             return set("".join(c if c.isidentifier() or c.isdigit() else " " for c in words).split())
+        if "{" in text:  # a format may get attributes
+            return set(re.findall(r"\.(\w+)", text))
         parts = text.replace(":", ".").split(".")
         if not parts[-1].isidentifier():
             return set()
