@@ -238,8 +238,11 @@ def test_why_a_function_is_not_cached_is_said(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.INFO, "qigheal"):
         assert proposed(called("now", 0.9)) == []
         assert proposed(called("weigh", 0.9), files={"app/other.py": "exec('')\n"}) == []
+        odd = (("int", "Point", "tuple of others", "tuple of int", "app.model.P(x: int)"),)
+        assert proposed(called("both", 0.9, hashable=False, kinds=odd)) == []
     assert "'now' is not cached: app/model.py:18: open is not known to be pure" in caplog.text
     assert "nothing can be proven of this host: app/other.py:1: exec" in caplog.text
+    assert "'both' is not cached: arguments of type Point, tuple of others are not told apart" in caplog.text
 
 
 def test_arguments_that_are_not_told_apart_are_named_with_their_types(

@@ -103,6 +103,86 @@ def test_what_a_cache_cannot_hold_is_told(watch: Watch, argument: Any, kind: str
     assert watched["take"].hashable is hashable
 
 
+RECORDS = """
+    from collections import namedtuple
+    from dataclasses import dataclass, field
+    from typing import NamedTuple
+
+
+    class Point(NamedTuple):
+        x: int
+        names: tuple = ()
+
+        def __iter__(self):
+            raise RuntimeError("this runs nothing of the host's")
+
+
+    @dataclass(frozen=True)
+    class Frozen:
+        x: int
+        y: str = "a"
+
+        def __getattribute__(self, name):
+            raise RuntimeError("this runs nothing of the host's")
+
+
+    @dataclass
+    class Open:
+        x: int
+
+
+    @dataclass(frozen=True, eq=False)
+    class Same:
+        x: int
+
+
+    @dataclass(frozen=True)
+    class Part:
+        x: int
+        y: int = field(default=1, compare=False)
+
+
+    class Apart(NamedTuple):
+        x: int
+
+        def __eq__(self, other):
+            return True
+
+
+    Old = namedtuple("Old", "x")
+
+
+    def take(value):
+        return 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        ("Point(1, ('a', 2))", "app.model.Point(x: int; names: tuple of int, str)"),
+        ("Frozen(True)", "app.model.Frozen(x: bool; y: str)"),
+        ("Old(1.5)", "app.model.Old(x: float)"),
+        ("Open(1)", "Open"),
+        ("Same(1)", "Same"),
+        ("Part(1)", "Part"),
+        ("Apart(1)", "Apart"),
+        ("Point([1])", "Point"),
+        ("Point(Old(1))", "Point"),
+    ],
+)
+def test_records_are_told_apart_by_their_fields(watch: Watch, made: str, kind: str) -> None:
+    watched = watch(RECORDS)
+    first, second = (eval(made, watched.scope) for _ in range(2))  # noqa: S307  the text is this test's own
+    with watched.looked_at() as scope:
+        scope["take"](first)
+        scope["take"](second)
+    told = watched["take"]
+    assert told.kinds == ((kind.replace("app.model", type(first).__module__),),)
+    assert (told.hashable, told.repeats) == ((True, 1) if "(" in kind else (False, 0))
+    assert told.hashable or told.entry_bytes == 0
+
+
 def test_time_of_a_recursion_is_counted_once(watch: Watch) -> None:
     watched = watch(
         """
@@ -184,6 +264,16 @@ def test_imports_and_other_folders_are_left_out(watch: Watch, tmp_path: Path) ->
     assert [called.name.split(".")[-1] for called in watched.profile.functions] == ["mine"]
     assert elapsed - watched.profile.seconds > 0.19
     assert watched["mine"].seconds <= watched.profile.seconds
+
+
+def test_what_has_no_file_is_left_out(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = watch("def mine(n):\n    return other(n)\n")
+    monkeypatch.chdir(watched.root)
+    exec(compile("def other(n):\n    return n\n", "<frozen runpy>", "exec"), watched.scope)  # noqa: S102  the text is this test's own
+    with watched.looked_at() as scope:
+        scope["mine"](3)
+    assert watched.profile is not None
+    assert [called.name.split(".")[-1] for called in watched.profile.functions] == ["mine"]
 
 
 def test_the_evidence_stays_small(watch: Watch) -> None:

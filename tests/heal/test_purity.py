@@ -135,8 +135,14 @@ IMPURE: dict[str, tuple[str, str]] = {
     "file": ("def target(n):\n    return open('x').read()[n]", "open"),
     "output": ("def target(n):\n    print(n)\n    return n", "print"),
     "input": ("def target(n):\n    return int(input()) + n", "input"),
-    "mutable global": ("RATES = {1: 2}\ndef target(n):\n    return RATES[n]", "may be changed"),
-    "list within a tuple": ("RATES = ([1], [2])\ndef target(n):\n    return RATES[n][0]", "may be changed"),
+    "mutable global": (
+        "RATES = {1: 2}\ndef target(n):\n    return RATES[n]\ndef change():\n    RATES[1] = 3",
+        "may be changed",
+    ),
+    "list within a tuple": (
+        "RATES = ([1], [2])\ndef target(n):\n    return RATES[n][0]\ndef change():\n    RATES[1][0] = 3",
+        "may be changed",
+    ),
     "global that is bound again": (
         "STEP = 1\nSTEP = 2\ndef target(n):\n    return n + STEP",
         "bound 2 times",
@@ -171,10 +177,6 @@ IMPURE: dict[str, tuple[str, str]] = {
     ),
     # What it does
     "attribute write": ("class A:\n    pass\ndef target(n):\n    A.n = n\n    return n", "written to"),
-    "closure": (
-        "def target(n):\n    def inner():\n        return n\n    return inner()",
-        "FunctionDef is not followed",
-    ),
     "nonlocal": (
         "def target(n):\n    k = 0\n    def f():\n        nonlocal k\n        k += 1\n    f()\n    return k",
         "Nonlocal",

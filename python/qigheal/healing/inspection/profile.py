@@ -23,6 +23,9 @@ DISTINCT = 20_000
 LONG = 64
 """Characters from which a text is remembered by its hash."""
 
+TELLABLE = 400
+"""Characters of a kind that is told."""
+
 KINDS = 12
 PLAIN = frozenset((int, bool, float, complex, str, bytes, type(None)))
 RESUMED = 0x20 | 0x80 | 0x100 | 0x200  # generators and coroutines: to a profiler each resumption is a call
@@ -94,14 +97,16 @@ class Record:
 def _taken(value: Any) -> tuple[str, Any]:
     """An argument's kind, and what tells it from others as a cache would; None for what is no plain value.
 
-    A tuple's kind names those of its leaves, as "tuple of int, str".
+    A tuple's kind names those of its leaves, as "tuple of int, str"; that of a named tuple, or of a frozen
+    dataclass, those of its fields, as "app.model.Point(x: int; path: tuple of str)".
     """
     kind = type(value)
     if kind in PLAIN:
         long = kind in (str, bytes) and len(value) > LONG
         return kind.__name__, (kind, (len(value), hash(value)) if long else value)
     if kind is not tuple:
-        return kind.__name__[:80], None
+        fields = _fields(kind)
+        return _recorded(value, kind, fields) if fields else (kind.__name__[:80], None)
     leaves: dict[str, None] = {}
     waiting = list(value)
     for _ in range(1000):
@@ -117,9 +122,45 @@ def _taken(value: Any) -> tuple[str, Any]:
     return "tuple of others", None
 
 
+def _recorded(value: Any, kind: type, fields: tuple[str, ...]) -> tuple[str, Any]:
+    parts = _parts(value, fields)
+    taken = [_taken(part) if type(part) in PLAIN or type(part) is tuple else ("", None) for part in parts]
+    told = "; ".join(f"{name}: {inner}" for name, (inner, _) in zip(fields, taken))  # noqa: B905  as of Python 3.10
+    name = f"{kind.__module__}.{kind.__qualname__}({told})"
+    if len(parts) < len(fields) or len(name) > TELLABLE or any(part is None for _, part in taken):
+        return kind.__name__[:80], None
+    return name, (kind, parts)
+
+
+def _fields(kind: type) -> tuple[str, ...]:
+    """The names of the fields by which objects of a class are compared and hashed; none where they may not be."""
+    own = kind.__dict__
+    if kind.__bases__ == (tuple,) and "__eq__" not in own and "__hash__" not in own:
+        named = own.get("_fields")
+        return named if type(named) is tuple else ()
+    how, fields = own.get("__dataclass_params__"), own.get("__dataclass_fields__")
+    if kind.__bases__ != (object,) or type(fields) is not dict or how is None:
+        return ()
+    if not (how.frozen and how.eq):
+        return ()
+    return tuple(fields) if all(field.compare and field.hash is None for field in fields.values()) else ()
+
+
+def _parts(value: Any, fields: tuple[str, ...]) -> tuple[Any, ...]:
+    """What the fields hold; nothing of the host's is called for it."""
+    if issubclass(type(value), tuple):
+        return tuple(tuple.__iter__(value))
+    try:
+        return tuple(object.__getattribute__(value, name) for name in fields)
+    except AttributeError:
+        return ()
+
+
 def _size(value: Any) -> int:
     own = sys.getsizeof(value, 0)
-    return own + sum(map(_size, value[:100])) if type(value) is tuple else own
+    kind = type(value)
+    parts = value if kind is tuple else () if kind in PLAIN else _parts(value, _fields(kind))
+    return own + sum(_size(part) if type(part) is tuple else sys.getsizeof(part, 0) for part in parts[:100])
 
 
 class Thread:
@@ -212,7 +253,8 @@ class Profile:
 
     def meet(self, code: Any) -> Record | None:
         found = None
-        if not code.co_name.startswith("<"):
+        # A file called "<frozen …>" is none, though the folder that a probe starts in is the root.
+        if not code.co_name.startswith("<") and not code.co_filename.startswith("<"):
             file = os.path.realpath(code.co_filename)
             if file.startswith(self.root):
                 found = Record(file[len(self.root) :], code)

@@ -6,6 +6,7 @@ proven from the text of the repository, and whether it helps is measured by othe
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,11 @@ ENTRY_BYTES = 320
 SIZES = (16, 65_536)
 """The smallest and the largest cache that is proposed."""
 
+
+TOLD_APART = re.compile(
+    r"int|bool|float|complex|str|bytes|NoneType|tuple of (?!others).*|.*\(.*\)", re.DOTALL
+)
+"""Kinds of arguments that the instrument `profile` tells apart."""
 
 RETURNED = frozenset(("int", "bool", "float", "complex", "str", "bytes", "NoneType", "tuple", "frozenset"))
 """Types of results that a proof may be believed about: were another seen, it would be wrong."""
@@ -205,8 +211,13 @@ class Latency:
         """Whether functions take long enough whose arguments nobody can compare; which, and why, is said."""
         found = []
         for called in sorted(profile.functions, key=lambda called: -called.own_s):
-            kinds = {kind for each in called.kinds for kind in each if not _told_apart(kind)}
-            if kinds and called.calls > 1 and called.seconds >= TOLERANCE * wanted / 2 * profile.seconds:
+            kinds = {kind for each in called.kinds for kind in each if not TOLD_APART.fullmatch(kind)}
+            if (
+                kinds
+                and not called.hashable
+                and called.calls > 1
+                and called.seconds >= TOLERANCE * wanted / 2 * profile.seconds
+            ):
                 found.append((called.name, ", ".join(sorted(kinds))[:80]))
         for name, named in found[:MOST_UNTOLD]:
             log.info("latency: %.80r is not cached: arguments of type %s are not told apart", name, named)
@@ -264,12 +275,6 @@ class Latency:
             log.info("latency: the functions to cache are in %d files, more than max_files", len(edits))
             return None
         return repo.diff(bench.base, repo.edit(bench.base, edits))
-
-
-def _told_apart(kind: str) -> bool:
-    """Whether the instrument `profile` compares arguments of a kind by their value."""
-    leaves = kind.removeprefix("tuple of ").split(", ")
-    return kind == "tuple of " or set(leaves) <= RETURNED - {"tuple", "frozenset"}
 
 
 def _wanted(diagnosis: Diagnosis) -> float | None:

@@ -2,12 +2,16 @@
 
 values      what an expression may be worth
 sources     the files of the host, and what names stand for in them
+scopes      which names a scope binds
 replacing   what these files may write to from outside
+mentions    where they mention a name
+readers     whether all who mention a container of a module only read it
 library     what is known of builtins and of the standard library
 containers  lists, dicts and sets that are made within a call
 looking     the function and all that it calls, looked through until nothing new is found
-statements, expressions, calls, operators    what is looked at there
+statements, patterns, expressions, calls, operators    what is looked at there
 arguments   what it may be given
+records     named tuples and frozen dataclasses among that
 uses        how others use it
 
 A tool for strategies: it reads text, runs nothing, and knows no patch. What it cannot follow is not
@@ -52,7 +56,7 @@ def prove(host: Host, path: str, line: int, seen: Mapping[str, Sequence[str]]) -
     function = host.at(path, line)
     check_uses(host, function)
     look = Look(host)
-    result = look.through(function, arguments(host, function, seen))
+    result = look.through(function, arguments(host, function, seen, look.records))
     if result in (NOTHING, of("none")):
         raise Unprovable(f"{function.shown}: it returns nothing")
     if not is_immutable(result):

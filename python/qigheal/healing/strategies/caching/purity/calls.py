@@ -9,6 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from qigheal.healing.strategies.caching.purity import library
+from qigheal.healing.strategies.caching.purity.records import is_record
+from qigheal.healing.strategies.caching.purity.scopes import locals_of
 from qigheal.healing.strategies.caching.purity.sources import Class, Constant, Function, Library, Named
 from qigheal.healing.strategies.caching.purity.texts import check_method, check_specification
 from qigheal.healing.strategies.caching.purity.values import NOTHING, NUMBERS, Unprovable, Value, holding, of
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from qigheal.healing.strategies.caching.purity.looking import Frame, Look
 
 OWN: Final = frozenset(dir(builtins))
+TEXTS: Final = frozenset(("str", "pattern", "int", "bool", "none"))
+"""What a function of `re` may be given."""
 
 
 def meant(look: Look, frame: Frame, node: ast.expr) -> Named | None:
@@ -39,7 +43,7 @@ def meant(look: Look, frame: Frame, node: ast.expr) -> Named | None:
 
 def called(look: Look, frame: Frame, node: ast.Call) -> Value:
     """The value of a call. Raises Unprovable for what is not known to be pure."""
-    target = meant(look, frame, node.func)
+    target = look.within(frame, node.func) or meant(look, frame, node.func)
     match target:
         case Function():
             positional = [
@@ -60,11 +64,11 @@ def applied(look: Look, frame: Frame, callback: ast.expr, given: Sequence[Value]
         plain = [*callback.args.posonlyargs, *callback.args.args]
         if callback.args.vararg or callback.args.kwarg or callback.args.kwonlyargs or callback.args.defaults:
             raise Unprovable(f"{frame.at(callback)}: a lambda with more than plain parameters")
-        inner = frame.inside(callback, {argument.arg for argument in plain})
+        inner = frame.inside(callback, locals_of(callback))
         for argument, value in zip(plain, given, strict=False):
             look.bind(inner, argument.arg, value)
         return look.value(inner, callback.body)
-    match meant(look, frame, callback):
+    match look.within(frame, callback) or meant(look, frame, callback):
         case Function() as function:
             return look.enter(function, frame.at(callback), [(value, False) for value in given], {})
         case Library(name=name) if name not in ("builtins.format", "builtins.isinstance"):
@@ -155,6 +159,8 @@ def _known(look: Look, frame: Frame, node: ast.expr, name: str, given: Sequence[
         raise Unprovable(f"{frame.at(node)}: {name} of something whose text may hold an address")
     if name == "math.prod" and any(not _is_number(part) for part in (_all(look, given[:1]), *given[1:])):
         raise Unprovable(f"{frame.at(node)}: a product of more than numbers")
+    if name.startswith("re.") and not all(one.atoms <= TEXTS and not one.sites for one in given):
+        raise Unprovable(f"{frame.at(node)}: a pattern that is no text may ask for the locale")
     zero = any(map(look.heap.zero, given))
     if zero and name not in library.ZERO_BLIND and name not in library.ZERO_KEEPING:
         raise Unprovable(f"{frame.at(node)}: {name} may tell 0.0 from -0.0")
@@ -172,7 +178,9 @@ def _result(look: Look, node: ast.expr, spec: str, same: Value) -> Value:
     if spec == "same":
         return same
     if spec == "group":
-        return of("str", "bytes", "none") | holding("tuple", of("str", "bytes", "none"))
+        return of("str", "none") | holding("tuple", of("str", "none"))
+    if spec == "found":
+        return look.heap.made("list", node, of("str") | holding("tuple", of("str")))
     kind, _, inner = spec.rpartition(" of ")
     if kind == "list":
         return look.heap.made("list", node, _parsed(inner))
@@ -258,6 +266,10 @@ def _next(look: Look, _: ast.expr, given: Sequence[Value], named: Mapping[str, V
     return _all(look, given[:1]) | (given[1] if len(given) > 1 else NOTHING)
 
 
+def _same(look: Look, _: ast.expr, given: Sequence[Value], named: Mapping[str, Value]) -> Value:
+    return given[0] if given else NOTHING
+
+
 def _listed(kind: str) -> Shaped:
     return lambda look, node, given, named: look.heap.made(kind, node, _all(look, given))
 
@@ -291,6 +303,7 @@ SHAPED: Final[dict[str, Shaped]] = {
     "round": _round,
     "abs": _abs,
     "next": _next,
+    "types.MappingProxyType": _same,  # whoever writes to it gets an error
     "pow": _pow,
 }
 
@@ -300,6 +313,8 @@ SHAPED: Final[dict[str, Shaped]] = {
 
 def _method(look: Look, frame: Frame, node: ast.Call, func: ast.Attribute) -> Value:
     base, name = look.value(frame, func.value), func.attr
+    if is_record(base):
+        raise Unprovable(f"{frame.at(node)}: a method of a record is not followed")
     if name == "sort":
         for keyword in node.keywords:
             if keyword.arg == "key" and not _is_none(keyword.value):
@@ -323,8 +338,7 @@ def _method(look: Look, frame: Frame, node: ast.Call, func: ast.Attribute) -> Va
         )
         if zero and f"{atom}.{name}" not in library.ZERO_BLIND:
             raise Unprovable(f"{frame.at(node)}: {name} may tell 0.0 from -0.0")
-        if name == "format" and not all(map(look.heap.is_plain, given)):
-            raise Unprovable(f"{frame.at(node)}: the text of something that may hold an address")
+        _check_given(look, frame, node, atom, name, given)
         found.append(_result(look, node, spec, of(atom)))
     for site in sorted(base.sites, key=lambda site: (site.kind, site.node)):
         result = look.heap.method(site, name, node, given)
@@ -336,6 +350,18 @@ def _method(look: Look, frame: Frame, node: ast.Call, func: ast.Attribute) -> Va
     for value in found:
         total |= value
     return total
+
+
+def _check_given(
+    look: Look, frame: Frame, node: ast.Call, atom: str, name: str, given: Sequence[Value]
+) -> None:
+    """Raises Unprovable where a method would give, or show, more of its arguments than its result says."""
+    if name == "format" and not all(map(look.heap.is_plain, given)):
+        raise Unprovable(f"{frame.at(node)}: the text of something that may hold an address")
+    if atom == "match" and not all(one.atoms <= TEXTS and not one.sites for one in given):
+        raise Unprovable(
+            f"{frame.at(node)}: it is not followed what {name} gives for a group without a match"
+        )
 
 
 def exception(look: Look, frame: Frame, node: ast.expr) -> None:

@@ -8,6 +8,9 @@ from typing import Final
 from qigheal.healing.strategies.caching.purity.values import NOTHING, Site, Unprovable, Value, holding, of
 
 KEYS, ITEMS = "keys", "items"
+READING: Final = frozenset(("get", "keys", "values", "items", "count", "index", "copy")) | {
+    *("union", "intersection", "difference", "symmetric_difference", "issubset", "issuperset", "isdisjoint")
+}
 
 
 class Heap:
@@ -16,6 +19,19 @@ class Heap:
     def __init__(self) -> None:
         self._held: dict[tuple[Site, str], Value] = {}
         self.grown = False
+        self._lasting: set[Site] = set()
+
+    def kept(self, value: Value, node: object) -> Value:
+        """The containers of a value as one that lasts: whatever else is made where they were made is another."""
+        held = None if value.held is None else self.kept(value.held, node)
+        sites = set()
+        for site in value.sites:
+            lasting = Site(site.kind, hash((id(node), site.node)))
+            sites.add(lasting)
+            self._lasting.add(lasting)
+            for role in (ITEMS, KEYS):
+                self.put(lasting, self.kept(self.get(site, role), node), role)
+        return Value(value.atoms, held, frozenset(sites), value.zero)
 
     def put(self, site: Site, value: Value, role: str = ITEMS) -> None:
         before = self._held.get((site, role), NOTHING)
@@ -54,7 +70,7 @@ class Heap:
         if "bytes" in value.atoms:
             found |= of("int")
         if "match" in value.atoms:
-            found |= of("str", "bytes", "none")
+            found |= of("str", "none")
         for site in value.sites:
             found |= self.get(site)
         return found
@@ -62,6 +78,7 @@ class Heap:
     def fill(self, value: Value, key: Value, item: Value) -> None:
         """`value[key] = item`."""
         for site in value.sites:
+            self._check_own(site)
             self.put(site, item)
             if site.kind == "dict":
                 self.put(site, key, KEYS)
@@ -81,11 +98,17 @@ class Heap:
             inner += [self.get(site), self.get(site, KEYS)]
         return value.zero or any(self.zero(i, seen | value.sites) for i in inner)
 
+    def _check_own(self, site: Site) -> None:
+        if site in self._lasting:
+            raise Unprovable("a container that lasts and may be changed")
+
     # Methods
 
     def method(self, site: Site, name: str, node: object, arguments: Sequence[Value]) -> Value | None:
         """The result of a method on containers of a site; None when they have none of that name."""
         handler = METHODS[site.kind].get(name)
+        if name not in READING:
+            self._check_own(site)
         return None if handler is None else handler(self, site, node, [*arguments, NOTHING, NOTHING])
 
 

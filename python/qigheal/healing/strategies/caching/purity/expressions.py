@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qigheal.healing.strategies.caching.purity import library
 from qigheal.healing.strategies.caching.purity.calls import called, meant
+from qigheal.healing.strategies.caching.purity.containers import KEYS
 from qigheal.healing.strategies.caching.purity.operators import binary, unary
+from qigheal.healing.strategies.caching.purity.records import is_record
 from qigheal.healing.strategies.caching.purity.sources import Constant, Library
 from qigheal.healing.strategies.caching.purity.statements import assign
 from qigheal.healing.strategies.caching.purity.texts import check_specification
@@ -46,19 +48,38 @@ def _constant(look: Look, frame: Frame, node: ast.Constant) -> Value:
 
 def _name(look: Look, frame: Frame, node: ast.Name) -> Value:
     key = frame.scope_of(node.id)
+    if look.within(frame, node) is not None:
+        raise Unprovable(f"{frame.at(node)}: a function is used as a value")
     return _outer(look, frame, node) if key is None else look.known(key, node.id)
 
 
 def _outer(look: Look, frame: Frame, node: ast.Name | ast.Attribute) -> Value:
     """A name of the module or of another one, as a value."""
     match meant(look, frame, node):
-        case Constant(module=module, value=expression):
-            return look.lasting(module, expression)
+        case Constant() as constant:
+            return look.constant(constant)
         case Library(name=name) if name in library.CONSTANTS:
             return of(library.CONSTANTS[name])
-        case None:
-            raise Unprovable(f"{frame.at(node)}: an attribute is read")
+        case None if isinstance(node, ast.Attribute):
+            return _field(look, frame, node)
     raise Unprovable(f"{frame.at(node)}: a function, class or module is used as a value")
+
+
+def _field(look: Look, frame: Frame, node: ast.Attribute) -> Value:
+    """An attribute of a value: a field of a record."""
+    base = look.value(frame, node.value)
+    records = base.atoms - {"none"}
+    if base.sites or not all(atom in look.records for atom in records):
+        raise Unprovable(f"{frame.at(node)}: an attribute is read")
+    found = NOTHING
+    for atom in records:
+        if node.attr not in look.records[atom]:
+            raise Unprovable(f"{frame.at(node)}: an attribute is read that is no field")
+        field = look.records[atom][node.attr]
+        if field is None:
+            raise Unprovable(f"{frame.at(node)}: {node.attr} may be 1 in one call and 1.0 in another")
+        found |= field
+    return found
 
 
 def _binary(look: Look, frame: Frame, node: ast.BinOp) -> Value:
@@ -120,10 +141,18 @@ def _list(look: Look, frame: Frame, node: ast.List | ast.Set) -> Value:
 
 
 def _dict(look: Look, frame: Frame, node: ast.Dict) -> Value:
-    keys = [key for key in node.keys if key is not None]
-    if len(keys) < len(node.keys):
-        raise Unprovable(f"{frame.at(node)}: ** is not followed")
-    return look.heap.made("dict", node, _any(look, frame, node.values), _any(look, frame, keys))
+    keys = _any(look, frame, [key for key in node.keys if key is not None])
+    items = NOTHING
+    for key, item in zip(node.keys, node.values, strict=True):
+        found = value(look, frame, item)
+        if key is not None:
+            items |= found
+        elif found.atoms or any(site.kind != "dict" for site in found.sites):
+            raise Unprovable(f"{frame.at(node)}: ** of something else than a dict is not followed")
+        else:
+            for site in found.sites:
+                items, keys = items | look.heap.get(site), keys | look.heap.get(site, KEYS)
+    return look.heap.made("dict", node, items, keys)
 
 
 def _comprehension(look: Look, frame: Frame, node: Comprehension) -> Value:
@@ -153,6 +182,8 @@ def _subscript(look: Look, frame: Frame, node: ast.Subscript) -> Value:
     value(look, frame, node.slice)
     if not isinstance(node.slice, ast.Slice):
         return look.heap.at(base)
+    if is_record(base):
+        raise Unprovable(f"{frame.at(node)}: a part of a record is not followed")
     found = Value(base.atoms & {"str", "bytes", "tuple", "iterator"}, base.held)
     for site in base.sites:
         found |= look.heap.made(site.kind, node, look.heap.get(site))

@@ -5,7 +5,8 @@ environment, a file, a lock, a locale, a context or the order of the program's s
 what keeps something from one call to the next that a caller can see.
 
 Results are told in words: "int", "str|none", "tuple of int", "list of str" (a new list), "same" (what the
-method was called on).
+method was called on), "group" and "found" (what groups of a regular expression give). These are of texts: a
+pattern of bytes may ask for the locale.
 """
 
 from __future__ import annotations
@@ -94,8 +95,11 @@ FUNCTIONS: Final = {
     "re.compile": "pattern",
     "re.escape": "str",
     **_each("match|none", "re", "match search fullmatch"),
-    "re.sub": "str|bytes",
-    "re.split": "list of str|bytes|none",
+    "re.sub": "str",
+    "re.subn": "tuple of str|int",
+    "re.split": "list of str|none",
+    "re.findall": "found",
+    "re.finditer": "iterator of match",
     **_each("digest", "hashlib", "md5 sha1 sha224 sha256 sha384 sha512 sha3_256 sha3_512 blake2b blake2s"),
 }
 CONSTANTS: Final = {
@@ -153,12 +157,17 @@ METHODS: Final[dict[str, dict[str, str]]] = {
     "digest": {"update": "none", "digest": "bytes", "hexdigest": "str", "copy": "digest"},
     "pattern": {
         **dict.fromkeys(("match", "search", "fullmatch"), "match|none"),
-        "sub": "str|bytes",
-        "split": "list of str|bytes|none",
+        "sub": "str",
+        "subn": "tuple of str|int",
+        "split": "list of str|none",
+        "findall": "found",
+        "finditer": "iterator of match",
     },
     "match": {
         "group": "group",
-        "groups": "tuple of str|bytes|none",
+        "groups": "tuple of str|none",
+        "groupdict": "dict of str|none",
+        "expand": "str",
         "start": "int",
         "end": "int",
         "span": "tuple of int",

@@ -1,8 +1,9 @@
 """Looks through a function and all that it calls, until nothing new is found, or something is that may not be.
 
 Every call of a function counts as one, and every value that a name has in it too: what is proven so is
-proven for each. Nothing that lasts may be reached: arguments, module names and defaults are immutable, so
-whatever is changed was made in the same call, and nobody else can see it.
+proven for each. Nothing that lasts and may be changed is reached: arguments and defaults are immutable, and
+module names are, or stand for containers that everybody only reads. So whatever is changed was made in the
+same call, and nobody else can see it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,24 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
-from qigheal.healing.strategies.caching.purity.containers import Heap
+from qigheal.healing.strategies.caching.purity.containers import ITEMS, KEYS, Heap
 from qigheal.healing.strategies.caching.purity.expressions import value
 from qigheal.healing.strategies.caching.purity.operators import binary
-from qigheal.healing.strategies.caching.purity.sources import Function, Host, Module, locals_of
+from qigheal.healing.strategies.caching.purity.patterns import is_irrefutable
+from qigheal.healing.strategies.caching.purity.readers import Shape, check_readers
+from qigheal.healing.strategies.caching.purity.records import Fields
+from qigheal.healing.strategies.caching.purity.scopes import locals_of
+from qigheal.healing.strategies.caching.purity.sources import Constant, Function, Host, Module
 from qigheal.healing.strategies.caching.purity.statements import run
-from qigheal.healing.strategies.caching.purity.values import NOTHING, Unprovable, Value, is_immutable, of
+from qigheal.healing.strategies.caching.purity.values import (
+    DEEPEST,
+    IMMUTABLE,
+    NOTHING,
+    Unprovable,
+    Value,
+    is_immutable,
+    of,
+)
 
 PASSES: Final = 60
 """Rounds until it must have settled; it does in a few."""
@@ -54,18 +67,27 @@ class Look:
         self.host = host
         self.heap = Heap()
         self.reached: dict[Function, Frame] = {}
+        self.records: dict[str, Fields] = {}
+        self._within: dict[tuple[Key, str], Function] = {}
+        self._around: dict[Function, Frame] = {}
         self._names: dict[tuple[Key, str], Value] = {}
         self._returned: dict[Function, Value] = {}
         self._constants: dict[int, Value | None] = {}
+        self._unknown = ""
+        self._read: set[tuple[int, Shape]] = set()
 
     def through(self, function: Function, arguments: Mapping[str, Value]) -> Value:
         """What the function may return. Raises Unprovable when it, or what it calls, is not proven pure."""
         self.enter(function, function.shown, [], arguments)
         for _ in range(PASSES):
             self.heap.grown = False
+            self._constants.clear()  # what a function gives may have become more
+            self._unknown = ""
             for reached, frame in list(self.reached.items()):
                 run(self, frame, reached, reached.node.body)
             if not self.heap.grown:
+                if self._unknown:
+                    raise Unprovable(self._unknown)
                 return self._returned[function]
         raise Unprovable(f"{function.shown}: its values do not settle")
 
@@ -82,7 +104,8 @@ class Look:
         if function not in self.reached:
             _check_shape(function)
             names = locals_of(function.node)
-            self.reached[function] = Frame(function.module, (id(function.node),), names)
+            around = self._around.get(function)
+            self.reached[function] = Frame(function.module, (id(function.node),), names, around)
             self._returned[function] = NOTHING
             self.heap.grown = True
             if _may_end_without_return(function.node):
@@ -97,7 +120,9 @@ class Look:
                 defaults[argument.arg] = default
         starred = [self.heap.elements(given) for given, star in positional if star]
         for name, default in defaults.items():
-            self.bind(frame, name, self.lasting(function.module, default))
+            around = frame.outer  # a function within another gets its defaults anew in each call
+            given = self.lasting(function.module, default) if around is None else self.value(around, default)
+            self.bind(frame, name, given)
         for name, given in keywords.items():
             self.bind(frame, name, given)
         if starred:
@@ -119,22 +144,69 @@ class Look:
             self._names[key, name] = after
             self.heap.grown = True
 
+    def define(self, frame: Frame, node: ast.FunctionDef) -> None:
+        """A function is defined within another one's call."""
+        if (frame.key, node.name) not in self._within:
+            function = Function(frame.module, node)
+            self._within[frame.key, node.name] = function
+            self._around[function] = frame
+            self.heap.grown = True
+
+    def within(self, frame: Frame, node: ast.expr) -> Function | None:
+        """The function that a name stands for which is defined within another one."""
+        key = frame.scope_of(node.id) if isinstance(node, ast.Name) else None
+        return self._within.get((key, node.id)) if key is not None and isinstance(node, ast.Name) else None
+
     def outside(self, module: Module) -> Frame:
         """The scope of a module itself."""
         return Frame(module, (id(module),), frozenset())
 
     def lasting(self, module: Module, node: ast.expr) -> Value:
         """The value of an expression that is evaluated once for all calls: it must be immutable."""
+        found = self._evaluated(module, node)
+        if not is_immutable(found):
+            raise Unprovable(f"{module.path}:{node.lineno}: a value that lasts and may be changed")
+        return found
+
+    def constant(self, constant: Constant) -> Value:
+        """The value of a module's name: immutable, or a container that is only read by all who name it."""
+        found = self._evaluated(constant.module, constant.value)
+        if not is_immutable(found):
+            shape = self._shape(constant, found)
+            if (id(constant.value), shape) not in self._read:
+                check_readers(self.host, constant, shape)
+                self._read.add((id(constant.value), shape))
+            return self.heap.kept(found, constant.value)
+        return found
+
+    def _evaluated(self, module: Module, node: ast.expr) -> Value:
         known = self._constants.get(id(node), NOTHING)
         if known is None:
             raise Unprovable(f"{module.path}:{node.lineno}: a value that is made of itself")
         if known == NOTHING:
             self._constants[id(node)] = None
-            found = self.value(self.outside(module), node)
-            if not is_immutable(found) or found == NOTHING:
-                raise Unprovable(f"{module.path}:{node.lineno}: a value that lasts and may be changed")
-            self._constants[id(node)] = known = found
+            known = self.value(self.outside(module), node)
+            if known == NOTHING:
+                self._unknown = f"{module.path}:{node.lineno}: it is not known what this is"
+            self._constants[id(node)] = known
         return known
+
+    def _shape(self, constant: Constant, value: Value, depth: int = 0) -> Shape:
+        """The kinds of a container and of those within it. Raises Unprovable where it holds anything else."""
+        if depth > DEEPEST or not value.atoms <= IMMUTABLE:
+            raise Unprovable(
+                f"{constant.module.path}: {constant.name} lasts and may be changed: it holds more than values"
+            )
+        parts = [value.held] if value.held is not None else []
+        for site in value.sites:
+            parts += [self.heap.get(site, role) for role in (ITEMS, KEYS)]
+        inner = None
+        for part in parts:
+            if not is_immutable(part):
+                found = self._shape(constant, part, depth + 1)
+                inner = found if inner is None else inner.with_(found)
+        kinds = frozenset(site.kind for site in value.sites) | (value.atoms & {"tuple", "frozenset"})
+        return Shape(kinds, inner)
 
     def known(self, key: Key, name: str) -> Value:
         """What a name of a scope may be, as far as has been seen."""
@@ -183,4 +255,6 @@ def _always_leaves(statements: Sequence[ast.stmt]) -> bool:
             return _always_leaves(body) and _always_leaves(orelse)
         case ast.While(test=ast.Constant(value=True)) as loop:
             return not any(isinstance(inner, ast.Break) for inner in ast.walk(loop))
+        case ast.Match(cases=cases):
+            return is_irrefutable(cases[-1]) and all(_always_leaves(case.body) for case in cases)
     return False

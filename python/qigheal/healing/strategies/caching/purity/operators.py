@@ -9,6 +9,7 @@ import ast
 from typing import Final
 
 from qigheal.healing.strategies.caching.purity.containers import KEYS, Heap
+from qigheal.healing.strategies.caching.purity.records import is_record
 from qigheal.healing.strategies.caching.purity.values import NOTHING, NUMBERS, Unprovable, Value, holding, of
 
 SETS: Final = (ast.BitOr, ast.BitAnd, ast.BitXor, ast.Sub)
@@ -31,6 +32,8 @@ def binary(
     `site` is where a container that it makes is made, when that is not `node`.
     """
     operation, site = node.op, site or node
+    if is_record(left) or is_record(right):
+        raise Unprovable(f"{at}: an operator of a record is not followed")
     found = of(*_numbers(operation, left, right))
     if found != NOTHING:
         found = found.tainted(_zero(at, node, left, right))

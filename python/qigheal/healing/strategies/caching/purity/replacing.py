@@ -42,7 +42,7 @@ class _File:
             "builtins": _called(tree, "builtins"),
             "patching": PATCHING | _called(tree, *PATCHING),
         }
-        self.own = frozenset(id(name) for name in _selves(tree))
+        self.own = frozenset(id(name) for name in selves(tree))
         self.functions = frozenset(id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call))
         for node in ast.walk(tree):
             self._look(node)
@@ -127,7 +127,7 @@ def _called(tree: ast.Module, *modules: str) -> frozenset[str]:
     )
 
 
-def _selves(tree: ast.Module) -> Iterator[ast.Name]:
+def selves(tree: ast.Module) -> Iterator[ast.Name]:
     """Each `self` that is certainly the object of a method: its first argument, and bound nowhere else."""
     for defined in ast.walk(tree):
         for method in defined.body if isinstance(defined, ast.ClassDef) else ():

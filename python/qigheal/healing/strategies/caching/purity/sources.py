@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Final
 
+from qigheal.healing.strategies.caching.purity.mentions import Mentions
 from qigheal.healing.strategies.caching.purity.replacing import replaced_in
+from qigheal.healing.strategies.caching.purity.scopes import SCOPES, bindings, head, own
 from qigheal.healing.strategies.caching.purity.values import Unprovable
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
-SCOPES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Constant:
 
     module: Module
     value: ast.expr
+    name: str
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,9 @@ class Module:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise Unprovable(f"{path} cannot be read as Python: {error}") from error
         for statement in module.tree.body:
-            inner = _head(statement) if isinstance(statement, SCOPES) else _own(statement)
+            inner = head(statement) if isinstance(statement, SCOPES) else own(statement)
             for node in (statement, *inner):
-                for name in _bindings(node):
+                for name in bindings(node):
                     module.bound.setdefault(name, []).append(statement)
                 module.starred |= isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names)
         for node in ast.walk(module.tree):
@@ -98,7 +99,7 @@ class Module:
     @cached_property
     def every_name(self) -> frozenset[str]:
         """Every identifier that is bound in any scope of the file."""
-        inner = {name for node in ast.walk(self.tree) for name in _bindings(node)}
+        inner = {name for node in ast.walk(self.tree) for name in bindings(node)}
         arguments = {node.arg for node in ast.walk(self.tree) if isinstance(node, ast.arg)}
         return frozenset(inner | arguments)
 
@@ -113,57 +114,6 @@ class Module:
 Named = Function | Library | Constant | Class | Module
 
 
-def _own(scope: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a scope, those of inner functions and classes left out, but not of their heads."""
-    for node in ast.iter_child_nodes(scope):
-        yield node
-        yield from _head(node) if isinstance(node, SCOPES) else _own(node)
-
-
-def _head(scope: ast.AST) -> Iterator[ast.AST]:
-    """What of a function or class is evaluated where it stands: defaults, decorators, annotations, bases."""
-    for name, part in ast.iter_fields(scope):
-        if name != "body":
-            for inner in part if isinstance(part, list) else [part]:
-                if isinstance(inner, ast.AST):
-                    yield from ast.walk(inner)
-
-
-def _bindings(node: ast.AST) -> list[str]:
-    """The names that a node itself binds in its scope."""
-    match node:
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            return [node.name]
-        case ast.Import():
-            return [alias.asname or alias.name.partition(".")[0] for alias in node.names]
-        case ast.ImportFrom():
-            return [alias.asname or alias.name for alias in node.names]
-        case ast.Name(ctx=ast.Store() | ast.Del()):
-            return [node.id]
-        case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar():
-            return [node.name] if node.name else []
-        case ast.MatchMapping():
-            return [node.rest] if node.rest else []
-    return []
-
-
-def locals_of(node: ast.FunctionDef) -> frozenset[str]:
-    """Every name that is local to a function, its parameters included."""
-    arguments = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
-    bound = {name for statement in node.body for inner in _with_own(statement) for name in _bindings(inner)}
-    return frozenset(arguments | bound)
-
-
-def _with_own(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    if isinstance(node, (*SCOPES, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-        # The targets of a comprehension are its own, but := in it binds outside.
-        yield from (inner.target for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr))
-        return
-    for inner in ast.iter_child_nodes(node):
-        yield from _with_own(inner)
-
-
 class Host:
     """All Python files of a commit."""
 
@@ -173,6 +123,11 @@ class Host:
         self.replaced: set[str] = set()
         for module in self.modules.values():
             self.replaced |= replaced_in(module.path, module.tree)
+
+    @cached_property
+    def mentions(self) -> Mentions:
+        """Where names are mentioned."""
+        return Mentions(self.modules.values())
 
     def hides(self, library: str) -> bool:
         """Whether a file of the host may be imported in place of a module of the standard library."""
@@ -217,11 +172,11 @@ class Host:
                 ast.Assign(targets=[ast.Name()], value=value)
                 | ast.AnnAssign(target=ast.Name(), value=ast.expr() as value)
             ):
-                return Constant(module, value)
+                return Constant(module, value, name)
             case ast.Import():
                 [alias] = [a for a in node.names if (a.asname or a.name.partition(".")[0]) == name]
                 dotted = alias.name if alias.asname else name
-                return self._imported(module, dotted) or self._library(dotted)
+                return self.imported(module, dotted) or self._library(dotted)
             case ast.ImportFrom():
                 [alias] = [a for a in node.names if (a.asname or a.name) == name]
                 return self._from(module, node, alias.name, seen)
@@ -255,7 +210,7 @@ class Host:
         )
         if of.module.only(node.name) is not node or not plain or name in self.replaced:
             raise Unprovable(f"{of.module.path}: class {node.name} is not a plain one, bound once")
-        found = [inner for inner in _own(node) if name in _bindings(inner)]
+        found = [inner for inner in own(node) if name in bindings(inner)]
         match found:
             case [ast.FunctionDef() as method] if any(method is inner for inner in node.body):
                 if any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in method.decorator_list):
@@ -273,7 +228,7 @@ class Host:
     ) -> Named:
         if not node.level:
             dotted = node.module or ""
-            source = self._imported(module, dotted)
+            source = self.imported(module, dotted)
             return self._library(f"{dotted}.{name}") if source is None else self.attribute(source, name, seen)
         folder = PurePosixPath(module.path).parent
         for _ in range(node.level - 1):
@@ -291,7 +246,7 @@ class Host:
             raise Unprovable(f"an attribute of {dotted} is written to somewhere in the host")
         return Library(dotted)
 
-    def _imported(self, module: Module, dotted: str) -> Module | None:
+    def imported(self, module: Module, dotted: str) -> Module | None:
         """The host's module that `module` imports by an absolute name, None when it is not the host's.
 
         Raises Unprovable when that is not certain: of two, of one that is not below a folder that both

@@ -6,13 +6,19 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from qigheal.healing.strategies.caching.purity.calls import exception
+from qigheal.healing.strategies.caching.purity.calls import exception, meant
 from qigheal.healing.strategies.caching.purity.operators import binary
+from qigheal.healing.strategies.caching.purity.patterns import compare
+from qigheal.healing.strategies.caching.purity.scopes import times_bound
+from qigheal.healing.strategies.caching.purity.sources import Library
 from qigheal.healing.strategies.caching.purity.values import Unprovable, Value, of
 
 if TYPE_CHECKING:
     from qigheal.healing.strategies.caching.purity.looking import Frame, Look
     from qigheal.healing.strategies.caching.purity.sources import Function
+
+ANNOTATING: Final = (ast.Constant, ast.Subscript, ast.Tuple, ast.List, ast.BinOp, ast.BitOr, ast.Load)
+"""What an annotation that does nothing is made of, beside names."""
 
 
 def run(look: Look, frame: Frame, function: Function, statements: Sequence[ast.stmt]) -> None:
@@ -136,6 +142,34 @@ def _delete(look: Look, frame: Frame, _: Function, node: ast.Delete) -> None:
             raise Unprovable(f"{frame.at(target)}: an attribute is taken away")
 
 
+def _match(look: Look, frame: Frame, function: Function, node: ast.Match) -> None:
+    subject = look.value(frame, node.subject)
+    for case in node.cases:
+        compare(look, frame, case.pattern, subject)
+        if case.guard is not None:
+            look.value(frame, case.guard)
+        run(look, frame, function, case.body)
+
+
+def _defined(look: Look, frame: Frame, function: Function, node: ast.FunctionDef) -> None:
+    """A function within it: what it is called stands for it alone, and is only called."""
+    if times_bound(function.node, node.name) != 1:
+        raise Unprovable(f"{frame.at(node)}: {node.name} is bound more than once")
+    arguments = [inner for inner in ast.walk(node.args) if isinstance(inner, ast.arg)]
+    for annotation in (node.returns, *(argument.annotation for argument in arguments)):
+        for inner in ast.walk(annotation) if annotation is not None else ():
+            if not isinstance(inner, ANNOTATING) and not _is_known(look, frame, inner):
+                raise Unprovable(f"{frame.at(node)}: an annotation that is more than a type")
+    for default in (*node.args.defaults, *node.args.kw_defaults):
+        if default is not None:
+            look.value(frame, default)
+    look.define(frame, node)
+
+
+def _is_known(look: Look, frame: Frame, node: ast.AST) -> bool:
+    return isinstance(node, (ast.Name, ast.Attribute)) and isinstance(meant(look, frame, node), Library)
+
+
 def _nothing(look: Look, frame: Frame, function: Function, node: ast.stmt) -> None:
     pass
 
@@ -153,5 +187,7 @@ STATEMENTS: Final[Mapping[type[ast.stmt], Callable[[Look, Frame, Function, Any],
     ast.Raise: _raise,
     ast.Assert: _assert,
     ast.Delete: _delete,
+    ast.Match: _match,
+    ast.FunctionDef: _defined,
     **dict.fromkeys((ast.Pass, ast.Break, ast.Continue), _nothing),
 }
