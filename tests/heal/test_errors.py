@@ -171,6 +171,56 @@ def test_the_first_wait_is_no_longer_than_twice_a_healthy_call(hosts: Hosts) -> 
     assert pauses[1] == pytest.approx(2 * pauses[0])
 
 
+def test_calls_beside_one_another_do_not_lengthen_the_wait(hosts: Hosts) -> None:
+    files = host_files(
+        "from app import store\n\n\nasync def answer(key):\n    return await store.load(key)\n"
+    )
+    files["app/store.py"] = """
+        import asyncio, collections
+        asked = collections.Counter()
+
+        async def load(key: int):
+            await asyncio.sleep(0)
+            asked[key] += 1
+            if key % 10 == 3 and asked[key] % 2:
+                raise TimeoutError
+            return key
+        """
+    files["app/probe.py"] = """
+        import asyncio, json, sys
+        from app import service
+
+        async def batch():
+            return await asyncio.gather(*map(service.answer, range(300)), return_exceptions=True)
+
+        for line in sys.stdin:
+            failed = sum(isinstance(given, Exception) for given in asyncio.run(batch()))
+            print(json.dumps({"phi": 0.75, "kappa_eff": 64.0, "basin_coords": [1, 2], "error_rate": failed / 300}),
+                  flush=True)
+        """
+    [patch] = hosts.proposed(files)
+    [line] = [line for line in hosts.text().splitlines() if "for pause in" in line]
+    # By the clock each takes as long as all 300 together: 10 ms and more.
+    assert float(line.partition("(")[2].partition(",")[0]) <= 0.001
+    assert "→ 0.00%" in patch.rationale
+
+
+def test_the_wait_of_a_call_by_itself_and_among_others() -> None:
+    place = Place(
+        function="f",
+        file="a",
+        line=1,
+        calls=9,
+        returned=5,
+        median_s=0.03,
+        slow_s=0.1,
+        longest_row=1,
+        alone_s=3e-5,
+    )
+    assert [place.pause(busy) for busy in (False, True)] == pytest.approx([2e-5, 0.02])
+    assert replace(place, alone_s=None).pause(busy=False) == pytest.approx(0.02)
+
+
 def test_rare_errors_ask_for_more_answers(hosts: Hosts) -> None:
     [patch] = hosts.proposed(host_files(fails=ONCE.replace("% 10", "% 50")))
     # About 1 answer of 6 fails; a trial should see ten that do, in twice as many pairs.
