@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
+from qigheal.healing.hostcode.program import Function
 from qigheal.healing.strategies.bounding.caches import unbounded
 from qigheal.healing.strategies.bounding.containers import (
     Place,
@@ -18,7 +19,6 @@ from qigheal.healing.strategies.bounding.containers import (
 )
 from qigheal.healing.strategies.bounding.edits import at, bound_cache, bound_list, bound_store
 from qigheal.healing.strategies.bounding.escaping import Reach
-from qigheal.healing.strategies.bounding.program import Function
 from qigheal.healing.strategies.bounding.remembering import remembered
 from qigheal.healing.strategies.bounding.repeatable import Kind, Prover, Unproven
 from qigheal.records import Tier

@@ -10,9 +10,9 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from qigheal.healing.hostcode.program import Function, Program, Source
+from qigheal.healing.hostcode.reflection import reads
 from qigheal.healing.strategies.bounding.plain import Plain
-from qigheal.healing.strategies.bounding.program import Function, Program, Source
-from qigheal.healing.strategies.bounding.reflection import reads
 from qigheal.healing.strategies.bounding.repeatable import Kind, Prover, Unproven
 
 ADDS = frozenset(("append", "extend"))

@@ -7,6 +7,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from qigheal.healing.hostcode.program import Function, Program, Source
 from qigheal.healing.strategies.bounding.known import (
     DATA_BUILTINS,
     HOLDING_BUILTINS,
@@ -18,7 +19,6 @@ from qigheal.healing.strategies.bounding.known import (
     TELLING_METHODS,
     TEXT_METHODS,
 )
-from qigheal.healing.strategies.bounding.program import Function, Program, Source
 from qigheal.healing.strategies.bounding.repeatable import Unproven
 
 BUILTINS = DATA_BUILTINS | HOLDING_BUILTINS | STREAM_BUILTINS | {"print"}

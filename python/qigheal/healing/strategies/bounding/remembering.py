@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 
+from qigheal.healing.hostcode.program import Function
 from qigheal.healing.strategies.bounding.containers import Place, Store, by_function, forgets
-from qigheal.healing.strategies.bounding.program import Function
 from qigheal.healing.strategies.bounding.repeatable import Body, Kind, Prover, Unproven
 
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from qigheal.healing.hostcode.program import Function, Program, Source
+from qigheal.healing.hostcode.reflection import sets
 from qigheal.healing.strategies.bounding.known import (
     CHANGING_METHODS,
     CONSTRUCTORS,
@@ -33,8 +35,6 @@ from qigheal.healing.strategies.bounding.known import (
     TELLING_METHODS,
     TEXT_METHODS,
 )
-from qigheal.healing.strategies.bounding.program import Function, Program, Source
-from qigheal.healing.strategies.bounding.reflection import sets
 from qigheal.healing.strategies.bounding.settled import constant, own_method, settled
 
 Kind = Literal["data", "given", "flat", "stream", "object"]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ast
 
+from qigheal.healing.hostcode.program import Function, Program, Source
+from qigheal.healing.hostcode.reflection import sets
 from qigheal.healing.strategies.bounding.known import PLAIN
-from qigheal.healing.strategies.bounding.program import Function, Program, Source
-from qigheal.healing.strategies.bounding.reflection import sets
 
 
 def constant(program: Program, source: Source, name: ast.Name) -> bool:

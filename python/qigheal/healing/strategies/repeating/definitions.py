@@ -9,7 +9,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+from qigheal.healing.strategies.repeating.attributes import Attributes
 
 PREFIXES = ("", "src/")
 """Where packages begin in a repository."""
@@ -51,6 +54,11 @@ class Definitions:
         self._trees: dict[str, ast.Module | None] = {}
         self._globals: dict[str, frozenset[str]] = {}
         self._every_class: list[ast.ClassDef] | None = None
+
+    @cached_property
+    def attributes(self) -> Attributes:
+        """What calls through attributes may call."""
+        return Attributes(self._folder)
 
     def files(self) -> list[str]:
         """Paths of the Python files, in the order of their names."""

@@ -28,6 +28,7 @@ from qigheal.healing.strategies.repeating.callsites import (
     callees,
     libcst,
     timeout_default,
+    unrecognised,
 )
 from qigheal.healing.strategies.repeating.definitions import Definitions
 from qigheal.healing.strategies.repeating.dependencies import packages
@@ -127,7 +128,7 @@ class Site:
         That it counts seconds is shown by failing calls that took as long as its default says.
         """
         default = timeout_default(self.call.callee, self.call.node)
-        if default is None:
+        if default is None or not self.call.alone:
             return None
         hanging = [
             failed
@@ -242,8 +243,11 @@ def _sites(seen: Seen, bench: Bench) -> list[Site]:
     declared = callees(manifest.sites.idempotent, definitions)
     found: dict[tuple[str, int], list[Site]] = {}
     places: dict[str, list[Place]] = {}
+    _missing(seen, manifest.sites.idempotent)
     for place in seen.sites:
-        if not place.returned or not place.passing(transient):
+        if (why := _left_alone(place, transient)) is not None:
+            if why:
+                log.info("errors: %s:%d is not repeated: %s", place.file, place.line, why)
             continue
         if (reason := refused_path(manifest, place.file)) is not None:
             log.info("errors: a call in %.200r cannot be changed: %s", place.file, reason)
@@ -258,15 +262,43 @@ def _sites(seen: Seen, bench: Bench) -> list[Site]:
             continue
         calls = call_sites(source, declared, definitions, transient, {place.line for place in here})
         for place in here:
-            for call in calls:
-                if call.callee.name != place.function or not call.first_line <= place.line <= call.last_line:
-                    continue
+            mine = [
+                call
+                for call in calls
+                if call.callee.name == place.function and call.first_line <= place.line <= call.last_line
+            ]
+            if not mine:
+                why = unrecognised(source, declared, definitions, place.function, place.line)
+                log.info(
+                    "errors: %s:%d calls %s in a way that is not told: %s",
+                    path,
+                    place.line,
+                    place.function,
+                    why,
+                )
+            for call in mine:
                 if call.refused:
                     log.info("errors: %s:%d is not repeated: %s", path, place.line, call.refused)
                     continue
                 found.setdefault((path, place.line), []).append(Site(source, call, place))
     chosen = _innermost(seen, found, transient)
     return [site for at in sorted(chosen) for site in found[at]]
+
+
+def _missing(seen: Seen, idempotent: Sequence[str]) -> None:
+    """Say which declared functions were called from nowhere in the repository."""
+    for name in idempotent:
+        if name not in {place.function for place in seen.sites}:
+            log.info("errors: nothing in the repository called %.200s while the probe answered", name)
+
+
+def _left_alone(place: Place, transient: Sequence[str]) -> str | None:
+    """Why the calls of a place are none to repeat, "" where they do not fail; None where they may be."""
+    if not place.failed:
+        return ""
+    if not place.passing(transient):
+        return f"it fails with {place.failed[0].bases[0]:.200}, which [sites] transient does not name"
+    return None if place.returned else "no call of it came back"
 
 
 def _innermost(
