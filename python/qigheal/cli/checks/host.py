@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from qigheal.cli.checks import Check
+from qigheal.cli.checks import Check, sites
 from qigheal.host import Manifest
 from qigheal.repo import Repo
 
@@ -22,6 +22,7 @@ def manifest(place: Path) -> Iterator[Check]:
     if not found.patch.allow:
         remedy = "say in [patch] allow which files a patch may touch: without it no patch is possible"
         yield Check(name="patch", state="warn", found="a patch may touch nothing", remedy=remedy)
+    yield from sites.declared(place, found)
     if Manifest.at(repo, repo.resolve("HEAD")) != found:
         remedy = "commit it: what stands in the commit is used"
         yield Check(name="commit", state="warn", found="the manifest at HEAD is another", remedy=remedy)

@@ -92,6 +92,15 @@ class Definitions:
                 return None
         return None
 
+    def defines_class(self, dotted: str) -> bool:
+        """Whether a dotted name is that of a class where it is defined, as errors are told by."""
+        path, rest = self._module(dotted.split("."))
+        tree = self.tree(path) if path else None
+        return any(
+            isinstance(node, ast.ClassDef) and node.name == rest[-1]
+            for node in (ast.walk(tree) if tree is not None and rest else ())
+        )
+
     def external(self, dotted: str) -> bool:
         """Whether a dotted name begins with a package that the host does not hold."""
         return not any(
