@@ -90,12 +90,13 @@ def _dict(prover: Prover, place: Place, content: bytes, most: int) -> Bound:
 
 
 def _only_read(prover: Prover, place: Place, store: Store) -> None:
-    reach = Reach(prover.program, frozenset((store.statement,)))
+    keeps = isinstance(store.statement, ast.Assign) and store.parts[:-1] == (*store.statement.targets,)
+    reach = Reach(prover.program, frozenset((store.statement,)) if keeps else frozenset())
     reach.unidentified(place.source, store.function)
     if store.kind == "flat":
         for value in store.found:
             reach.reads(place.source, value)
-        for part in (*store.statement.targets, store.statement.value):
+        for part in store.parts:
             reach.kept_by_name(place.source, part)
 
 

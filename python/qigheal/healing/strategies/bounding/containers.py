@@ -40,14 +40,16 @@ class Store:
     """The one statement that puts something into a dict.
 
     cache: the dict as it is written there. kind: what is put in. found: the expressions in the function
-    that look entries up. threads: whether a key may be gone when it is read, should another thread drop it.
+    that look entries up. parts: what else of the statement holds the value. threads: whether a key may be gone
+    when it is read, should another thread drop it.
     """
 
     function: Function
-    statement: ast.Assign
+    statement: ast.stmt
     cache: str
     kind: Kind = "data"
     found: tuple[ast.expr, ...] = ()
+    parts: tuple[ast.expr, ...] = ()
     threads: bool = False
 
 

@@ -37,6 +37,8 @@ class Pattern:
         self.parents = place.source.parents
 
     def proven(self) -> Store:
+        if (default := self._by_default()) is not None:
+            return default
         stores, tests, loads, gets = [], [], [], []
         keys = []
         for use in self.uses:
@@ -66,9 +68,35 @@ class Pattern:
             function=self.function,
             statement=statement,
             cache=ast.unparse(store.value),
-            kind=self._computed(statement, key, missing),
+            kind=self._computed(statement, statement.value, key, missing),
             found=(*loads, *gets),
+            parts=(*statement.targets, statement.value),
             threads=threads,
+        )
+
+    def _by_default(self) -> Store | None:
+        """`D.setdefault(key, value)` as the function's only use of it, in a plain statement of its own."""
+        method = self.parents.get(self.uses[0])
+        call = self.parents.get(method) if isinstance(method, ast.Attribute) else None
+        if len(self.uses) != 1 or not isinstance(method, ast.Attribute) or method.attr != "setdefault":
+            return None
+        if not isinstance(call, ast.Call) or call.func is not method or call.keywords or len(call.args) != 2:
+            raise Unproven(method, "expected setdefault with a key and a value")
+        statement = self.source.within(call, ast.stmt)
+        if not isinstance(statement, (ast.Return, ast.Assign, ast.Expr)):
+            raise Unproven(call, "expected setdefault in a plain statement")
+        inner = self.source.within(call, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp))
+        if inner is not None and inner in ast.walk(statement):
+            raise Unproven(call, "expected setdefault in a plain statement")
+        block, position = self._block(statement)
+        key, value = call.args
+        return Store(
+            function=self.function,
+            statement=statement,
+            cache=ast.unparse(method.value),
+            kind=self._computed(statement, value, key, block[: position + 1]),
+            found=(call,),
+            parts=(value,),
         )
 
     def _got(self, parent: ast.AST | None) -> ast.Call | None:
@@ -196,7 +224,7 @@ class Pattern:
                 continue
             raise Unproven(load, "something may drop the entry before it is read here")
 
-    def _computed(self, store: ast.Assign, key: ast.AST, missing: list[ast.stmt]) -> Kind:
+    def _computed(self, store: ast.stmt, value: ast.expr, key: ast.AST, missing: list[ast.stmt]) -> Kind:
         """What is stored, which must follow from the key alone."""
         parts = key.elts if isinstance(key, ast.Tuple) else [key]
         given = set()
@@ -213,12 +241,13 @@ class Pattern:
                 if isinstance(node, ast.Name) and node.id in given and not isinstance(node.ctx, ast.Load):
                     raise Unproven(node, "the key changes on the way")
         body.run(missing[:-1])
-        others = [target for target in store.targets if self.parents.get(self._used(target)) is not target]
+        targets = store.targets if isinstance(store, ast.Assign) and store.value is value else []
+        others = [target for target in targets if self.parents.get(self._used(target)) is not target]
         if not all(isinstance(target, ast.Name) for target in others):
             raise Unproven(store, "the result is stored elsewhere too")
         if body.returned:
             raise Unproven(store, "the function may end before the store")
-        return body.kind(store.value)
+        return body.kind(value)
 
     def _used(self, target: ast.AST) -> ast.AST:
         return target.value if isinstance(target, ast.Subscript) and target.value in self.uses else target
