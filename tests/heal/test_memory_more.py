@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qigheal.healing.strategies.bounding.repeatable import Unproven
-from tests.heal.test_memory import MOST, added, bound
+from tests.heal.test_memory import added, bound
 
 WORDS = """
     from functools import cache
@@ -101,7 +101,9 @@ def test_a_default_that_remembers_drops_its_oldest(tmp_path: Path, body: str) ->
 
 
 def test_a_default_whose_list_is_only_read(tmp_path: Path) -> None:
-    assert bound(tmp_path, "dict", "D", SETS.format(body="return sum(D.setdefault(k, rows(k)))")).tier == "safe"
+    assert (
+        bound(tmp_path, "dict", "D", SETS.format(body="return sum(D.setdefault(k, rows(k)))")).tier == "safe"
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,3 +130,181 @@ def test_a_default_whose_list_is_only_read(tmp_path: Path) -> None:
 def test_a_default_that_is_more_than_a_memory_is_left_alone(tmp_path: Path, body: str) -> None:
     with pytest.raises(Unproven):
         bound(tmp_path, "dict", "D", SETS.format(body=body))
+
+
+CLASS = """
+    from dataclasses import KW_ONLY, dataclass, field
+    from typing import ClassVar
+
+
+    {decorator}
+    class Audit:
+        name: str
+        LIMITS: ClassVar[tuple] = (1, 2)
+        entries: list[tuple[str, int]] = field({field})
+
+        def note(self, n: int) -> int:
+            self.entries.append((self.name, n))
+            return {note}
+"""
+USES = """
+    from app import Audit
+
+    audit = Audit("main")
+
+
+    def answer(n):
+        return audit.note(n)
+"""
+
+
+def klass(decorator: str = "@dataclass", field: str = "default_factory=list", note: str = "n") -> str:
+    return CLASS.format(decorator=decorator, field=field, note=note)
+
+
+@pytest.mark.parametrize(
+    ("decorator", "field"),
+    [
+        ("@dataclass", "default_factory=list"),
+        ("@dataclass(slots=True, eq=False)", "default_factory=list, repr=False"),
+        ("@dataclass(frozen=True)", "init=False, default_factory=list"),
+    ],
+)
+def test_a_field_of_a_dataclass_whose_objects_go_nowhere(tmp_path: Path, decorator: str, field: str) -> None:
+    code = klass(decorator, field)
+    found = bound(tmp_path, "list", "Audit.entries", code, other=USES)
+    assert found.tier == "review"
+    made = field.replace("=list", "=lambda: deque(maxlen=64)")
+    assert added(tmp_path, "list", "Audit.entries", code, other=USES) == [
+        "from collections import deque",
+        f"entries: deque[tuple[str, int]] = field({made})",
+    ]
+    scope: dict[str, Any] = {"__name__": __name__}  # dataclass looks its module up
+    exec(compile(found.content, "app.py", "exec"), scope)  # noqa: S102  # the code under test
+    one = scope["Audit"]("a")
+    assert [one.note(n) for n in range(100)] == list(range(100))
+    assert (len(one.entries), len(scope["Audit"]("b").entries)) == (64, 0)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "audit = Audit(name='main')\naudit.note(3)",
+        "def f():\n    audit = Audit('x')\n    return audit.note(3)",
+        "Audit('x').note(3)",
+        "import app\n\nclass Desk:\n    def __init__(self):\n        self.audit = app.Audit('x')\n"
+        "    def f(self):\n        return self.audit.note(3)",
+        "audit: Audit = Audit('x')\n\ndef f(n: int) -> Audit: ...",
+        "def f(audit: Audit):\n    return audit.note(3)",
+        "__all__ = ['Audit']",
+    ],
+)
+def test_objects_that_are_only_asked(tmp_path: Path, use: str) -> None:
+    other = f"from app import Audit\n\n{use}\n"
+    assert bound(tmp_path, "list", "Audit.entries", klass(), other=other).tier == "review"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "print(Audit('x'))",
+        "audit = Audit('x')\n\ndef f():\n    return f'{audit}'",
+        "def f(a, b):\n    first = Audit(a)\n    return first == Audit(b)",
+        "def f(a):\n    return Audit(a)",
+        "AUDITS = [Audit('x')]",
+        "audit = Audit('x', [])",
+        "audit = Audit('x', entries=[])",
+        "audit = Audit(*['x'])",
+        "audit = Audit(**{'name': 'x'})",
+        "class Late(Audit):\n    pass",
+        "def f(audit: Audit):\n    return str(audit)",
+        "def f(audits: list[Audit]):\n    return [str(one) for one in audits]",
+        "@route\ndef f(audit: Audit):\n    return audit.note(3)",
+        "class Box:\n    audit: Audit",
+        "make = Audit",
+        "audit = Audit('x')\nrun(audit.note)",
+        "audit = Audit('x')\naudit.__class__('y', [])",
+        "audit = Audit('x')\n\ndef f(n):\n    match n:\n        case Audit(name='x'):\n            return 1",
+        "class Box:\n    audit = Audit('x')",
+        "import app\n\ndef f():\n    return getattr(app, 'Audit')('x')",
+        "audit = Audit('x')\nother = audit",
+        "class Desk:\n    def __init__(self):\n        self.audit = Audit('x')\n\ndef f(desk):\n"
+        "    return repr(desk.audit)",
+        "def f(x):\n    match x:\n        case object(entries=found):\n            return found",
+        "audit = Audit('x')\nlen(audit.entries)",
+    ],
+)
+def test_objects_that_something_may_print_compare_or_make_otherwise(tmp_path: Path, use: str) -> None:
+    assert bound(tmp_path, "list", "Audit.entries", klass(), other=USES).tier == "review"
+    with pytest.raises(Unproven):
+        bound(tmp_path, "list", "Audit.entries", klass(), other=f"from app import Audit\n\n{use}\n")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        klass("@dataclass\n    @register"),
+        klass("@register"),
+        klass("@dataclass(init=FLAG)"),
+        klass(field="default_factory=make"),
+        klass(field="default_factory=list, metadata=META"),
+        klass(note="str(self)"),
+        klass(note="len(self.entries)"),
+        klass(note="super().__repr__()"),
+        klass(note="[self]"),
+        klass(note="len(self.__dict__)"),
+        klass().replace("class Audit:", "class Audit(Model):"),
+        klass().replace("def note", "def __init__(self, name): ...\n\n        def note"),
+        klass().replace(
+            "def note", "@classmethod\n        def make(cls): return cls('x', [])\n\n        def note"
+        ),
+        klass().replace(
+            "import KW_ONLY, dataclass, field", "import KW_ONLY, dataclass\n    from web import field"
+        ),
+        klass().replace(
+            "import KW_ONLY, dataclass, field", "import KW_ONLY, field\n    from web import dataclass"
+        ),
+    ],
+)
+def test_a_dataclass_that_may_be_more(tmp_path: Path, code: str) -> None:
+    with pytest.raises(Unproven):
+        bound(tmp_path, "list", "Audit.entries", code, other=USES)
+
+
+def test_a_class_variable_is_no_argument(tmp_path: Path) -> None:
+    code = klass().replace("        name: str\n", "").replace("self.name", "'x'")
+    with pytest.raises(Unproven, match="may give entries"):
+        bound(tmp_path, "list", "Audit.entries", code, other="from app import Audit\n\naudit = Audit([])\n")
+
+
+SHELF = """
+    from dataclasses import dataclass, field
+
+
+    @dataclass
+    class Shelf:
+        width: {width}
+        kept: dict[int, str] = field(default_factory=dict)
+
+        def get(self, k):
+            v = self.kept.get(k)
+            if v is None:
+                v = str(k) * self.width
+                self.kept[k] = v
+            return v
+"""
+
+
+def test_a_dict_that_remembers_in_a_dataclass(tmp_path: Path) -> None:
+    use = "from app import Shelf\n\nshelf = Shelf(3)\nshelf.get(4)\n"
+    code = SHELF.format(width="int")
+    assert bound(tmp_path, "dict", "Shelf.kept", code, other=use).tier == "safe"
+    assert added(tmp_path, "dict", "Shelf.kept", code, other=use) == [
+        "for oldest in list(self.kept)[:-63]:  # at most 64 entries stay",
+        "self.kept.pop(oldest, None)",
+    ]
+    for width in ("list[int]", "int | None", "Width"):
+        with pytest.raises(Unproven, match="width may change"):
+            bound(tmp_path, "dict", "Shelf.kept", SHELF.format(width=width), other=use)
+    with pytest.raises(Unproven, match="width may change"):
+        bound(tmp_path, "dict", "Shelf.kept", code, other=use + "shelf.width = 4\n")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from qigheal.healing.hostcode.program import Function, Program, Source
 from qigheal.healing.hostcode.reflection import reads
+from qigheal.healing.strategies.bounding.fields import is_dataclass, is_empty_field, stay_home
 from qigheal.healing.strategies.bounding.plain import Plain
 from qigheal.healing.strategies.bounding.repeatable import Kind, Prover, Unproven
 
@@ -25,7 +26,7 @@ class Place:
     """A container by the name that the program knows it by.
 
     holder: the class whose attribute it is; None for a name of a module. made: the statement that makes
-    it. uses: the expressions that name it elsewhere.
+    it. uses: the expressions that name it elsewhere. field: it is a dataclass's, made with each object.
     """
 
     source: Source
@@ -33,6 +34,12 @@ class Place:
     holder: ast.ClassDef | None
     made: ast.Assign | ast.AnnAssign
     uses: tuple[ast.Name | ast.Attribute, ...]
+    field: bool = False
+
+    @property
+    def shared(self) -> bool:
+        """Whether all objects of the class have one and the same."""
+        return self.holder is None or (self.made in self.holder.body and not self.field)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +76,16 @@ def locate(program: Program, file: str, qualname: str) -> Place:
     if why := reads(program, source, name, holder):
         raise Unproven(None, why)
     found = tuple(_named(program, source, name, holder))
-    made = {node: statement for node in found if (statement := _makes(source, node, holder)) is not None}
+    made = {
+        node: statement for node in found if (statement := _makes(program, source, node, holder)) is not None
+    }
     if len(made) != 1:
         raise Unproven(source.tree, f"expected {name} to be made in one place, found {len(made)}")
     [statement] = made.values()
-    return Place(source, name, holder, statement, tuple(node for node in found if node not in made))
+    if holder is not None and holder.decorator_list:
+        stay_home(program, source, holder, name)
+    uses = tuple(node for node in found if node not in made)
+    return Place(source, name, holder, statement, uses, is_empty_field(program, source, statement.value))
 
 
 def _holder(program: Program, source: Source, owner: str, name: str) -> ast.ClassDef:
@@ -81,7 +93,7 @@ def _holder(program: Program, source: Source, owner: str, name: str) -> ast.Clas
     node = source.find(owner)
     if not isinstance(node, ast.ClassDef):
         raise Unproven(source.tree, f"{owner} is no class of {source.path} that can be told apart")
-    if node.decorator_list or node.keywords:
+    if node.keywords or (node.decorator_list and not is_dataclass(program, source, node)):
         raise Unproven(node, f"{owner} is made by a decorator or metaclass")
     for base in node.bases:
         plain = base.value if isinstance(base, ast.Subscript) else base
@@ -122,6 +134,8 @@ def _named(
             elif isinstance(node, ast.Name) and node.id == name and other is source:
                 if holder is None or source.scope(node) is holder:
                     yield node
+            elif isinstance(node, ast.MatchClass) and name in node.kwd_attrs:
+                raise Unproven(node, f"{other.path} matches the attribute {name} of something")
             elif isinstance(node, ast.arg) and node.arg == name and other is source and holder is None:
                 raise Unproven(node, f"an argument is called {name} too")
 
@@ -169,7 +183,7 @@ def _is_anothers(source: Source, node: ast.Attribute, holder: ast.ClassDef) -> b
 
 
 def _makes(
-    source: Source, node: ast.Name | ast.Attribute, holder: ast.ClassDef | None
+    program: Program, source: Source, node: ast.Name | ast.Attribute, holder: ast.ClassDef | None
 ) -> ast.Assign | ast.AnnAssign | None:
     """The statement that makes the container: of a module or class at its top, of an object in __init__."""
     statement = source.parents.get(node)
@@ -177,7 +191,12 @@ def _makes(
         return None
     if isinstance(statement, ast.Assign) and len(statement.targets) != 1:
         return None
-    if statement.value is None or not is_empty(statement.value, source):
+    if statement.value is None:
+        return None
+    field = isinstance(node, ast.Name) and holder is not None and statement in holder.body
+    if not is_empty(statement.value, source) and not (
+        field and is_empty_field(program, source, statement.value)
+    ):
         return None
     if holder is None:
         return statement if statement in source.tree.body else None

@@ -52,13 +52,19 @@ def bound_store(content: bytes, place: Place, cache: str, most: int) -> bytes:
 
 
 def bound_list(content: bytes, place: Place, most: int) -> bytes:
-    """Make the empty list that is assigned at `place` a deque of `most` items."""
+    """Make the empty list that is assigned at `place`, or made for a dataclass's field, a deque of `most` items."""
     cst = _cst()
     new = cst.parse_expression(f"deque(maxlen={most})")
 
     def bounded(node: Any) -> Any:
         [statement] = node.body
-        changes: dict[str, Any] = {"value": new}
+        fields = statement.value.args if isinstance(statement.value, cst.Call) else ()
+        makes = cst.parse_expression(f"lambda: deque(maxlen={most})")
+        args = [
+            one.with_changes(value=makes) if one.keyword and one.keyword.value == "default_factory" else one
+            for one in fields
+        ]
+        changes: dict[str, Any] = {"value": statement.value.with_changes(args=args) if args else new}
         if isinstance(statement, cst.AnnAssign):
             kind: Any = statement.annotation.annotation
             deque: Any = cst.Name("deque")

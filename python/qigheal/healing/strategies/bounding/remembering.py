@@ -85,7 +85,9 @@ class Pattern:
         statement = self.source.within(call, ast.stmt)
         if not isinstance(statement, (ast.Return, ast.Assign, ast.Expr)):
             raise Unproven(call, "expected setdefault in a plain statement")
-        inner = self.source.within(call, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp))
+        inner = self.source.within(
+            call, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+        )
         if inner is not None and inner in ast.walk(statement):
             raise Unproven(call, "expected setdefault in a plain statement")
         block, position = self._block(statement)
@@ -234,7 +236,7 @@ class Pattern:
             elif not isinstance(part, ast.Constant):
                 raise Unproven(key, "expected a key made of names")
         body = Body(self.prover, self.source, self.function, given)
-        if self.place.holder is None or self.place.made in self.place.holder.body:
+        if self.place.shared:
             body.me = ""  # objects share the cache: a result must not follow from one of them
         for statement in missing:
             for node in ast.walk(statement):

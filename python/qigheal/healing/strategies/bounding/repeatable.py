@@ -436,4 +436,6 @@ class Body(ast.NodeVisitor):
             isinstance(inner, ast.Name) and inner.id == node.id and not isinstance(inner.ctx, ast.Load)
             for inner in ast.walk(self.owner)
         )
-        return stays and isinstance(said, ast.Name) and said.id in TEXTS and not self.source.bound.get(said.id)
+        return (
+            stays and isinstance(said, ast.Name) and said.id in TEXTS and not self.source.bound.get(said.id)
+        )
