@@ -100,6 +100,21 @@ def test_a_default_that_remembers_drops_its_oldest(tmp_path: Path, body: str) ->
     assert list(scope["D"]) == list(range(36, 100))
 
 
+def test_a_default_that_finds_its_key_drops_nothing_twice(tmp_path: Path) -> None:
+    assert added(tmp_path, "dict", "D", SETS.format(body="return D.setdefault(k, work(k))")) == [
+        "if len(D) > 63:  # at most 64 entries stay",
+        "for oldest in list(D)[:-63]:",
+        "D.pop(oldest, None)",
+    ]
+
+
+@pytest.mark.parametrize("given", ["len", "list"])
+def test_a_name_that_the_bound_needs_and_the_function_hides(tmp_path: Path, given: str) -> None:
+    code = SETS.format(body="return D.setdefault(k, work(k))").replace("other=None", f"{given}=None")
+    with pytest.raises(Unproven, match=f"{given} is something else"):
+        bound(tmp_path, "dict", "D", code)
+
+
 def test_a_default_whose_list_is_only_read(tmp_path: Path) -> None:
     assert (
         bound(tmp_path, "dict", "D", SETS.format(body="return sum(D.setdefault(k, rows(k)))")).tier == "safe"
@@ -308,3 +323,65 @@ def test_a_dict_that_remembers_in_a_dataclass(tmp_path: Path) -> None:
             bound(tmp_path, "dict", "Shelf.kept", SHELF.format(width=width), other=use)
     with pytest.raises(Unproven, match="width may change"):
         bound(tmp_path, "dict", "Shelf.kept", code, other=use + "shelf.width = 4\n")
+
+
+COUNTS = """
+    import collections
+    from collections import defaultdict
+
+    D = {made}
+
+
+    def count(k: str, n: int, other=None):
+        {body}
+        return n
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "body"),
+    [
+        ("defaultdict(int)", "D[k] += 1"),
+        ("collections.defaultdict(float)", "D[k, n] += n * 0.5"),
+        ("defaultdict(list)", "D[k].append(n)"),
+        ("defaultdict(list)", "D[k] += [n]"),
+        ("defaultdict(set)", "D[k].add((k, n))"),
+    ],
+)
+def test_counts_that_nothing_reads_drop_the_oldest(tmp_path: Path, made: str, body: str) -> None:
+    found = bound(tmp_path, "defaultdict", "D", COUNTS.format(made=made, body=body))
+    assert found.tier == "review"
+    scope: dict[str, Any] = {}
+    exec(compile(found.content, "app.py", "exec"), scope)  # noqa: S102  # the code under test
+    assert [scope["count"](str(n), n) for n in range(100)] == list(range(100))
+    assert len(scope["D"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("made", "body"),
+    [
+        ("defaultdict(int)", "D[k] += 1; n = D[k]"),
+        ("defaultdict(int)", "n = D[k]"),
+        ("defaultdict(int)", "D[k] -= 1"),
+        ("defaultdict(int)", "D[k] += 1; n = len(D)"),
+        ("defaultdict(int)", "D[other] += 1"),
+        ("defaultdict(list)", "D[k].append(other)"),
+        ("defaultdict(list)", "n = D[k].pop()"),
+        ("defaultdict(list)", "other = D[k].append(n)"),
+        ("defaultdict(list)", "D[k].sort(key=other)"),
+        ("defaultdict(list)", "D[k][0] += 1"),
+        ("defaultdict(int, {'a': 1})", "D[k] += 1"),
+        ("defaultdict(lambda: 0)", "D[k] += 1"),
+        ("defaultdict()", "D[k] += 1"),
+        ("dict()", "D[k] += 1"),
+    ],
+)
+def test_other_defaults_are_left_alone(tmp_path: Path, made: str, body: str) -> None:
+    with pytest.raises(Unproven):
+        bound(tmp_path, "defaultdict", "D", COUNTS.format(made=made, body=body))
+
+
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_a_container_of_another_kind_than_was_seen(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(Unproven, match=f"no {kind}"):
+        bound(tmp_path, kind, "D", COUNTS.format(made="defaultdict(int)", body="D[k] += 1"))

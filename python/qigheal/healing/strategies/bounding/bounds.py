@@ -14,7 +14,9 @@ from qigheal.healing.strategies.bounding.containers import (
     Place,
     Store,
     locate,
+    makes_defaults,
     only_appended,
+    only_counted,
     only_stored,
 )
 from qigheal.healing.strategies.bounding.edits import at, bound_cache, bound_list, bound_store
@@ -46,6 +48,10 @@ def bounded(prover: Prover, kind: str, file: str, qualname: str, content: bytes,
     if kind == "lru_cache":
         return _cache(prover, file, qualname, content, most)
     place = locate(prover.program, file, qualname)
+    if makes_defaults(prover.program, place.source, place.made.value) != (kind == "defaultdict"):
+        raise Unproven(place.made, f"what is made here is no {kind}")
+    if kind == "defaultdict":
+        return _stored(place, only_counted(prover, place), content, most, "review", UNREAD)
     if kind == "list":
         only_appended(prover, place)
         return Bound(_as_deque(prover, place, content, most), "review", UNREAD)
@@ -68,8 +74,6 @@ def _cache(prover: Prover, file: str, qualname: str, content: bytes, most: int) 
 
 
 def _dict(prover: Prover, place: Place, content: bytes, most: int) -> Bound:
-    if place.source.bound.get("list"):
-        raise Unproven(place.made, "list is something else in this file")
     try:
         store = only_stored(prover, place)
     except Unproven:
@@ -85,8 +89,24 @@ def _dict(prover: Prover, place: Place, content: bytes, most: int) -> Bound:
             )
     else:
         tier, why = "review", UNREAD
-    edited = bound_store(content, at(content, store.statement), store.cache, most)
+    return _stored(place, store, content, most, tier, why)
+
+
+def _stored(place: Place, store: Store, content: bytes, most: int, tier: Tier, why: str) -> Bound:
+    for name in ("list", "len") if store.often else ("list",):
+        if place.source.bound.get(name) or _binds(store.function, name):
+            raise Unproven(place.made, f"{name} is something else in this file")
+    edited = bound_store(content, at(content, store.statement), store.cache, most, often=store.often)
     return Bound(edited, tier, why)
+
+
+def _binds(function: Function, name: str) -> bool:
+    """Whether a function has a meaning of its own for a name."""
+    return any(
+        (isinstance(node, ast.arg) and node.arg == name)
+        or (isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load))
+        for node in ast.walk(function)
+    )
 
 
 def _only_read(prover: Prover, place: Place, store: Store) -> None:

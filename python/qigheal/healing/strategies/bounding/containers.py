@@ -18,6 +18,7 @@ from qigheal.healing.strategies.bounding.repeatable import Kind, Prover, Unprove
 
 ADDS = frozenset(("append", "extend"))
 FORGETS = frozenset(("pop", "clear"))
+DEFAULTS = frozenset(("int", "float", "str", "list", "set", "dict"))
 PLAIN_BASES = frozenset(("object", "ABC", "Protocol", "Generic"))
 
 
@@ -48,7 +49,8 @@ class Store:
 
     cache: the dict as it is written there. kind: what is put in. found: the expressions in the function
     that look entries up. parts: what else of the statement holds the value. threads: whether a key may be gone
-    when it is read, should another thread drop it.
+    when it is read, should another thread drop it. often: whether the statement also runs when there is nothing
+    to put in.
     """
 
     function: Function
@@ -58,6 +60,7 @@ class Store:
     found: tuple[ast.expr, ...] = ()
     parts: tuple[ast.expr, ...] = ()
     threads: bool = False
+    often: bool = False
 
 
 def locate(program: Program, file: str, qualname: str) -> Place:
@@ -194,9 +197,8 @@ def _makes(
     if statement.value is None:
         return None
     field = isinstance(node, ast.Name) and holder is not None and statement in holder.body
-    if not is_empty(statement.value, source) and not (
-        field and is_empty_field(program, source, statement.value)
-    ):
+    empty = is_empty(statement.value, source) or makes_defaults(program, source, statement.value)
+    if not empty and not (field and is_empty_field(program, source, statement.value)):
         return None
     if holder is None:
         return statement if statement in source.tree.body else None
@@ -222,6 +224,19 @@ def is_empty(value: ast.AST, source: Source) -> bool:
         and not source.bound.get(value.func.id)
         and not value.args
         and not value.keywords
+    )
+
+
+def makes_defaults(program: Program, source: Source, value: ast.AST | None) -> bool:
+    """Whether an expression is a new `defaultdict` whose entries begin as numbers, text or empty."""
+    return (
+        isinstance(value, ast.Call)
+        and len(value.args) == 1
+        and not value.keywords
+        and isinstance(value.args[0], ast.Name)
+        and value.args[0].id in DEFAULTS
+        and not source.bound.get(value.args[0].id)
+        and program.origin(source, value.func) == "collections.defaultdict"
     )
 
 
@@ -285,6 +300,44 @@ def only_stored(prover: Prover, place: Place) -> Store:
     if len(stores) != 1:
         raise Unproven(place.made, f"expected one statement to fill {place.name}, found {len(stores)}")
     return stores[0]
+
+
+def only_counted(prover: Prover, place: Place) -> Store:
+    """The one statement that fills or counts up entries of a `defaultdict` of plain data which nothing reads.
+
+    Raises Unproven.
+    """
+    plain = Plain(prover, place.source)
+    parents = place.source.parents
+    stores = []
+    for function, uses in by_function(place).items():
+        for use in uses:
+            entry = parents.get(use)
+            if forgets(place, use):
+                continue
+            statement, given = _counts(parents, entry) if isinstance(entry, ast.Subscript) else (None, [])
+            if statement is None or not isinstance(entry, ast.Subscript):
+                raise Unproven(use, f"{place.name} is read")
+            if not all(map(plain.shown, [entry.slice, *given])):
+                raise Unproven(
+                    use, f"what {place.name} takes up is not shown to be plain data, and may have to stay"
+                )
+            stores.append(Store(function, statement, ast.unparse(use), often=True))
+    if len(stores) != 1:
+        raise Unproven(place.made, f"expected one statement to fill {place.name}, found {len(stores)}")
+    return stores[0]
+
+
+def _counts(parents: dict[ast.AST, ast.AST], entry: ast.Subscript) -> tuple[ast.stmt | None, list[ast.expr]]:
+    """The statement that adds to an entry, as `D[k] += 1` and `D[k].append(x)` do, and what it adds."""
+    above = parents.get(entry)
+    if isinstance(above, ast.AugAssign) and above.target is entry and isinstance(above.op, ast.Add):
+        return above, [above.value]
+    call = parents.get(above) if isinstance(above, ast.Attribute) else None
+    done = parents.get(call) if isinstance(call, ast.Call) and call.func is above else None
+    if isinstance(above, ast.Attribute) and above.attr in ADDS | {"add"} and isinstance(done, ast.Expr):
+        return done, [*call.args, *(one.value for one in call.keywords)] if isinstance(call, ast.Call) else []
+    return None, []
 
 
 def by_function(place: Place) -> dict[Function, list[ast.Name | ast.Attribute]]:
