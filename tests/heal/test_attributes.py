@@ -274,6 +274,27 @@ def test_an_attribute_of_another_class_of_the_same_name_does_not_matter(code: Co
     assert len(code.sites(desk(more=more))) == 1
 
 
+SETS_ITSELF = """
+    class Root:
+        def fill(self, values):
+            for name, value in values:
+                setattr(self, name, value)
+
+    """
+
+
+def test_an_object_whose_class_sets_names_that_are_worked_out(code: Code) -> None:
+    upstream = textwrap.dedent(SETS_ITSELF) + textwrap.dedent(UPSTREAM)
+    code.put("gw/upstream.py", upstream)
+    assert len(code.sites(desk())) == 1
+    code.put("gw/upstream.py", upstream.replace("class Gateway:", "class Gateway(Root):"))
+    assert "may set quote" in code.why(desk())
+    code.put("gw/upstream.py", UPSTREAM)
+    above = textwrap.dedent(SETS_ITSELF) + "\nclass Desk:"
+    assert len(code.sites(desk().replace("class Desk:", above))) == 1
+    assert "may set gateway" in code.why(desk().replace("class Desk:", above.replace("Desk:", "Desk(Root):")))
+
+
 def test_a_file_that_cannot_be_read_may_set_it(code: Code) -> None:
     code.put("gw/broken.py", "def f(:\n    desk.gateway = 3\n")
     assert "broken.py may set gateway" in code.why(desk())

@@ -76,9 +76,8 @@ class Attributes:
         classes = list(self._values(name, family))
         if not classes:
             raise Unclear(f"nothing in the repository sets {holder.name}.{name}")
-        for attribute in (name, method):
-            if why := self._set_unseen(source, holder, attribute):
-                raise Unclear(why)
+        self._set_as_written(name, family)
+        self._set_as_written(method, [one for found in classes for one in self._family(*found)])
         called = {
             f"{home.path}:{owner.name}.{method}"
             for one in classes
@@ -177,16 +176,18 @@ class Attributes:
             raise Unclear(f"{owner.name} is not defined at the top of {home.path}")
         return home, owner
 
-    def _set_unseen(self, source: Source, holder: ast.ClassDef, name: str) -> str:
-        """How an attribute may be set without being written, "" if in no way that can be seen."""
+    def _set_as_written(self, name: str, family: list[Class]) -> None:
+        """That nothing sets an attribute of these classes' objects without being written so."""
         if other := self._program.unreadable(name):
-            return f"{other} may set {name} and cannot be read"
+            raise Unclear(f"{other} may set {name} and cannot be read")
         for where, node in self._program.spoken(name):
             above = where.parents.get(node)
             above = where.parents.get(above) if isinstance(above, ast.keyword) else above
             if isinstance(above, ast.Call) and SETS_BY_TEXT.fullmatch(_last(above.func)):
-                return f"{_at(where, above)} may set {name}"
-        return unnamed(self._program, source, name, holder)
+                raise Unclear(f"{_at(where, above)} may set {name}")
+        for source, owner in family:
+            if why := unnamed(self._program, source, name, owner):
+                raise Unclear(why)
 
     # What the method is
 
@@ -236,15 +237,16 @@ class Attributes:
     def _family(self, source: Source, owner: ast.ClassDef) -> list[Class]:
         """A class with those above and below it, by their names. Raises Unclear where one above is not known."""
         above = [(source, owner)]
-        for _, one in above:
+        for where, one in above:
             if {_last(decorator) for decorator in one.decorator_list} - HARMLESS:
                 raise Unclear(f"{one.name} is made by a decorator")
             if _has(one, HOOKS - {"__new__"}):
                 raise Unclear(f"{one.name} decides itself what its attributes are")
-            for base in map(_last, one.bases):
-                found = [known for known in self._every if known[1].name == base]
-                if not found and base not in PLAIN_BASES:
-                    raise Unclear(f"{base}, above {one.name}, may set it")
+            for base in one.bases:
+                names = self._meant(where, base)
+                found = [known for known in self._every if known[1].name in names]
+                if not found and not names & PLAIN_BASES:
+                    raise Unclear(f"{_last(base)}, above {one.name}, may set it")
                 above += [known for known in found if known not in above]
         return [*above, *(known for known in self._heirs(owner) if known not in above)]
 
@@ -255,7 +257,8 @@ class Attributes:
             new = [
                 (source, node)
                 for source, node in self._every
-                if (source, node) not in found and names & set(self._bases(source, node))
+                if (source, node) not in found
+                and any(names & self._meant(source, base) for base in node.bases)
             ]
             found += new
             names |= {node.name for _, node in new}
@@ -263,11 +266,9 @@ class Attributes:
         return found
 
     @staticmethod
-    def _bases(source: Source, node: ast.ClassDef) -> Iterator[str]:
-        """The names of a class's bases, and what they are imported as."""
-        for base in node.bases:
-            yield _last(base)
-            yield from (one.rpartition(".")[2] for one in source.imports.get(_last(base), ()))
+    def _meant(source: Source, base: ast.expr) -> set[str]:
+        """The names that a base may have: as it is written, and as it is imported."""
+        return {_last(base), *(one.rpartition(".")[2] for one in source.imports.get(_last(base), ()))}
 
 
 def _of_self(source: Source, node: ast.Attribute) -> ast.ClassDef | None:
