@@ -27,6 +27,7 @@ FLOORS = {
     "qigheal.backtest": 5,
     "qigheal.healing": 6,
     "qigheal.healing.bench": 5,
+    "qigheal.healing.hostcode": 4,
     "qigheal.healing.inspection": 4,
     "qigheal.healing.swallowing": 4,
     "qigheal.healing.passage": 7,

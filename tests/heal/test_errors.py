@@ -171,6 +171,89 @@ def test_the_first_wait_is_no_longer_than_twice_a_healthy_call(hosts: Hosts) -> 
     assert pauses[1] == pytest.approx(2 * pauses[0])
 
 
+def test_calls_beside_one_another_do_not_lengthen_the_wait(hosts: Hosts) -> None:
+    files = host_files(
+        "from app import store\n\n\nasync def answer(key):\n    return await store.load(key)\n"
+    )
+    files["app/store.py"] = """
+        import asyncio, collections
+        asked = collections.Counter()
+
+        async def load(key: int):
+            await asyncio.sleep(0)
+            asked[key] += 1
+            if key % 10 == 3 and asked[key] % 2:
+                raise TimeoutError
+            return key
+        """
+    files["app/probe.py"] = """
+        import asyncio, json, sys
+        from app import service
+
+        async def batch():
+            return await asyncio.gather(*map(service.answer, range(300)), return_exceptions=True)
+
+        for line in sys.stdin:
+            failed = sum(isinstance(given, Exception) for given in asyncio.run(batch()))
+            print(json.dumps({"phi": 0.75, "kappa_eff": 64.0, "basin_coords": [1, 2], "error_rate": failed / 300}),
+                  flush=True)
+        """
+    [patch] = hosts.proposed(files)
+    [line] = [line for line in hosts.text().splitlines() if "for pause in" in line]
+    # By the clock each takes as long as all 300 together: 10 ms and more.
+    assert float(line.partition("(")[2].partition(",")[0]) <= 0.001
+    assert "→ 0.00%" in patch.rationale
+
+
+def test_the_wait_of_a_call_by_itself_and_among_others() -> None:
+    place = Place(
+        function="f",
+        file="a",
+        line=1,
+        calls=9,
+        returned=5,
+        median_s=0.03,
+        slow_s=0.1,
+        longest_row=1,
+        alone_s=3e-5,
+    )
+    assert [place.pause(busy) for busy in (False, True)] == pytest.approx([2e-5, 0.02])
+    assert replace(place, alone_s=None).pause(busy=False) == pytest.approx(0.02)
+
+
+def test_a_method_that_is_called_through_an_attribute(hosts: Hosts) -> None:
+    service = """
+        from app.store import Client
+
+        class Desk:
+            def __init__(self, client: Client):
+                self.client = client
+
+            def row(self, key: int):
+                return self.client.read(key)
+
+        desk = Desk(Client())
+
+        def answer(key):
+            return desk.row(key)
+        """
+    files = host_files(service)
+    files["app/store.py"] = (
+        STORE.replace("FAILS", "pass")
+        + """
+class Client:
+    def read(self, key):
+        asked[key] += 1
+        if key % 10 == 3 and asked[key] % 2: raise ConnectionResetError
+        return key
+"""
+    )
+    files["qigheal.toml"] = MANIFEST.replace("app.middle:row", "app.store:Client.read")
+    [patch] = hosts.proposed(files)
+    assert "return _repeated(self.client.read, key)" in hosts.text()
+    assert "app.store:Client.read at app/service.py:8" in patch.rationale
+
+
 def test_rare_errors_ask_for_more_answers(hosts: Hosts) -> None:
     [patch] = hosts.proposed(host_files(fails=ONCE.replace("% 10", "% 50")))
     # About 1 answer of 6 fails; a trial should see ten that do, in twice as many pairs.
@@ -272,9 +355,20 @@ def test_files_are_left_out_until_the_patch_is_as_small_as_it_may_be(hosts: Host
 
 NOTHING: dict[str, tuple[dict[str, str], str]] = {
     "undeclared": (host_files(SERVICE.replace("fetch", "send").replace("one row", "paid")), ""),
-    "permanent": (host_files(fails="if key % 10 == 3: raise ValueError(key)"), ""),
+    "permanent": (
+        host_files(fails="if key % 10 == 3: raise ValueError(key)"),
+        "app/service.py:5 is not repeated: it fails with ValueError, which [sites] transient does not name",
+    ),
+    "not in plain sight": (
+        host_files("from app import store\n\n\ndef answer(key):\n    return [store.fetch][0](key)\n"),
+        "app/service.py:5 calls app.store:fetch in a way that is not told: no call on that line has its name",
+    ),
+    "misspelt": (
+        {**host_files(), "qigheal.toml": MANIFEST.replace("store:fetch", "store:fetsch")},
+        "nothing in the repository called app.store:fetsch",
+    ),
     "never succeeds": (host_files(fails="if key % 10 == 3: raise ConnectionError"), "does not help"),
-    "all fail": (host_files(fails="raise ConnectionError"), ""),
+    "all fail": (host_files(fails="raise ConnectionError"), "no call of it came back"),
     "none fails": (host_files(fails="pass"), "within their band"),
     "in a comprehension": (
         host_files(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from qigheal.healing.hostcode.program import Program
 from qigheal.healing.strategies.bounding.bounds import Bound, bounded
-from qigheal.healing.strategies.bounding.program import Program
 from qigheal.healing.strategies.bounding.repeatable import Prover, Unproven
 
 MOST = 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import pytest
@@ -201,3 +202,34 @@ except Odd: pass
     [error] = seen(host, body)["errors"]
     assert error["message"] == ""
     assert error["bases"][0] == "__main__.Odd"
+
+
+BESIDE = """
+async def all_of_it():
+    await asyncio.gather(*(model.later(key) for key in range(5, 305)))
+asyncio.run(all_of_it())
+"""
+
+
+def test_what_other_tasks_do_while_a_coroutine_is_paused_is_told_apart(host: Host) -> None:
+    [site] = seen(host, BESIDE, answers=3)["sites"]
+    assert (site["calls"], site["returned"]) == (900, 900)
+    # Each call is paused twice while 299 others have their turn.
+    assert 0.0 < site["alone_s"] < site["median_s"] / 20
+
+
+def test_what_a_coroutine_itself_waits_for_is_its_own(host: Host) -> None:
+    slow = STORE.replace("await asyncio.sleep(0)\n    return", "await asyncio.sleep(0.1)\n    return")
+    body = BESIDE.replace("305", "35")
+    probe = f"{BEGINNING}\nfor question in sys.stdin:\n{textwrap.indent(body, '    ')}    answer()\n"
+    with host.bench(probe, **{"app/store.py": slow, "app/model.py": MODEL}) as bench:
+        found = bench.inspect(
+            "tracebacks", bench.search_requests(1), dict, options={"functions": list(NAMES)}
+        )
+    [site] = found["sites"]
+    assert 0.02 < site["alone_s"] <= site["median_s"]
+
+
+def test_calls_that_do_not_pause_have_one_duration(host: Host) -> None:
+    [site] = seen(host, "for key in (1, 2, 4, 5): model.caught(key)")["sites"]
+    assert site["alone_s"] == site["median_s"] > 0

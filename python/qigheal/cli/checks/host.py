@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from qigheal.cli.checks import Check, one_line
+from qigheal.cli.checks import Check, one_line, sites
 from qigheal.errors import ManifestError, ProbeError, RepoError
 from qigheal.host import Manifest
 from qigheal.host.pathspec import selects
@@ -33,6 +33,7 @@ def manifest(place: Path) -> Iterator[Check]:
     if not found.patch.allow:
         remedy = "say in [patch] allow which files a patch may touch: without it no patch is possible"
         yield Check(name="patch", state="warn", found="a patch may touch nothing", remedy=remedy)
+    yield from sites.declared(place, found)
     remedy = "commit it: what stands in the commit is used, and is what the other lines are about"
     try:
         if Manifest.at(repo, repo.resolve("HEAD")) != found:

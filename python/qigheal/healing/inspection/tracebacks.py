@@ -3,7 +3,8 @@
 Every exception that travels through a function below the root is counted by its type and by the functions
 and lines that it came through. For the functions named in `options["functions"]` ("package.module:name",
 "package.module:Class.name") each place that calls them is counted: how often, how long a call takes that
-returns, and how many fail in a row. Lines are not traced, so that times are near those without it.
+returns, how long without what other tasks of its thread did meanwhile, and how many fail in a row. Lines are
+not traced, so that times are near those without it.
 
 Runs in the host's interpreter. What a message says is text, cut to its printable characters.
 """
@@ -14,6 +15,7 @@ import collections
 import inspect
 import opcode
 import os
+import selectors
 import statistics
 import sys
 import threading
@@ -47,6 +49,13 @@ PAUSES = {
 }
 """Where, from its last instruction, a function that pauses has one that says so: at it up to 3.12, of
 `await` before 3.11 behind it, and from 3.13 on before it."""
+
+WAITS = frozenset(
+    kind.__dict__["select"].__code__
+    for kind in vars(selectors).values()
+    if isinstance(kind, type) and hasattr(kind.__dict__.get("select"), "__code__")
+)
+"""Where an event loop waits until something is to be done; one that waits elsewhere is taken to be busy."""
 
 
 def paused(code: bytes, last: int) -> bool:
@@ -95,14 +104,16 @@ class Place:
     def __init__(self) -> None:
         self.calls = self.returned = self.row = self.longest_row = 0
         self.seconds: list[float] = []
+        self.alone: list[float] = []
         self.failed: dict[type, list[float]] = {}
 
-    def ended(self, seconds: float, error: type | None) -> None:
+    def ended(self, seconds: float, others: float, error: type | None) -> None:
         if error is None:
             self.returned += 1
             self.row = 0
             if len(self.seconds) < DURATIONS:
                 self.seconds.append(seconds)
+                self.alone.append(max(0.0, seconds - others))
             return
         self.row += 1
         self.longest_row = max(self.longest_row, self.row)
@@ -113,6 +124,7 @@ class Place:
             "calls": self.calls,
             "returned": self.returned,
             "median_s": statistics.median(self.seconds) if self.seconds else 0.0,
+            "alone_s": statistics.median(self.alone) if self.alone else 0.0,
             "slow_s": sorted(self.seconds)[len(self.seconds) * 19 // 20] if self.seconds else 0.0,
             "longest_row": self.longest_row,
             "failed": [
@@ -129,6 +141,17 @@ class Open:
         self.place = place
         self.began = began
         self.error: type | None = None
+        self.others = 0.0
+        self.paused: tuple[int, float, float] | None = None
+
+    def pauses(self, idle: float) -> None:
+        self.paused = threading.get_ident(), time.perf_counter(), idle
+
+    def resumes(self, idle: float) -> None:
+        """The pause was for others, but for the time that the whole thread waited."""
+        if self.paused is not None and self.paused[0] == threading.get_ident():
+            self.others += max(0.0, time.perf_counter() - self.paused[1] - (idle - self.paused[2]))
+        self.paused = None
 
 
 class Recorder:
@@ -142,12 +165,20 @@ class Recorder:
         self.open: dict[FrameType, Open] = {}
         self.unhandled: set[int] = set()  # frames in which an exception has been seen, and no line since
         self.flights: dict[int, Flight] = {}  # by thread
+        self.idle: collections.defaultdict[int, float] = collections.defaultdict(float)  # seconds, by thread
+        self.waits: dict[int, float] = {}  # by thread, since when
         self.errors: collections.Counter[tuple[type, Chain, bool]] = collections.Counter()
         self.messages: dict[tuple[type, Chain, bool], str] = {}
 
     def called(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
+        if frame.f_code in WAITS:
+            frame.f_trace_lines = False
+            self.waits[threading.get_ident()] = time.perf_counter()
+            return self.waiting
         file, name = self.about(frame.f_code)
-        if name is not None and frame not in self.open:
+        if frame in self.open:
+            self.open[frame].resumes(self.idle[threading.get_ident()])
+        elif name is not None:
             place = self.place(name, frame.f_back)
             if place is not None:
                 place.calls += 1
@@ -156,6 +187,12 @@ class Recorder:
             return None
         frame.f_trace_lines = False
         return self.inside
+
+    def waiting(self, frame: FrameType, event: str, arg: Any) -> Callable[..., Any]:
+        if event == "return":
+            thread, now = threading.get_ident(), time.perf_counter()
+            self.idle[thread] += now - self.waits.pop(thread, now)
+        return self.waiting
 
     def inside(self, frame: FrameType, event: str, arg: Any) -> Callable[..., Any]:
         if event == "exception":
@@ -190,6 +227,8 @@ class Recorder:
                 flight.left = True
             error = call.error if call is not None else None
         elif pauses:
+            if call is not None:
+                call.pauses(self.idle[threading.get_ident()])
             return
         else:
             error = None
@@ -197,7 +236,7 @@ class Recorder:
                 self.landed()
         if call is not None:
             del self.open[frame]
-            call.place.ended(time.perf_counter() - call.began, error)
+            call.place.ended(time.perf_counter() - call.began, call.others, error)
 
     def travels(self, frame: FrameType, error: BaseException, traceback: Any) -> None:
         chain = []

@@ -3,8 +3,8 @@
 memory                                  the strategy
 bounds                                  which bound a container may get, and why not
 containers  remembering  caches         how the host uses a container, a dict that remembers, a cache of results
-program  escaping                       the host's files as a whole: who names what, and where results go
+escaping  fields                        where results go, and where a dataclass's objects do not
 repeatable  settled  known              proves that a value can be computed again
-reflection  plain                       what reaches names unseen; what is plain data and holds nothing
+plain                                   what is plain data and holds nothing
 edits                                   the lines that bound
 """

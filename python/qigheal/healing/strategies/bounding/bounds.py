@@ -8,17 +8,19 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
+from qigheal.healing.hostcode.program import Function
 from qigheal.healing.strategies.bounding.caches import unbounded
 from qigheal.healing.strategies.bounding.containers import (
     Place,
     Store,
     locate,
+    makes_defaults,
     only_appended,
+    only_counted,
     only_stored,
 )
 from qigheal.healing.strategies.bounding.edits import at, bound_cache, bound_list, bound_store
 from qigheal.healing.strategies.bounding.escaping import Reach
-from qigheal.healing.strategies.bounding.program import Function
 from qigheal.healing.strategies.bounding.remembering import remembered
 from qigheal.healing.strategies.bounding.repeatable import Kind, Prover, Unproven
 from qigheal.records import Tier
@@ -46,6 +48,10 @@ def bounded(prover: Prover, kind: str, file: str, qualname: str, content: bytes,
     if kind == "lru_cache":
         return _cache(prover, file, qualname, content, most)
     place = locate(prover.program, file, qualname)
+    if makes_defaults(prover.program, place.source, place.made.value) != (kind == "defaultdict"):
+        raise Unproven(place.made, f"what is made here is no {kind}")
+    if kind == "defaultdict":
+        return _stored(place, only_counted(prover, place), content, most, "review", UNREAD)
     if kind == "list":
         only_appended(prover, place)
         return Bound(_as_deque(prover, place, content, most), "review", UNREAD)
@@ -68,8 +74,6 @@ def _cache(prover: Prover, file: str, qualname: str, content: bytes, most: int) 
 
 
 def _dict(prover: Prover, place: Place, content: bytes, most: int) -> Bound:
-    if place.source.bound.get("list"):
-        raise Unproven(place.made, "list is something else in this file")
     try:
         store = only_stored(prover, place)
     except Unproven:
@@ -85,17 +89,34 @@ def _dict(prover: Prover, place: Place, content: bytes, most: int) -> Bound:
             )
     else:
         tier, why = "review", UNREAD
-    edited = bound_store(content, at(content, store.statement), store.cache, most)
+    return _stored(place, store, content, most, tier, why)
+
+
+def _stored(place: Place, store: Store, content: bytes, most: int, tier: Tier, why: str) -> Bound:
+    for name in ("list", "len") if store.often else ("list",):
+        if place.source.bound.get(name) or _binds(store.function, name):
+            raise Unproven(place.made, f"{name} is something else in this file")
+    edited = bound_store(content, at(content, store.statement), store.cache, most, often=store.often)
     return Bound(edited, tier, why)
 
 
+def _binds(function: Function, name: str) -> bool:
+    """Whether a function has a meaning of its own for a name."""
+    return any(
+        (isinstance(node, ast.arg) and node.arg == name)
+        or (isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load))
+        for node in ast.walk(function)
+    )
+
+
 def _only_read(prover: Prover, place: Place, store: Store) -> None:
-    reach = Reach(prover.program, frozenset((store.statement,)))
+    keeps = isinstance(store.statement, ast.Assign) and store.parts[:-1] == (*store.statement.targets,)
+    reach = Reach(prover.program, frozenset((store.statement,)) if keeps else frozenset())
     reach.unidentified(place.source, store.function)
     if store.kind == "flat":
         for value in store.found:
             reach.reads(place.source, value)
-        for part in (*store.statement.targets, store.statement.value):
+        for part in store.parts:
             reach.kept_by_name(place.source, part)
 
 

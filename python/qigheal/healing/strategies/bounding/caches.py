@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from qigheal.healing.strategies.bounding.program import Function, Program, Source
+from qigheal.healing.hostcode.program import Function, Program, Source
 from qigheal.healing.strategies.bounding.repeatable import Unproven
 
 CACHE, LRU_CACHE = "functools.cache", "functools.lru_cache"

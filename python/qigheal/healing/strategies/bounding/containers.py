@@ -10,13 +10,15 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from qigheal.healing.hostcode.program import Function, Program, Source
+from qigheal.healing.hostcode.reflection import reads
+from qigheal.healing.strategies.bounding.fields import is_dataclass, is_empty_field, stay_home
 from qigheal.healing.strategies.bounding.plain import Plain
-from qigheal.healing.strategies.bounding.program import Function, Program, Source
-from qigheal.healing.strategies.bounding.reflection import reads
 from qigheal.healing.strategies.bounding.repeatable import Kind, Prover, Unproven
 
 ADDS = frozenset(("append", "extend"))
 FORGETS = frozenset(("pop", "clear"))
+DEFAULTS = frozenset(("int", "float", "str", "list", "set", "dict"))
 PLAIN_BASES = frozenset(("object", "ABC", "Protocol", "Generic"))
 
 
@@ -25,7 +27,7 @@ class Place:
     """A container by the name that the program knows it by.
 
     holder: the class whose attribute it is; None for a name of a module. made: the statement that makes
-    it. uses: the expressions that name it elsewhere.
+    it. uses: the expressions that name it elsewhere. field: it is a dataclass's, made with each object.
     """
 
     source: Source
@@ -33,6 +35,12 @@ class Place:
     holder: ast.ClassDef | None
     made: ast.Assign | ast.AnnAssign
     uses: tuple[ast.Name | ast.Attribute, ...]
+    field: bool = False
+
+    @property
+    def shared(self) -> bool:
+        """Whether all objects of the class have one and the same."""
+        return self.holder is None or (self.made in self.holder.body and not self.field)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +48,19 @@ class Store:
     """The one statement that puts something into a dict.
 
     cache: the dict as it is written there. kind: what is put in. found: the expressions in the function
-    that look entries up. threads: whether a key may be gone when it is read, should another thread drop it.
+    that look entries up. parts: what else of the statement holds the value. threads: whether a key may be gone
+    when it is read, should another thread drop it. often: whether the statement also runs when there is nothing
+    to put in.
     """
 
     function: Function
-    statement: ast.Assign
+    statement: ast.stmt
     cache: str
     kind: Kind = "data"
     found: tuple[ast.expr, ...] = ()
+    parts: tuple[ast.expr, ...] = ()
     threads: bool = False
+    often: bool = False
 
 
 def locate(program: Program, file: str, qualname: str) -> Place:
@@ -67,11 +79,16 @@ def locate(program: Program, file: str, qualname: str) -> Place:
     if why := reads(program, source, name, holder):
         raise Unproven(None, why)
     found = tuple(_named(program, source, name, holder))
-    made = {node: statement for node in found if (statement := _makes(source, node, holder)) is not None}
+    made = {
+        node: statement for node in found if (statement := _makes(program, source, node, holder)) is not None
+    }
     if len(made) != 1:
         raise Unproven(source.tree, f"expected {name} to be made in one place, found {len(made)}")
     [statement] = made.values()
-    return Place(source, name, holder, statement, tuple(node for node in found if node not in made))
+    if holder is not None and holder.decorator_list:
+        stay_home(program, source, holder, name)
+    uses = tuple(node for node in found if node not in made)
+    return Place(source, name, holder, statement, uses, is_empty_field(program, source, statement.value))
 
 
 def _holder(program: Program, source: Source, owner: str, name: str) -> ast.ClassDef:
@@ -79,7 +96,7 @@ def _holder(program: Program, source: Source, owner: str, name: str) -> ast.Clas
     node = source.find(owner)
     if not isinstance(node, ast.ClassDef):
         raise Unproven(source.tree, f"{owner} is no class of {source.path} that can be told apart")
-    if node.decorator_list or node.keywords:
+    if node.keywords or (node.decorator_list and not is_dataclass(program, source, node)):
         raise Unproven(node, f"{owner} is made by a decorator or metaclass")
     for base in node.bases:
         plain = base.value if isinstance(base, ast.Subscript) else base
@@ -120,6 +137,8 @@ def _named(
             elif isinstance(node, ast.Name) and node.id == name and other is source:
                 if holder is None or source.scope(node) is holder:
                     yield node
+            elif isinstance(node, ast.MatchClass) and name in node.kwd_attrs:
+                raise Unproven(node, f"{other.path} matches the attribute {name} of something")
             elif isinstance(node, ast.arg) and node.arg == name and other is source and holder is None:
                 raise Unproven(node, f"an argument is called {name} too")
 
@@ -167,7 +186,7 @@ def _is_anothers(source: Source, node: ast.Attribute, holder: ast.ClassDef) -> b
 
 
 def _makes(
-    source: Source, node: ast.Name | ast.Attribute, holder: ast.ClassDef | None
+    program: Program, source: Source, node: ast.Name | ast.Attribute, holder: ast.ClassDef | None
 ) -> ast.Assign | ast.AnnAssign | None:
     """The statement that makes the container: of a module or class at its top, of an object in __init__."""
     statement = source.parents.get(node)
@@ -175,7 +194,11 @@ def _makes(
         return None
     if isinstance(statement, ast.Assign) and len(statement.targets) != 1:
         return None
-    if statement.value is None or not is_empty(statement.value, source):
+    if statement.value is None:
+        return None
+    field = isinstance(node, ast.Name) and holder is not None and statement in holder.body
+    empty = is_empty(statement.value, source) or makes_defaults(program, source, statement.value)
+    if not empty and not (field and is_empty_field(program, source, statement.value)):
         return None
     if holder is None:
         return statement if statement in source.tree.body else None
@@ -201,6 +224,19 @@ def is_empty(value: ast.AST, source: Source) -> bool:
         and not source.bound.get(value.func.id)
         and not value.args
         and not value.keywords
+    )
+
+
+def makes_defaults(program: Program, source: Source, value: ast.AST | None) -> bool:
+    """Whether an expression is a new `defaultdict` whose entries begin as numbers, text or empty."""
+    return (
+        isinstance(value, ast.Call)
+        and len(value.args) == 1
+        and not value.keywords
+        and isinstance(value.args[0], ast.Name)
+        and value.args[0].id in DEFAULTS
+        and not source.bound.get(value.args[0].id)
+        and program.origin(source, value.func) == "collections.defaultdict"
     )
 
 
@@ -264,6 +300,44 @@ def only_stored(prover: Prover, place: Place) -> Store:
     if len(stores) != 1:
         raise Unproven(place.made, f"expected one statement to fill {place.name}, found {len(stores)}")
     return stores[0]
+
+
+def only_counted(prover: Prover, place: Place) -> Store:
+    """The one statement that fills or counts up entries of a `defaultdict` of plain data which nothing reads.
+
+    Raises Unproven.
+    """
+    plain = Plain(prover, place.source)
+    parents = place.source.parents
+    stores = []
+    for function, uses in by_function(place).items():
+        for use in uses:
+            entry = parents.get(use)
+            if forgets(place, use):
+                continue
+            statement, given = _counts(parents, entry) if isinstance(entry, ast.Subscript) else (None, [])
+            if statement is None or not isinstance(entry, ast.Subscript):
+                raise Unproven(use, f"{place.name} is read")
+            if not all(map(plain.shown, [entry.slice, *given])):
+                raise Unproven(
+                    use, f"what {place.name} takes up is not shown to be plain data, and may have to stay"
+                )
+            stores.append(Store(function, statement, ast.unparse(use), often=True))
+    if len(stores) != 1:
+        raise Unproven(place.made, f"expected one statement to fill {place.name}, found {len(stores)}")
+    return stores[0]
+
+
+def _counts(parents: dict[ast.AST, ast.AST], entry: ast.Subscript) -> tuple[ast.stmt | None, list[ast.expr]]:
+    """The statement that adds to an entry, as `D[k] += 1` and `D[k].append(x)` do, and what it adds."""
+    above = parents.get(entry)
+    if isinstance(above, ast.AugAssign) and above.target is entry and isinstance(above.op, ast.Add):
+        return above, [above.value]
+    call = parents.get(above) if isinstance(above, ast.Attribute) else None
+    done = parents.get(call) if isinstance(call, ast.Call) and call.func is above else None
+    if isinstance(above, ast.Attribute) and above.attr in ADDS | {"add"} and isinstance(done, ast.Expr):
+        return done, [*call.args, *(one.value for one in call.keywords)] if isinstance(call, ast.Call) else []
+    return None, []
 
 
 def by_function(place: Place) -> dict[Function, list[ast.Name | ast.Attribute]]:

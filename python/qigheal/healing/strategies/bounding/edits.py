@@ -34,15 +34,21 @@ def bound_cache(content: bytes, place: Place, written: str, *, unused: str = "",
     )
 
 
-def bound_store(content: bytes, place: Place, cache: str, most: int) -> bytes:
+def bound_store(content: bytes, place: Place, cache: str, most: int, *, often: bool = False) -> bytes:
     """Drop the oldest entries before the statement at `place` stores into `cache`, so that `most` stay.
 
-    Written so that no thread can make it fail: the keys are listed in one step, and a key may be gone.
+    often: it also runs when there is nothing to store, and should cost nothing then. Written so that no thread can
+    make it fail: the keys are listed in one step, and a key may be gone.
     """
     cst = _cst()
     name = _free(content, "oldest")
-    head = f"for {name} in list({cache})[:-{most - 1}]:  # at most {most} entries stay"
-    loop = cst.parse_statement(f"{head}\n    {cache}.pop({name}, None)\n")
+    said = f"  # at most {most} entries stay"
+    loop = f"for {name} in list({cache})[:-{most - 1}]:{{}}\n    {cache}.pop({name}, None)\n"
+    if often:
+        inner = loop.format("").replace("\n    ", "\n        ")
+        loop = cst.parse_statement(f"if len({cache}) > {most - 1}:{said}\n    {inner}")
+    else:
+        loop = cst.parse_statement(loop.format(said))
 
     def before(node: Any) -> Any:
         first = loop.with_changes(leading_lines=node.leading_lines)
@@ -52,13 +58,19 @@ def bound_store(content: bytes, place: Place, cache: str, most: int) -> bytes:
 
 
 def bound_list(content: bytes, place: Place, most: int) -> bytes:
-    """Make the empty list that is assigned at `place` a deque of `most` items."""
+    """Make the empty list that is assigned at `place`, or made for a dataclass's field, a deque of `most` items."""
     cst = _cst()
     new = cst.parse_expression(f"deque(maxlen={most})")
 
     def bounded(node: Any) -> Any:
         [statement] = node.body
-        changes: dict[str, Any] = {"value": new}
+        fields = statement.value.args if isinstance(statement.value, cst.Call) else ()
+        makes = cst.parse_expression(f"lambda: deque(maxlen={most})")
+        args = [
+            one.with_changes(value=makes) if one.keyword and one.keyword.value == "default_factory" else one
+            for one in fields
+        ]
+        changes: dict[str, Any] = {"value": statement.value.with_changes(args=args) if args else new}
         if isinstance(statement, cst.AnnAssign):
             kind: Any = statement.annotation.annotation
             deque: Any = cst.Name("deque")

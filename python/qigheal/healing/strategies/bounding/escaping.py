@@ -7,6 +7,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from qigheal.healing.hostcode.program import Function, Program, Source
 from qigheal.healing.strategies.bounding.known import (
     DATA_BUILTINS,
     HOLDING_BUILTINS,
@@ -18,14 +19,16 @@ from qigheal.healing.strategies.bounding.known import (
     TELLING_METHODS,
     TEXT_METHODS,
 )
-from qigheal.healing.strategies.bounding.program import Function, Program, Source
 from qigheal.healing.strategies.bounding.repeatable import Unproven
 
 BUILTINS = DATA_BUILTINS | HOLDING_BUILTINS | STREAM_BUILTINS | {"print"}
 TAKES = TEXT_METHODS | {"extend", "update", "format", "union", "intersection", "difference"}
 """Methods that look at an argument and do not keep it."""
 
-ON_A_CACHE = frozenset(("cache_clear", "cache_info", "cache_parameters"))
+TELLS = frozenset(("cache_info", "cache_parameters"))
+"""What a cache says of itself, which a bound changes: only where nothing but a log gets it."""
+
+LOGS = frozenset(("debug", "info", "warning", "error", "critical", "log"))
 FAR = 4
 """Through how many functions a result is followed."""
 
@@ -76,8 +79,53 @@ class Reach:
                 parent = other.parents.get(node)
                 if isinstance(parent, ast.Call) and parent.func is node:
                     yield other, parent
-                elif not (isinstance(parent, ast.Attribute) and parent.attr in ON_A_CACHE):
+                elif isinstance(parent, ast.Attribute) and parent.attr in TELLS:
+                    if not self._goes_nowhere(other, parent):
+                        raise Unproven(node, f"{other.path} uses what {name}.{parent.attr} says")
+                elif not (isinstance(parent, ast.Attribute) and parent.attr == "cache_clear"):
                     raise Unproven(node, f"{other.path} passes {name} on")
+
+    def _goes_nowhere(self, source: Source, asked: ast.Attribute) -> bool:
+        """Whether what a method gives is dropped, or written into a log and no further."""
+        value: ast.AST | None = source.parents.get(asked)
+        if not isinstance(value, ast.Call) or value.func is not asked:
+            return False
+        above = source.parents.get(value)
+        if isinstance(above, ast.Attribute):  # such as .currsize
+            value, above = above, source.parents.get(above)
+        if isinstance(above, ast.FormattedValue):
+            value = source.parents.get(above)
+            above = source.parents.get(value) if value is not None else None
+        if isinstance(above, ast.Call):
+            return (
+                value in above.args
+                and isinstance(source.parents.get(above), ast.Expr)
+                and isinstance(above.func, ast.Attribute)
+                and above.func.attr in LOGS
+                and self._is_logger(source, above.func.value)
+            )
+        return isinstance(above, ast.Expr)
+
+    def _is_logger(self, source: Source, node: ast.AST) -> bool:
+        """Whether a name is the module `logging`, or one of the file's for a logger of it."""
+        root = node.id if isinstance(node, ast.Name) else ""
+        around = source.within(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        while around is not None:
+            for inner in ast.walk(around):
+                bound = (
+                    isinstance(inner, ast.Name) and inner.id == root and not isinstance(inner.ctx, ast.Load)
+                )
+                if bound or (isinstance(inner, ast.arg) and inner.arg == root):
+                    return False
+            around = source.within(around, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        if self.program.origin(source, node) == "logging":
+            return True
+        binding = source.only(node.id) if isinstance(node, ast.Name) else None
+        made = source.parents.get(binding) if isinstance(binding, ast.Name) else None
+        called = (
+            made.value.func if isinstance(made, ast.Assign) and isinstance(made.value, ast.Call) else None
+        )
+        return called is not None and self.program.origin(source, called) == "logging.getLogger"
 
     @staticmethod
     def _names(other: Source, source: Source, name: str) -> set[str]:

@@ -51,6 +51,9 @@ TEXT_METHODS = words("""
 """)
 """Methods of text and numbers, with names that hardly anything else bears: allowed on arguments."""
 
+FINDING_METHODS = words("count index")
+"""The same, with names that lists bear too: allowed on an argument that is said to be text."""
+
 TELLING_METHODS = words("""
     index count issubset issuperset isdisjoint format hexdigest digest group groups start end span total
 """)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qigheal.errors import ProbeError, RepoError
+from qigheal.healing.hostcode.program import Program
 from qigheal.healing.strategies.bounding.bounds import Bound, bounded
-from qigheal.healing.strategies.bounding.program import Program
 from qigheal.healing.strategies.bounding.repeatable import Prover, Unproven
 from qigheal.host.refusals import refused_path
 from qigheal.reasons import log

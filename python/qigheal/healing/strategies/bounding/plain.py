@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from qigheal.healing.hostcode.program import Function, Program, Source
 from qigheal.healing.strategies.bounding.known import (
     MOMENTS,
     PLAIN_ANNOTATIONS,
@@ -18,7 +19,6 @@ from qigheal.healing.strategies.bounding.known import (
     TEXT_METHODS,
     words,
 )
-from qigheal.healing.strategies.bounding.program import Function, Program, Source
 from qigheal.healing.strategies.bounding.repeatable import Prover, Unproven
 from qigheal.healing.strategies.bounding.settled import constant
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ast
 
+from qigheal.healing.hostcode.program import Function
 from qigheal.healing.strategies.bounding.containers import Place, Store, by_function, forgets
-from qigheal.healing.strategies.bounding.program import Function
 from qigheal.healing.strategies.bounding.repeatable import Body, Kind, Prover, Unproven
 
 
@@ -37,6 +37,8 @@ class Pattern:
         self.parents = place.source.parents
 
     def proven(self) -> Store:
+        if (default := self._by_default()) is not None:
+            return default
         stores, tests, loads, gets = [], [], [], []
         keys = []
         for use in self.uses:
@@ -66,9 +68,38 @@ class Pattern:
             function=self.function,
             statement=statement,
             cache=ast.unparse(store.value),
-            kind=self._computed(statement, key, missing),
+            kind=self._computed(statement, statement.value, key, missing),
             found=(*loads, *gets),
+            parts=(*statement.targets, statement.value),
             threads=threads,
+        )
+
+    def _by_default(self) -> Store | None:
+        """`D.setdefault(key, value)` as the function's only use of it, in a plain statement of its own."""
+        method = self.parents.get(self.uses[0])
+        call = self.parents.get(method) if isinstance(method, ast.Attribute) else None
+        if len(self.uses) != 1 or not isinstance(method, ast.Attribute) or method.attr != "setdefault":
+            return None
+        if not isinstance(call, ast.Call) or call.func is not method or call.keywords or len(call.args) != 2:
+            raise Unproven(method, "expected setdefault with a key and a value")
+        statement = self.source.within(call, ast.stmt)
+        if not isinstance(statement, (ast.Return, ast.Assign, ast.Expr)):
+            raise Unproven(call, "expected setdefault in a plain statement")
+        inner = self.source.within(
+            call, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+        )
+        if inner is not None and inner in ast.walk(statement):
+            raise Unproven(call, "expected setdefault in a plain statement")
+        block, position = self._block(statement)
+        key, value = call.args
+        return Store(
+            function=self.function,
+            statement=statement,
+            cache=ast.unparse(method.value),
+            kind=self._computed(statement, value, key, block[: position + 1]),
+            found=(call,),
+            parts=(value,),
+            often=True,
         )
 
     def _got(self, parent: ast.AST | None) -> ast.Call | None:
@@ -196,7 +227,7 @@ class Pattern:
                 continue
             raise Unproven(load, "something may drop the entry before it is read here")
 
-    def _computed(self, store: ast.Assign, key: ast.AST, missing: list[ast.stmt]) -> Kind:
+    def _computed(self, store: ast.stmt, value: ast.expr, key: ast.AST, missing: list[ast.stmt]) -> Kind:
         """What is stored, which must follow from the key alone."""
         parts = key.elts if isinstance(key, ast.Tuple) else [key]
         given = set()
@@ -206,19 +237,20 @@ class Pattern:
             elif not isinstance(part, ast.Constant):
                 raise Unproven(key, "expected a key made of names")
         body = Body(self.prover, self.source, self.function, given)
-        if self.place.holder is None or self.place.made in self.place.holder.body:
+        if self.place.shared:
             body.me = ""  # objects share the cache: a result must not follow from one of them
         for statement in missing:
             for node in ast.walk(statement):
                 if isinstance(node, ast.Name) and node.id in given and not isinstance(node.ctx, ast.Load):
                     raise Unproven(node, "the key changes on the way")
         body.run(missing[:-1])
-        others = [target for target in store.targets if self.parents.get(self._used(target)) is not target]
+        targets = store.targets if isinstance(store, ast.Assign) and store.value is value else []
+        others = [target for target in targets if self.parents.get(self._used(target)) is not target]
         if not all(isinstance(target, ast.Name) for target in others):
             raise Unproven(store, "the result is stored elsewhere too")
         if body.returned:
             raise Unproven(store, "the function may end before the store")
-        return body.kind(store.value)
+        return body.kind(value)
 
     def _used(self, target: ast.AST) -> ast.AST:
         return target.value if isinstance(target, ast.Subscript) and target.value in self.uses else target

@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from qigheal.healing.hostcode.program import Function, Program, Source
+from qigheal.healing.hostcode.reflection import sets
 from qigheal.healing.strategies.bounding.known import (
     CHANGING_METHODS,
     CONSTRUCTORS,
     DATA_BUILTINS,
     DRAWING_METHODS,
     EXCEPT,
+    FINDING_METHODS,
     FLAT_FUNCTIONS,
     FRESH_FUNCTIONS,
     FRESH_MODULES,
@@ -33,8 +36,6 @@ from qigheal.healing.strategies.bounding.known import (
     TELLING_METHODS,
     TEXT_METHODS,
 )
-from qigheal.healing.strategies.bounding.program import Function, Program, Source
-from qigheal.healing.strategies.bounding.reflection import sets
 from qigheal.healing.strategies.bounding.settled import constant, own_method, settled
 
 Kind = Literal["data", "given", "flat", "stream", "object"]
@@ -42,6 +43,7 @@ Kind = Literal["data", "given", "flat", "stream", "object"]
 iterator over such; another fresh object. Later ones ask for more care, see `worst`."""
 
 RANK: dict[Kind, int] = {"data": 0, "given": 1, "flat": 2, "stream": 3, "object": 4}
+TEXTS = ("str", "bytes")
 CACHES = ("functools.cache", "functools.lru_cache")
 
 
@@ -404,7 +406,8 @@ class Body(ast.NodeVisitor):
             if f"{called.value.id}.{called.attr}" in CONSTRUCTORS:
                 return "data"
         receiver = self.kind(called.value)
-        if receiver == "given" and called.attr not in TEXT_METHODS:
+        text = called.attr in TEXT_METHODS or (called.attr in FINDING_METHODS and self._is_text(called.value))
+        if receiver == "given" and not text:
             raise Unproven(node, f"what {called.attr} does to an argument is not known")
         if called.attr in CHANGING_METHODS and receiver in ("flat", "object"):
             self._grows(called.value, worst(given))
@@ -418,3 +421,21 @@ class Body(ast.NodeVisitor):
         if called.attr in READING_METHODS:
             return element(receiver)
         raise Unproven(node, f"what {called.attr} does is not known")
+
+    def _is_text(self, node: ast.AST) -> bool:
+        """Whether an expression is an argument that is said to be text, and stays what it was given."""
+        if not isinstance(node, ast.Name):
+            return False
+        given = self.owner.args
+        own = [one for one in (*given.posonlyargs, *given.args, *given.kwonlyargs) if one.arg == node.id]
+        every = [one for one in ast.walk(self.owner) if isinstance(one, ast.arg) and one.arg == node.id]
+        said = own[0].annotation if own and own == every else None
+        if isinstance(said, ast.Constant) and isinstance(said.value, str):
+            said = ast.Name(said.value, ast.Load())
+        stays = not any(
+            isinstance(inner, ast.Name) and inner.id == node.id and not isinstance(inner.ctx, ast.Load)
+            for inner in ast.walk(self.owner)
+        )
+        return (
+            stays and isinstance(said, ast.Name) and said.id in TEXTS and not self.source.bound.get(said.id)
+        )

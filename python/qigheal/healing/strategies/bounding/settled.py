@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ast
 
+from qigheal.healing.hostcode.program import Function, Program, Source
+from qigheal.healing.hostcode.reflection import sets
 from qigheal.healing.strategies.bounding.known import PLAIN
-from qigheal.healing.strategies.bounding.program import Function, Program, Source
-from qigheal.healing.strategies.bounding.reflection import sets
 
 
 def constant(program: Program, source: Source, name: ast.Name) -> bool:
@@ -53,6 +53,8 @@ def settled(program: Program, source: Source, holder: ast.ClassDef, attribute: s
         if isinstance(statement, (ast.Assign, ast.AnnAssign)) and attribute in _targets(statement)
     ]
     if not stores:
+        if holder.decorator_list and (said := _said(holder, attribute)):
+            return all(one in PLAIN - {"tuple", "frozenset"} for one in said)
         value = in_class[0] if len(in_class) == 1 else None
         return value is not None and _immutable(program, source, value)
     if len(stores) != 1 or in_class:
@@ -68,6 +70,15 @@ def settled(program: Program, source: Source, holder: ast.ClassDef, attribute: s
         and statement.value is not None
         and _plain(program, source, method, statement.value)
     )
+
+
+def _said(holder: ast.ClassDef, attribute: str) -> list[str]:
+    """What the annotations of a field say, of which an object may be given another value."""
+    return [
+        ast.unparse(statement.annotation)
+        for statement in holder.body
+        if isinstance(statement, ast.AnnAssign) and attribute in _targets(statement)
+    ]
 
 
 def _targets(statement: ast.Assign | ast.AnnAssign) -> set[str]:

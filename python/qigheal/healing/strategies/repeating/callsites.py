@@ -1,7 +1,8 @@
 """Where a file calls functions that may be repeated, and why some of those calls cannot be.
 
 A call is known by what its name means (imports, aliases and shadowing are followed by LibCST's scopes),
-never by how it is spelt. Nothing is changed here, and nothing measured.
+never by how it is spelt; one through an attribute of `self` by what the attribute may be (`attributes`).
+Nothing is changed here, and nothing measured.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from qigheal.errors import MissingExtra
+from qigheal.healing.strategies.repeating.attributes import Unclear
 from qigheal.healing.strategies.repeating.definitions import Definition, Definitions, module_name
 from qigheal.healing.strategies.repeating.reusable import reusable
 
@@ -42,6 +44,7 @@ class CallSite:
     last_line: int
     awaited: bool
     refused: str
+    alone: bool = True  # no other declared function may be the one that is called
 
 
 class Source:
@@ -139,19 +142,77 @@ def call_sites(
     for node, at in source.positions.items():
         if not isinstance(node, cst.Call) or not any(at.start.line <= n <= at.end.line for n in lines):
             continue
-        callee = declared.get(_key(source, node, definitions))
-        if callee is not None:
-            found.append(
-                CallSite(
-                    callee=callee,
-                    node=node,
-                    first_line=at.start.line,
-                    last_line=at.end.line,
-                    awaited=isinstance(source.parents.get(node), cst.Await),
-                    refused=_refused(source, node, callee, definitions, transient),
-                )
+        meant, _ = _meant(source, node, declared, definitions)
+        refused = [_refused(source, node, callee, definitions, transient) for callee in meant]
+        found += [
+            CallSite(
+                callee=callee,
+                node=node,
+                first_line=at.start.line,
+                last_line=at.end.line,
+                awaited=isinstance(source.parents.get(node), cst.Await),
+                refused=next(filter(None, refused), ""),
+                alone=len(meant) == 1,
             )
+            for callee in meant
+        ]
     return sorted(found, key=lambda site: site.first_line)
+
+
+def unrecognised(
+    source: Source, declared: Mapping[str, Callee], definitions: Definitions, name: str, line: int
+) -> str:
+    """Why no call on a line is taken for one of the function that the manifest calls `name`. Raises MissingExtra."""
+    cst, _ = libcst()
+    if name not in {callee.name for callee in declared.values()}:
+        return "which function of the repository it is cannot be told"
+    reasons = []
+    for node, at in source.positions.items():
+        if isinstance(node, cst.Call) and at.start.line <= line <= at.end.line:
+            spelt = node.func.attr if isinstance(node.func, cst.Attribute) else node.func
+            if isinstance(spelt, cst.Name) and spelt.value == _method(name):
+                reasons.append(_meant(source, node, declared, definitions)[1])
+    return next(filter(None, reasons), "no call on that line has its name")
+
+
+def _meant(
+    source: Source, call: Any, declared: Mapping[str, Callee], definitions: Definitions
+) -> tuple[list[Callee], str]:
+    """The declared functions one of which a call calls, or none and why."""
+    key = _key(source, call, definitions)
+    if key:
+        return (
+            ([declared[key]], "")
+            if key in declared
+            else ([], f"{key} is called there, which is not declared")
+        )
+    called = _spelt(source, call, declared)
+    if called is None:
+        return [], ""
+    try:
+        keys = definitions.attributes.called(
+            source.path, called.lineno, called.col_offset, ast.unparse(called.func)
+        )
+    except Unclear as why:
+        return [], str(why)
+    others = [key for key in keys if key not in declared]
+    return (
+        ([], f"it may also be {others[0]}, which is not declared")
+        if others
+        else ([declared[k] for k in keys], "")
+    )
+
+
+def _spelt(source: Source, call: Any, declared: Mapping[str, Callee]) -> ast.Call | None:
+    """A call, as `ast` sees it, of something with a declared function's own name."""
+    cst, _ = libcst()
+    last = call.func.attr if isinstance(call.func, cst.Attribute) else call.func
+    names = {_method(callee.name) for callee in declared.values()}
+    return source.called(call) if isinstance(last, cst.Name) and last.value in names else None
+
+
+def _method(name: str) -> str:
+    return name.rpartition(":")[2].rpartition(".")[2]
 
 
 def _key(source: Source, call: Any, definitions: Definitions) -> str:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+from qigheal.healing.strategies.repeating.attributes import Attributes
 
 PREFIXES = ("", "src/")
 """Where packages begin in a repository."""
@@ -52,6 +55,11 @@ class Definitions:
         self._globals: dict[str, frozenset[str]] = {}
         self._every_class: list[ast.ClassDef] | None = None
 
+    @cached_property
+    def attributes(self) -> Attributes:
+        """What calls through attributes may call."""
+        return Attributes(self._folder)
+
     def files(self) -> list[str]:
         """Paths of the Python files, in the order of their names."""
         found = (file.relative_to(self._folder).as_posix() for file in self._folder.rglob("*.py"))
@@ -83,6 +91,15 @@ class Definitions:
             else:
                 return None
         return None
+
+    def defines_class(self, dotted: str) -> bool:
+        """Whether a dotted name is that of a class where it is defined, as errors are told by."""
+        path, rest = self._module(dotted.split("."))
+        tree = self.tree(path) if path else None
+        return any(
+            isinstance(node, ast.ClassDef) and node.name == rest[-1]
+            for node in (ast.walk(tree) if tree is not None and rest else ())
+        )
 
     def external(self, dotted: str) -> bool:
         """Whether a dotted name begins with a package that the host does not hold."""

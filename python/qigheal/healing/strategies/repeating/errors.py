@@ -10,6 +10,7 @@ lines are written in `repeats`.
 from __future__ import annotations
 
 import builtins
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from qigheal.healing.strategies.repeating.callsites import (
     callees,
     libcst,
     timeout_default,
+    unrecognised,
 )
 from qigheal.healing.strategies.repeating.definitions import Definitions
 from qigheal.healing.strategies.repeating.dependencies import packages
@@ -76,7 +78,13 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     median_s: float
     slow_s: float  # 19 of 20 calls that returned were no slower
     longest_row: int  # calls that failed one after the other
+    alone_s: float | None = None  # a call that returned, without what other tasks did while it was paused
     failed: tuple[Failed, ...] = ()
+
+    def pause(self, busy: bool) -> float:
+        """Seconds before the second attempt: what a call takes by itself, or among others when `busy`."""
+        taken = self.median_s if busy or self.alone_s is None else self.alone_s
+        return _rounded(max(LEAST_S, taken), up=False)
 
     def passing(self, transient: Sequence[str]) -> int:
         """Calls that failed with an error that is worth another attempt."""
@@ -118,7 +126,7 @@ class Site:
         That it counts seconds is shown by failing calls that took as long as its default says.
         """
         default = timeout_default(self.call.callee, self.call.node)
-        if default is None:
+        if default is None or not self.call.alone:
             return None
         hanging = [
             failed
@@ -132,7 +140,8 @@ class Site:
 class Errors:
     """Repeats declared calls that are recorded to fail with declared errors, at most five times.
 
-    The first wait is as long as a call that returns, and each further one twice as long.
+    The first wait is as long as a call that returns, and each further one twice as long. Where calls run beside
+    one another the clock counts the others in: so the shorter wait, without them, is tried first.
     """
 
     name = "errors"
@@ -163,8 +172,12 @@ class Errors:
             fresh = bench.search_requests(len(rates), start=len(rates))
             before = _rates(bench, None, fresh) if sites else []
             trees = _Trees(bench, repo, declared.transient)
-            for form in _forms(bench) if sites else ():
-                diff, kept = trees.diff(sites, form)
+            tried: set[str] = set()
+            for form, busy in itertools.product(_forms(bench) if sites else (), (False, True)):
+                diff, kept = trees.diff(sites, form, busy)
+                if diff in tried:
+                    continue
+                tried.add(diff)
                 after = _measured(bench, diff, fresh) if diff else None
                 if after is None or not _helps(band, before, after):
                     continue
@@ -228,8 +241,11 @@ def _sites(seen: Seen, bench: Bench) -> list[Site]:
     declared = callees(manifest.sites.idempotent, definitions)
     found: dict[tuple[str, int], list[Site]] = {}
     places: dict[str, list[Place]] = {}
+    _missing(seen, manifest.sites.idempotent)
     for place in seen.sites:
-        if not place.returned or not place.passing(transient):
+        if (why := _left_alone(place, transient)) is not None:
+            if why:
+                log.info("errors: %s:%d is not repeated: %s", place.file, place.line, why)
             continue
         if (reason := refused_path(manifest, place.file)) is not None:
             log.info("errors: a call in %.200r cannot be changed: %s", place.file, reason)
@@ -244,15 +260,43 @@ def _sites(seen: Seen, bench: Bench) -> list[Site]:
             continue
         calls = call_sites(source, declared, definitions, transient, {place.line for place in here})
         for place in here:
-            for call in calls:
-                if call.callee.name != place.function or not call.first_line <= place.line <= call.last_line:
-                    continue
+            mine = [
+                call
+                for call in calls
+                if call.callee.name == place.function and call.first_line <= place.line <= call.last_line
+            ]
+            if not mine:
+                why = unrecognised(source, declared, definitions, place.function, place.line)
+                log.info(
+                    "errors: %s:%d calls %s in a way that is not told: %s",
+                    path,
+                    place.line,
+                    place.function,
+                    why,
+                )
+            for call in mine:
                 if call.refused:
                     log.info("errors: %s:%d is not repeated: %s", path, place.line, call.refused)
                     continue
                 found.setdefault((path, place.line), []).append(Site(source, call, place))
     chosen = _innermost(seen, found, transient)
     return [site for at in sorted(chosen) for site in found[at]]
+
+
+def _missing(seen: Seen, idempotent: Sequence[str]) -> None:
+    """Say which declared functions were called from nowhere in the repository."""
+    for name in idempotent:
+        if name not in {place.function for place in seen.sites}:
+            log.info("errors: nothing in the repository called %.200s while the probe answered", name)
+
+
+def _left_alone(place: Place, transient: Sequence[str]) -> str | None:
+    """Why the calls of a place are none to repeat, "" where they do not fail; None where they may be."""
+    if not place.failed:
+        return ""
+    if not place.passing(transient):
+        return f"it fails with {place.failed[0].bases[0]:.200}, which [sites] transient does not name"
+    return None if place.returned else "no call of it came back"
 
 
 def _innermost(
@@ -284,7 +328,7 @@ class _Trees:
     repo: Repo
     transient: Sequence[str]
 
-    def diff(self, sites: Sequence[Site], form: Form) -> tuple[str, list[Site]]:
+    def diff(self, sites: Sequence[Site], form: Form, busy: bool) -> tuple[str, list[Site]]:
         """The patch that repeats as many of the calls as one may change, the most frequent first; and which.
 
         An empty diff where none can be written.
@@ -295,7 +339,7 @@ class _Trees:
         written: dict[str, bytes] = {}
         for path, here in by_file.items():
             try:
-                written[path] = self._rewritten(here, form)
+                written[path] = self._rewritten(here, form, busy)
             except PatchError as failure:
                 log.info("errors: %s cannot be changed: %s", path, failure)
         order = sorted(
@@ -312,13 +356,13 @@ class _Trees:
             order.pop()
         return "", []
 
-    def _rewritten(self, sites: Sequence[Site], form: Form) -> bytes:
+    def _rewritten(self, sites: Sequence[Site], form: Form, busy: bool) -> bytes:
         limits = {i: site.time_limit(self.transient) for i, site in enumerate(sites)}
         row = max(site.place.longest_row for site in sites)
         repeat = Repeat(
             errors=_caught(self.transient, sites),
             attempts=min(ATTEMPTS_MOST, max(ATTEMPTS_LEAST, row + 1)),
-            wait_s=_rounded(max(LEAST_S, min(site.place.median_s for site in sites)), up=False),
+            wait_s=min(site.place.pause(busy) for site in sites),
         )
         return rewritten(
             sites[0].source,
@@ -355,9 +399,10 @@ def _rationale(
     said = []
     for site in sites:
         place = site.place
+        takes = place.median_s if place.alone_s is None else place.alone_s
         said.append(
             f"{place.function} at {place.file}:{place.line} ({place.passing(transient)} of {place.calls} calls "
-            f"failed, at most {place.longest_row} in a row; one that returns takes {1000 * place.median_s:.3g} ms)"
+            f"failed, at most {place.longest_row} in a row; one that returns takes {1000 * takes:.3g} ms)"
         )
     how = "plain Python" if form == "plain" else f"{form}, which the host has already"
     text = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from qigheal.healing.strategies.bounding.program import Program, Source
+from qigheal.healing.hostcode.program import Program, Source
 
 OWN_NAMES = frozenset(("globals", "locals", "vars", "eval", "exec"))
 """What reaches the names of the file that calls it."""
@@ -39,6 +39,11 @@ def sets(program: Program, source: Source, name: str, holder: ast.ClassDef | Non
     for where, node in program.spoken(name):
         if not isinstance(where.parents.get(node), (ast.Expr, ast.List, ast.Tuple)):
             return f"{where.path} may reach {name} by its name"
+    return unnamed(program, source, name, holder)
+
+
+def unnamed(program: Program, source: Source, name: str, holder: ast.ClassDef | None = None) -> str:
+    """The same of what sets it without having its name in plain sight."""
     for where, node, reached in _reflective(program, source, holder, SETTERS):
         if reached in SETTERS or reached in NAMESPACES or reached in OWN_NAMES | {"__dict__", "__globals__"}:
             return f"{where.path}:{getattr(node, 'lineno', 0)} may set {name}: it uses {reached}"
