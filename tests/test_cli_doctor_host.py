@@ -144,7 +144,7 @@ def test_a_probe_without_a_digest_must_not_merge_unattended(toy: ToyHost) -> Non
     _, found = rehearsal.probe(toy.path)
     assert (found.name, found.state) == ("probe output", "warn")
     assert "output_digest" in found.found
-    assert "let no patch merge unattended (phase 4)" in found.remedy
+    assert "waits for a person in every phase" in found.remedy
 
 
 def test_a_probe_that_answers_too_fast_to_be_measured(toy: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ MOST_SHOWN = 200
 BY_HAND = "start it by hand in a fresh clone, with env -i, and type a question; see the manual on the probe"
 UNSEEN = (
     "report a digest of what was put out: without it no trial can show that a patch leaves the answers as they "
-    "were, so let no patch merge unattended (phase 4)"
+    "were, and one for errors, latency or memory waits for a person in every phase"
 )
 TESTS = "they would fail with every patch: mend them, or name under [tests] command those that pass in the sandbox"
 
