@@ -155,9 +155,7 @@ def test_the_loop_knows_the_reasons_of_the_answer_that_it_does_not_ask_for_again
     assert (vain.strategy, vain.answer.reasons) == ("saying", ("no lever",))
 
 
-def test_an_answer_of_an_earlier_version_has_no_reasons(
-    toy: ToyHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_strategy_is_asked_again_by_another_version(toy: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
     saying = Saying("no lever")
     asked(monkeypatch, saying)
     healer = engine(toy)
@@ -168,6 +166,10 @@ def test_an_answer_of_an_earlier_version_has_no_reasons(
     written = {"base": other, "metrics": entry.read(phases.Asked).metrics, "patches": 0}
     healer.ledger.append("asked", "saying", written, healer.clock())
     result = healer.check_and_heal(again=False)
-    assert saying.asked == 1
-    assert [reason.text for reason in result.reasons] == [NOT_AGAIN]
-    assert healer.ledger.entries("asked")[-1].read(phases.Asked).reasons == ()
+    assert saying.asked == 2
+    assert [reason.text for reason in result.reasons] == ["no lever"]
+    assert healer.ledger.entries("asked")[-1].read(phases.Asked).reasons == ("no lever",)
+    bare = msgspec.structs.replace(healer.ledger.entries("asked")[-1].read(phases.Asked), reasons=())
+    healer.ledger.append("asked", "saying", bare, healer.clock())
+    assert [reason.text for reason in healer.check_and_heal(again=False).reasons] == [NOT_AGAIN]
+    assert saying.asked == 2

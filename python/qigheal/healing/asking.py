@@ -1,12 +1,13 @@
 """Asks a strategy for its patches, and writes down that it was asked, and why it had no more.
 
 A search that found nothing finds nothing in the same code for the same trouble, so the autonomous loop need
-not repeat it; and the gates count a strategy as tried that was asked and had no patch. Which strategy
-is asked, and what becomes of a patch, is not decided here.
+not repeat it, unless qigheal is another version since; and the gates count a strategy as tried that was asked and
+had no patch. Which strategy is asked, and what becomes of a patch, is not decided here.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
@@ -31,7 +32,10 @@ NOT_AGAIN: Final = "had no patch for this before; not asked again"
 def asked_in_vain(
     ledger: Ledger, strategy: Strategy, diagnosis: Diagnosis, base: str, reasons: Reasons
 ) -> bool:
-    """Whether the strategy's last answer for this commit and these metrics was no patch; why is added to `reasons`."""
+    """Whether the last answer that this version had for this commit and these metrics was no patch.
+
+    Why is added to `reasons`.
+    """
     last = _last(ledger, strategy.name, base, _metrics(diagnosis))
     if last is None or last.patches:
         return False
@@ -71,7 +75,11 @@ def proposals(
     if not patches and not own.of(strategy.name):
         reasons.add(strategy.name, ("has no patch for this, and does not say why",))
     answer = Asked(
-        base=bench.base, metrics=_metrics(diagnosis), patches=patches, reasons=own.of(strategy.name)
+        base=bench.base,
+        metrics=_metrics(diagnosis),
+        patches=patches,
+        reasons=own.of(strategy.name),
+        version=_version(),
     )
     last = _last(ledger, strategy.name, answer.base, answer.metrics)
     # Figures in the reasons differ each time, and are no other answer.
@@ -128,9 +136,17 @@ def in_vain(ledger: Ledger) -> tuple[Vain, ...]:
 
 def _last(ledger: Ledger, strategy: str, base: str, metrics: tuple[str, ...]) -> Asked | None:
     answers = [entry.read(Asked) for entry in ledger.entries("asked", strategy)]
-    same = [answer for answer in answers if (answer.base, answer.metrics) == (base, metrics)]
+    wanted = (base, metrics, _version())
+    same = [answer for answer in answers if (answer.base, answer.metrics, answer.version) == wanted]
     return same[-1] if same else None
 
 
 def _metrics(diagnosis: Diagnosis) -> tuple[str, ...]:
     return tuple(sorted(diagnosis.metrics))
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("qigheal")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is only on the path
+        return ""

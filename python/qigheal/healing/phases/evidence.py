@@ -43,6 +43,7 @@ class Asked(Record, frozen=True):
     metrics: tuple[str, ...]  # that were diagnosed, sorted
     patches: int  # proposed, those known from before included
     reasons: tuple[str, ...] = ()  # why no more: what the strategy said when it was first asked
+    version: str = ""  # of qigheal
 
 
 class DrillPlan(Record, frozen=True):
