@@ -170,6 +170,18 @@ class TestAnswers:
         assert [answer.output_digests for answer in answers[:2]] == [("a", None, "b"), ("a", None, "bb")]
         assert answers[0].output_digest == answers[2].output_digest != answers[1].output_digest
 
+    def test_a_digest_that_is_the_text_itself_is_digested(self, host: Host) -> None:
+        probe = """
+            for line in sys.stdin:
+                batch = json.loads(line)["batch"]
+                answer(output_digest=["\\ud800" + "x" * batch, "x" * 400_000, "é", "plain"][batch])
+        """
+        with host.bench(probe) as bench, bench.probe() as running:
+            digests = [running.ask(batch, 1).output_digest for batch in range(4)]
+        assert digests[3] == "plain"
+        assert [len(digest or "") for digest in digests[:3]] == [64, 64, 64]
+        assert len(set(digests)) == 4
+
     @pytest.mark.parametrize("wrong", ["'a'", "[1]", "{'a': 'b'}"])
     def test_digests_of_each_request_that_are_none(self, host: Host, wrong: str) -> None:
         told = failing(host, f"for line in sys.stdin: answer(output_digests={wrong})")

@@ -40,6 +40,8 @@ def gone(old: str, new: str = "", *, errors: bool = False, text: str = CORE) -> 
         ("amount <= 0", "amount < -5", ":8: raise InvalidAmount(amount) under if amount <= 0"),
         ('    assert user, "nobody"\n', "", ":9: assert user, 'nobody'"),
         ("    verifySignature(user)\n", "", ":10: the call verifySignature(user)"),
+        ("    if user in BANNED:\n        return None\n", "", "the branch if user in BANNED"),
+        ('case "guest"', 'case "nobody"', "the branch case 'guest'"),
     ],
 )
 def test_a_check_that_goes_is_named_whatever_is_healed(old: str, new: str, named: str) -> None:
@@ -52,11 +54,9 @@ def test_a_check_that_goes_is_named_whatever_is_healed(old: str, new: str, named
     ("old", "new", "named"),
     [
         ("    audit(user)\n", "", "the call audit(user)"),
-        ("    if user in BANNED:\n        return None\n", "", "the branch if user in BANNED"),
         ("@pay.idempotent\n", "", "the decorator pay.idempotent"),
         (": Positive", "", "the annotation amount: Positive"),
         ("with pay.deadline(2):", "if True:", "the with pay.deadline(2)"),
-        ('case "guest"', 'case "nobody"', "the branch case 'guest'"),
     ],
 )
 def test_whatever_may_refuse_counts_where_errors_are_healed(old: str, new: str, named: str) -> None:
@@ -87,6 +87,12 @@ def test_a_check_with_fewer_or_other_conditions_is_another_one() -> None:
     text = (
         "if a:\n    raise E\nelse:\n    raise F\ntry:\n    g()\nexcept K as error:\n    raise E from error\n"
     )
+    for old, new in (
+        ('for n in ("a", "b")', 'for n in ("a",)'),
+        ("case n if n > 7", "case n if n > 70"),
+    ):
+        several = 'for n in ("a", "b"):\n    raise E\nmatch m:\n    case n if n > 7:\n        raise F\n'
+        assert gone(old, new, text=several)
     for old, new in (("if a", "if a and b"), ("except K as", "except L as")):
         assert gone(old, new, text=text)
     assert len(gone("if a:", "if not a:", text=text)) == 2

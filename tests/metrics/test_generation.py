@@ -11,6 +11,7 @@ from qigheal.healing.asking import proposals
 from qigheal.healing.ledger import Ledger
 from qigheal.integrations.metrics.healed import HealingFigures
 from qigheal.integrations.metrics.reading import Reading
+from qigheal.reasons import Reasons
 from qigheal.records import HealingPatch
 from tests.heal.test_phases import a_diagnosis, a_patch
 
@@ -36,7 +37,10 @@ def test_only_the_strategys_own_time_counts(tmp_path: Path) -> None:
     slow: Any = Slow()
     bench: Any = SimpleNamespace(base="a" * 40, failure="")
     repo: Any = None
-    for patch in proposals(ledger, slow, a_diagnosis("phi"), bench, repo, lambda: 1.0, lambda: slow.clock):
+    asked = proposals(
+        ledger, slow, a_diagnosis("phi"), bench, repo, Reasons(), lambda: 1.0, timer=lambda: slow.clock
+    )
+    for patch in asked:
         ledger.append("patch", patch.fingerprint, patch, 1.0)
         slow.clock += 1000  # the trial
     assert [entry.read(HealingPatch).found_s for entry in ledger.entries("patch")] == [3.0, 5.0]

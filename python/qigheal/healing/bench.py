@@ -118,14 +118,24 @@ def _digests(answer: dict[str, Any]) -> tuple[str | None, tuple[str | None, ...]
     digest, each = answer.get("output_digest"), answer.get("output_digests")
     if not isinstance(digest, str | None):
         raise ProbeError(f"output_digest: expected text, got {digest!r:.60}")
+    if digest is not None and (len(digest) > LONGEST_DIGEST or not digest.isascii()):
+        # The text itself: a proof of a hundred answers would be too large, and half a character is no UTF-8.
+        digest = _sha256(digest)
     if each is None:
         return digest, None
     if not isinstance(each, list) or not all(isinstance(one, str | None) for one in each):
         raise ProbeError(f"output_digests: expected a list of texts and nulls, got {each!r:.60}")
-    return digest or hashlib.sha256(json.dumps(each).encode()).hexdigest(), tuple(each)
+    return digest or _sha256(json.dumps(each)), tuple(each)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 Queued = dict[int, tuple[float, float]]
+
+LONGEST_DIGEST = 256
+"""Characters of a digest that is kept as it is; a longer one is digested again."""
 
 ONE_THREAD = 0.8
 """The part of the tree's CPU time from which one thread counts as having done the work."""

@@ -2,7 +2,9 @@
 
 Reads text alone, and tells nothing right from wrong: what it names is for a person to decide. What stands in
 the change as a whole counts, so that moving a check to another function or file takes nothing away. Not seen:
-a check that stays and is no longer reached, and code that refuses by what it computes, as `int(text)` does.
+a check that stays and is no longer reached, code that refuses by what it computes, as `int(text)` does, and what
+refuses by a base class, an attribute, a default or an assignment. So this names what a person should look at, and
+that it names nothing proves nothing: where errors are to be healed a person decides in any case.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ CHECKING = re.compile(
 """Names of functions that may refuse, in small letters with underscores."""
 
 CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-LEAVING = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+LEAVING = (ast.Return, ast.Continue, ast.Break)  # a raise is named by itself
 Statements = list[ast.stmt]
 
 
@@ -29,9 +31,9 @@ def loosened(texts: Mapping[str, tuple[str, str]], *, errors: bool) -> tuple[str
     """What a change takes away that refuses, one sentence for each.
 
     texts: of each path the text before and after, "" where there is no file. A `raise` with the conditions
-    that it stands under, an `assert`, and a call or decorator that is named like a check. Where `errors` are to be
-    healed also a branch that leaves, a call whose result nobody takes, any decorator, annotation and `with`; and a
-    file that is no Python is itself for a person to read.
+    that it stands under, an `assert`, a branch that leaves, and a call or decorator that is named like a check. Where
+    `errors` are to be healed also a call whose result nobody takes, any decorator, annotation and `with`; and a file
+    that is no Python is itself for a person to read.
     """
     left: Counter[str] = Counter()
     had: list[tuple[str, Found]] = []
@@ -71,7 +73,9 @@ def _parts(node: ast.AST, under: tuple[str, ...]) -> Iterator[tuple[ast.AST, tup
                 yield part, (*under, *further)
         return
     if isinstance(node, ast.match_case):
-        under = (*under, f"case {ast.unparse(node.pattern)}")
+        under = (*under, _case(node))
+    elif isinstance(node, ast.For | ast.AsyncFor):
+        under = (*under, f"for {ast.unparse(node.target)} in {ast.unparse(node.iter)}")
     elif isinstance(node, ast.ExceptHandler):
         under = (*under, f"except {ast.unparse(node.type) if node.type else ''}".strip())
     elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
@@ -92,19 +96,23 @@ def _own(node: ast.AST, under: tuple[str, ...], errors: bool) -> Iterator[Found]
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
             if errors or _checks(called):
                 yield f"the decorator {ast.unparse(decorator)}", decorator.lineno
+    elif isinstance(node, ast.If):
+        if _leaves(node.body) or _leaves(node.orelse):
+            yield f"the branch if {ast.unparse(node.test)}{where}", line
+    elif isinstance(node, ast.match_case) and _leaves(node.body):
+        yield f"the branch {_case(node)}{where}", node.pattern.lineno
     if errors:
         yield from _broadly(node, where, line)
 
 
+def _case(node: ast.match_case) -> str:
+    guard = "" if node.guard is None else f" if {ast.unparse(node.guard)}"
+    return f"case {ast.unparse(node.pattern)}{guard}"
+
+
 def _broadly(node: ast.AST, where: str, line: int) -> Iterator[Found]:
     """What may refuse besides, where a request that fails is one that was refused."""
-    if isinstance(node, ast.If):
-        if _leaves(node.body) or _leaves(node.orelse):
-            yield f"the branch if {ast.unparse(node.test)}{where}", line
-    elif isinstance(node, ast.match_case):
-        if _leaves(node.body):
-            yield f"the branch case {ast.unparse(node.pattern)}{where}", node.pattern.lineno
-    elif isinstance(node, ast.Expr):
+    if isinstance(node, ast.Expr):
         value = node.value.value if isinstance(node.value, ast.Await) else node.value
         if isinstance(value, ast.Call) and not _checks(value.func):
             yield f"the call {ast.unparse(value)}{where}", line

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -39,6 +39,8 @@ from qigheal.sandbox import Sandbox
 from qigheal.sandbox.processes import end_left_in
 from qigheal.settings import HealSettings, MonitorSettings
 from qigheal.standing import silence, unread
+
+UNKEPT: Final = "the trial is too large for its proof to be kept, so that nobody could judge it again"
 
 log = logging.getLogger("qigheal")
 
@@ -177,7 +179,10 @@ class Measuring:
                 trial = run.measure(len(trial.pairs))
         verdict = judge.verdict(trial, self.settings)
         self.on_step("verdict", f"{verdict.pairs} pairs: {verdict.decision}; {verdict.reason}")
-        return Judgement(trial, verdict, self._keep(trial, verdict, diagnosis))
+        kept = self._keep(trial, verdict, diagnosis)
+        if self.proofs is not None and not kept.bundle and verdict.accepted:
+            verdict = replace(verdict, needs_person=(*verdict.needs_person, UNKEPT))
+        return Judgement(trial, verdict, kept)
 
     def _keep(self, trial: Trial, verdict: Verdict, diagnosis: Diagnosis) -> Kept:
         if self.proofs is None:
@@ -192,5 +197,5 @@ class Measuring:
         )
         kept = keep(self.proofs, proof)
         if not kept.bundle:
-            self.on_step("proof", "the trial is too large for its proof to be kept")
+            self.on_step("proof", UNKEPT)
         return kept

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qigheal")
 
+REFUSED_RIGHTLY = "requests that fail may be refused rightly: no text tells a refusal from a mistake"
+
 TESTS_SHOWN = 4000
 """Characters kept of the output of failing tests: their end."""
 
@@ -173,7 +175,10 @@ class TrialRun:
                 silent += [f"{change.path}:{line}: {what}" for line, what in silencers(before, after)]
         loosens: tuple[str, ...] = ()
         if patch.tier == "safe":
-            loosens = loosened(texts, errors="errors" in patch.heals) or tuple(silent)
+            heals_errors = "errors" in patch.heals
+            loosens = (
+                loosened(texts, errors=heals_errors) or tuple(silent) or (REFUSED_RIGHTLY,) * heals_errors
+            )
         else:
             hiding += silent
         return tuple(f"{what}; to hide an error is not to heal it" for what in hiding), loosens
