@@ -18,13 +18,23 @@ def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
     A FIFO or a device would keep its reader waiting for as long as it likes. Raises OSError, whose
     `strerror` says why, where the file cannot be read or is no regular one.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+        return file.read(most)
+
+
+def open_regular(path: str | os.PathLike[str], flags: int) -> int:
+    """A descriptor of a file, opened without waiting; what this makes is its owner's alone. The caller closes it.
+
+    flags: as `os.open` takes them; a FIFO that is to be written is told as one with O_RDWR alone.
+
+    Raises OSError, whose `strerror` says why, where the file cannot be opened or is no regular one.
+    """
+    handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
         raise OSError(errno.EINVAL, f"it is {_kind(mode)} and no regular file", str(path))
-    with os.fdopen(handle, "rb") as file:
-        return file.read(most)
+    return handle
 
 
 def write_whole(

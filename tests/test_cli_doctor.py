@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -365,3 +365,43 @@ def test_a_healer_that_cannot_start_is_told_of_with_its_reason(place: Path) -> N
     )
     (place / LOG).write_text("qigheal: no numba here\nhealthy: nothing to heal\n")
     assert by_name(stored.healer(place))["healer"].state == "ok"
+
+
+@pytest.mark.parametrize("name", [LOCK, LOG])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("elsewhere")])
+def test_what_is_no_file_of_a_healer_is_told_of_and_not_opened(
+    place: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    make(place / name)
+    (found,) = stored.healer(place)
+    assert found.state == "fail"
+    assert found.found == f"{place / name} is no regular file: no healer can be started"
+    assert "remove it" in found.remedy
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.write_text("{")])
+def test_settings_of_the_healer_that_cannot_be_used_are_told_of(
+    place: Path, make: Callable[[Path], None]
+) -> None:
+    assert [*stored.healer_settings(place)] == []
+    make(place / "healer.json")
+    said = qigheal("doctor", "--store", place, "--json", cwd=place)
+    (found,) = [each for each in json.loads(said.stdout)["checks"] if each["name"] == "healer settings"]
+    assert said.returncode == 1
+    assert found["state"] == "fail"
+    assert found["found"].startswith(f"{place / 'healer.json'}: expected the settings")
+    assert found["remedy"] == "remove the file, and its next pass writes it again"
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [(RecursionError("too\ndeep"), "RecursionError: too deep"), (MemoryError(), "MemoryError")],
+)
+def test_a_look_that_fails_in_a_way_nobody_foresaw_is_a_finding(error: Exception, found: str) -> None:
+    def bad() -> Iterator[Check]:
+        raise error
+
+    after = Check(name="after", state="ok", found="")
+    failed, last = checks.looked_at([("bad", bad), ("after", lambda: [after])])
+    assert (failed.name, failed.state, failed.found, last) == ("bad", "fail", found, after)
+    assert failed.remedy

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from qigheal.cli.checks import Check, host
 from qigheal.cli.checks.sites import declared
+from qigheal.healing.hostcode.program import Program
 from qigheal.host import Manifest
 from tests.heal.probed_host import git
 
@@ -106,3 +108,18 @@ def test_the_look_at_a_host_holds_it(folder: Path) -> None:
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "Files")
     assert "sites" in [check.name for check in host.manifest(folder)]
+
+
+def test_files_that_cannot_be_read_as_code_are_passed_over(folder: Path) -> None:
+    """Each of them once ended the command, or kept it waiting or reading for ever."""
+    (folder / "app" / "deep.py").write_text("x = " + "-" * 30_000 + "1\n")
+    (folder / "app" / "sum.py").write_text("x = " + "1 + " * 1_500 + "1\n")
+    (folder / "app" / "long.py").write_text("#" * 2_000_001)
+    (folder / "app" / "zeros.py").symlink_to("/dev/zero")
+    os.mkfifo(folder / "app" / "pipe.py")
+    os.mkfifo(folder / "requirements-pipe.txt")
+    (folder / "pyproject.toml").write_text("a = " + "[" * 100_000)
+    names = [f"app.{name}:x" for name in ("deep", "long", "zeros", "pipe", "sum")]
+    found = checked(folder, ["app.store:fetch", "some_thing:call", *names], [])
+    assert [check.found.partition(" names")[0] for check in found] == [f"idempotent {n!r}" for n in names]
+    assert "app/store.py" in Program(folder).sources

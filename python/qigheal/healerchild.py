@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Final
 
+from qigcore.regular import open_regular
 from qigheal.inherited import COMMAND, for_healer
 
 LOCK: Final = "healer.lock"
@@ -39,8 +40,11 @@ def command(host: Path, store: Path, every: str) -> tuple[str, ...]:
 
 
 def taken(store: Path) -> int | None:
-    """The healer's lock of a store, as a descriptor to hand down and then close; None while another holds it."""
-    lock = os.open(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    """The healer's lock of a store, as a descriptor to hand down and then close; None while another holds it.
+
+    Raises OSError where it cannot be opened, or is no regular file.
+    """
+    lock = open_regular(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -110,7 +114,7 @@ def complaint(log: Path, after: int = 0) -> str:
 
 def _last_line(log: Path, after: int) -> str:
     try:
-        with log.open("rb") as file:
+        with os.fdopen(open_regular(log, os.O_RDONLY), "rb") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(after, end - 10_000))
             lines = file.read(10_000).decode(errors="replace").strip().splitlines()

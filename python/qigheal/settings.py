@@ -86,7 +86,7 @@ def _one_of(settings: msgspec.Struct, name: str, *choices: str) -> None:
 
 def _leave(settings: msgspec.Struct, path: Path, *, give: bool = False) -> None:
     encoded = msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n"
-    if path.is_file() and path.read_bytes() == encoded:
+    if path.is_file() and read_regular(path, len(encoded) + 1) == encoded:
         return
     write_whole(path, encoded, give=give)
 

@@ -152,6 +152,14 @@ def test_a_move_between_phases_is_told_once(
     assert story.look(report()) == []
 
 
+def test_an_override_that_changes_nothing_is_no_alert() -> None:
+    story = Story()
+    moves = move("override", 2, 2, "again"), move("override", 2, 3, "on")
+    (alert,) = story.look(report(), moves=moves)
+    assert "is in phase 3" in alert.title
+    assert story.look(report(), moves=(move("override", 3, 3, "again"),)) == []
+
+
 def test_moves_of_one_moment_are_two_and_a_demotion_is_no_breaker() -> None:
     story = Story()
     moves = move("override", 1, 4, "a try"), move("demote", 4, 3, "only 3 of 5 were confirmed")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qigcore.regular import read_regular, write_whole
+from qigcore.regular import open_regular, read_regular, write_whole
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
@@ -61,3 +61,14 @@ def test_a_fifo_a_device_and_a_folder_are_refused_without_waiting(tmp_path: Path
             read_regular(place)
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "none")
+
+
+def test_what_is_opened_to_be_written_is_made_for_its_owner_or_refused_without_waiting(
+    tmp_path: Path,
+) -> None:
+    handle = open_regular(tmp_path / "made", os.O_RDWR | os.O_CREAT)
+    os.close(handle)
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o600
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="it is a FIFO and no regular file"):
+        open_regular(tmp_path / "pipe", os.O_RDWR | os.O_APPEND)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,31 @@ def test_files_that_are_no_text_of_their_own(tmp_path: Path) -> None:
     (place.path / "qigheal.toml").unlink()
     (place.path / "bom.toml").rename(place.path / "qigheal.toml")
     assert Manifest.load(place.path).probe.command == ("probe",)
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("a = " + "[" * 100_000, "too many brackets in brackets"),
+        ("a = " + "1" * 5_000, "Exceeds the limit"),
+        ("#" * 1_000_001, "expected at most 1,000,000 bytes, got more"),
+        (SMALL + '[[levers]]\nname = "a"\nstrategy = "basin"\nfile = "a.toml"\nmin = 0\nmax = 1\n'
+         + f"key = 'a = {'[' * 100_000}'", "expected a dotted TOML key"),
+    ],
+    ids=["nested", "digits", "long", "key"],
+)  # fmt: skip
+def test_a_manifest_beyond_reason_is_refused_like_any_other(tmp_path: Path, text: str, got: str) -> None:
+    (tmp_path / "qigheal.toml").write_text(text)
+    with pytest.raises(ManifestError, match=got):
+        Manifest.load(tmp_path)
+
+
+def test_a_manifest_that_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    for kind, make in (
+        ("FIFO", os.mkfifo),
+        ("device", lambda path: path.symlink_to("/dev/zero")),
+    ):
+        make(tmp_path / "qigheal.toml")
+        with pytest.raises(ManifestError, match=f"cannot be read: it is a {kind} and no regular file"):
+            Manifest.load(tmp_path)
+        (tmp_path / "qigheal.toml").unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,18 @@ def test_nested_beyond_reason_is_refused_like_any_other(tmp_path: Path) -> None:
     (tmp_path / "monitor.json").write_text('{"later": ' + "[" * 100_000)
     with pytest.raises(HistoryError, match="remove the file"):
         MonitorSettings.load(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [MonitorSettings(), HealSettings()])
+def test_what_lies_in_the_place_of_a_file_is_replaced_and_not_read_whole(
+    tmp_path: Path, settings: MonitorSettings | HealSettings
+) -> None:
+    name = "monitor.json" if isinstance(settings, MonitorSettings) else "healer.json"
+    with open(tmp_path / name, "wb") as sparse:
+        sparse.truncate(1 << 40)  # more than any memory
+    settings.save(tmp_path)
+    assert type(settings).load(tmp_path) == settings
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    settings.save(tmp_path)
+    assert type(settings).load(tmp_path) == settings

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qigheal.healerchild import LOCK, LOG, LONGEST_S, STEADY_S, Pauses, reason
-from qigheal.integrations.web.healer import Healer
+from qigheal.integrations.web.healer import MOST_LOG_BYTES, Healer
 from tests.hosts.serving import until
 from tests.test_inherited import SECRETS
 
@@ -194,3 +194,32 @@ def test_it_runs_the_command_line_by_the_same_interpreter(tmp_path: Path) -> Non
     command = Healer(tmp_path / "store", Path("/srv/digits"), 300.0)._command
     assert command[:6] == (sys.executable, "-P", "-m", "qigheal", "heal", "/srv/digits")
     assert command[6:] == ("--store", str(tmp_path / "store"), "--every", "300s")
+
+
+@pytest.mark.parametrize("name", [LOCK, LOG])
+def test_a_fifo_in_the_place_of_its_files_is_told_of_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    one = Healer(tmp_path, tmp_path, 300.0, command=(sys.executable, "-c", ""))
+    one.look()
+    assert one._child is None
+    assert "could not be started: " in one.note
+    assert "it is a FIFO and no regular file" in one.note
+    assert name in one.note
+    assert reason(tmp_path / name, 0) == ""
+
+
+def test_a_link_in_the_place_of_the_log_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("of somebody else\n")
+    (tmp_path / LOG).symlink_to("other")
+    one = Healer(tmp_path, tmp_path, 300.0, command=(sys.executable, "-c", ""))
+    one.look()
+    assert one._child is None
+    assert LOG in one.note
+    assert (tmp_path / "other").read_text() == "of somebody else\n"
+
+
+def test_a_log_that_is_full_begins_anew(made: list[Healer], tmp_path: Path) -> None:
+    (tmp_path / LOG).write_bytes(b"x" * (MOST_LOG_BYTES + 1))
+    healer(made, tmp_path).look()
+    until(lambda: said(tmp_path), "a healer")
+    assert (tmp_path / LOG).stat().st_size == 0

@@ -251,11 +251,11 @@ def _entered(change: Change, at: float, scene: Scene) -> list[Alert]:
 
 
 def _phases(said: Said, seen: Seen, scene: Scene) -> tuple[Said, list[Alert]]:
-    """Each move between phases. Of a ledger met for the first time, only what is new is told."""
+    """Each move to another phase. Of a ledger met for the first time, only what is new is told."""
     if _unmet(said):
         return said, []
     new = [turn for turn in seen.turns if not (seen.anew and turn.at <= said.looked_at)]
-    return said, [_moved(turn, scene) for turn in new]
+    return said, [_moved(turn, scene) for turn in new if turn.move.before != turn.move.to]
 
 
 def _moved(turn: Turn, scene: Scene) -> Alert:

@@ -61,6 +61,7 @@ def doctor(
                 ("baseline", partial(stored.baseline, place)),
                 ("ledger", partial(stored.ledger, place)),
                 ("healer", partial(stored.healer, place)),
+                ("healer settings", partial(stored.healer_settings, place)),
             ]
     if host is not None:
         from qigheal.cli.checks.host import committed, manifest, usable

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from qigcore.errors import QigcoreError
+from qigcore.regular import open_regular
 from qigheal.errors import EngineError, QighealError
 from qigheal.healerchild import HELD, LOCK
 from qigheal.records import HealResult
@@ -93,7 +94,7 @@ def lock(store: Path) -> Iterator[int]:
     if given:
         handle = _handed_down(given, path)
     else:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        handle = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         if os.geteuid() == 0:  # a healer run by root must not lock out the owner of the store
             owner = store.stat()
             os.fchown(handle, owner.st_uid, owner.st_gid)

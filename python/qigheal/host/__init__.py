@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from qigcore.regular import read_regular
 from qigheal.errors import ManifestError
 from qigheal.host.refusals import refusals, refused_path
 from qigheal.host.tables import Table, one_line
@@ -29,6 +30,9 @@ __all__ = ["Deploy", "HostTests", "Hosting", "Lever", "Manifest", "PatchLimits",
 
 FILE = "qigheal.toml"
 OTHER_FILE = "pyproject.toml"
+MOST_BYTES = 1_000_000
+"""Of either file; none that a person writes comes near it."""
+
 SITE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 GITHUB_API = "https://api.github.com"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -161,14 +165,16 @@ def _choose(kind: type[Manifest], read: Callable[[str], bytes | None], place: st
 
 def _file(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_regular(path, MOST_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}; make it readable") from error
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}; make it a readable file") from error
 
 
 def _text(content: bytes, where: str) -> str:
+    if len(content) > MOST_BYTES:
+        raise ManifestError(f"{where}: expected at most {MOST_BYTES:,} bytes, got more; make it shorter")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as bad:
@@ -178,8 +184,10 @@ def _text(content: bytes, where: str) -> str:
 def _toml(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as bad:
+    except ValueError as bad:  # of a number with too many digits it is no TOMLDecodeError
         raise ManifestError(f"{where}: expected TOML, got {one_line(str(bad))}; correct that line") from bad
+    except (RecursionError, MemoryError) as bad:
+        raise ManifestError(f"{where}: expected TOML, got too many brackets in brackets; correct it") from bad
 
 
 def _build(kind: type[Manifest], data: dict[str, Any], where: str, prefix: str) -> Manifest:
@@ -305,7 +313,7 @@ def _key_parts(key: str) -> tuple[str, ...] | None:
     for value in (0, 1):  # what brings a value of its own along cannot give both
         try:
             found: object = tomllib.loads(f"{key} = {value}")
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError, MemoryError):
             return None
         parts = []
         while isinstance(found, dict) and len(found) == 1:

@@ -15,12 +15,14 @@ from typing import Final
 import msgspec
 
 from qigcore.durations import worded
+from qigcore.errors import HistoryError
 from qigcore.history import Damage, History, SegmentInfo
+from qigcore.regular import open_regular
 from qigcore.rules import MIN_SNAPSHOTS
-from qigheal.cli.checks import Check
+from qigheal.cli.checks import Check, one_line
 from qigheal.healerchild import LOCK, LOG, complaint
 from qigheal.health import failing
-from qigheal.settings import MonitorSettings
+from qigheal.settings import HealSettings, MonitorSettings
 from qigheal.standing import Standing
 
 FUTURE_S: Final = 5.0
@@ -160,8 +162,15 @@ def baseline(place: Path) -> Iterator[Check]:
 
 def healer(place: Path) -> Iterator[Check]:
     """Whether a healer works for the store, and what the last one of the service complained of where none does."""
+    odd = [name for name in (LOCK, LOG) if _no_file(place / name)]
+    for name in odd:
+        found = f"{place / name} is no regular file: no healer can be started"
+        remedy = "remove it; the next healer makes it anew"
+        yield Check(name="healer", state="fail", found=found, remedy=remedy)
+    if odd:
+        return
     try:
-        with (place / LOCK).open("rb") as file:
+        with os.fdopen(open_regular(place / LOCK, os.O_RDONLY), "rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -182,6 +191,23 @@ def healer(place: Path) -> Iterator[Check]:
         )
     else:
         yield Check(name="healer", state="ok", found="none now")
+
+
+def _no_file(path: Path) -> bool:
+    """Whether something is there that a healer does not open: a link, a folder, a FIFO or a device."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def healer_settings(place: Path) -> Iterator[Check]:
+    """What keeps the settings that the last healer left from being used; nothing where they can be."""
+    try:
+        HealSettings.load(place)
+    except HistoryError as error:
+        found, _, remedy = one_line(error).rpartition("; ")
+        yield Check(name="healer settings", state="fail", found=found, remedy=remedy)
 
 
 def ledger(place: Path) -> Iterator[Check]:

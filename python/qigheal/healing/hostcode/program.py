@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from qigcore.regular import read_regular
+
 OTHER_CODE = (".pyi", ".pyx", ".pxd", ".ipynb", ".pth")
 """Endings of files that are not parsed here and may hold code that names something."""
 
@@ -178,8 +180,11 @@ class Program:
         return ""
 
     def _add(self, file: Path, path: str) -> None:
-        text = file.read_bytes()[:LONGEST].decode("utf-8-sig", "replace")
-        if path.endswith(".py") and file.stat().st_size <= LONGEST:
+        if not file.is_file():  # a link to nowhere or to a device holds no code
+            return
+        content = read_regular(file, LONGEST + 1)
+        text = content[:LONGEST].decode("utf-8-sig", "replace")
+        if path.endswith(".py") and len(content) <= LONGEST:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")

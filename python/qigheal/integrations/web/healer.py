@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+from qigcore.regular import open_regular
 from qigheal import healerchild
 from qigheal.healerchild import LOG, STEADY_S, Pauses, taken
 
@@ -84,10 +85,11 @@ class Healer:
             self.note = ""
             return
         try:
-            path = self._store / LOG
-            full = path.exists() and path.stat().st_size > MOST_LOG_BYTES
-            with open(path, "wb" if full else "ab") as said:
-                self._log_begin = said.tell()
+            writable = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            with os.fdopen(open_regular(self._store / LOG, writable), "ab") as said:
+                if said.tell() > MOST_LOG_BYTES:
+                    said.truncate(0)
+                self._log_begin = said.seek(0, os.SEEK_END)
                 self._child = healerchild.begin(self._command, lock, output=said)
             self._next_read = float("-inf")
             self._pauses.began()  # the note stays until it is seen that this one lives

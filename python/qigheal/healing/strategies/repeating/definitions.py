@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from qigcore.regular import read_regular
+from qigheal.healing.hostcode.program import LONGEST
 from qigheal.healing.strategies.repeating.attributes import Attributes
 
 PREFIXES = ("", "src/")
@@ -66,11 +68,12 @@ class Definitions:
         return sorted(path for path in found if "site-packages" not in path)
 
     def tree(self, path: str) -> ast.Module | None:
-        """A file's syntax tree, None when there is no such file or it is not Python."""
+        """A file's syntax tree, None when there is no such file, or it is too long, or not Python."""
         if path not in self._trees:
             try:
-                self._trees[path] = ast.parse((self._folder / path).read_bytes())
-            except (OSError, SyntaxError, ValueError, RecursionError):
+                content = read_regular(self._folder / path, LONGEST + 1)
+                self._trees[path] = ast.parse(content) if len(content) <= LONGEST else None
+            except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
                 self._trees[path] = None
         return self._trees[path]
 
@@ -205,10 +208,15 @@ def module_name(path: str) -> str:
 
 def own(function: ast.AST) -> Iterator[ast.AST]:
     """The nodes of a function, without those of functions and classes inside it."""
-    for child in ast.iter_child_nodes(function):
+    inside = [ast.iter_child_nodes(function)]  # no recursion: a sum of a thousand terms is as deep
+    while inside:
+        child = next(inside[-1], None)
+        if child is None:
+            inside.pop()
+            continue
         yield child
         if not isinstance(child, (Function, ast.Lambda, ast.ClassDef)):
-            yield from own(child)
+            inside.append(ast.iter_child_nodes(child))
 
 
 def _single(body: list[ast.stmt], name: str) -> ast.AST | None:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from qigcore.regular import read_regular
+from qigheal.healing.hostcode.program import LONGEST
 from qigheal.healing.strategies.repeating.definitions import Definitions
 
 REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -34,11 +36,15 @@ def packages(folder: Path, definitions: Definitions) -> frozenset[str]:
 
 def _declared(folder: Path) -> Iterator[str]:
     for file in sorted(folder.glob("requirements*.txt")):
-        for line in file.read_text(errors="replace").splitlines():
+        try:
+            content = read_regular(file, LONGEST)
+        except OSError:
+            continue
+        for line in content.decode(errors="replace").splitlines():
             yield from _named(line)
     try:
-        project = tomllib.loads((folder / "pyproject.toml").read_text())
-    except (OSError, ValueError):
+        project = tomllib.loads(read_regular(folder / "pyproject.toml", LONGEST).decode())
+    except (OSError, ValueError, RecursionError, MemoryError):
         return
     for line in _at(project, "project", "dependencies", kind=list):
         yield from _named(str(line))
