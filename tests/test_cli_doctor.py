@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -265,9 +265,27 @@ def test_what_is_missing_of_the_installation(monkeypatch: pytest.MonkeyPatch) ->
     assert "pip install 'qigheal[heal]'" in found["extra heal"].remedy
     assert "(numba)" in found["extra heal"].found
     assert found["extra cli"].found.startswith("installed")
+    assert found["extra heal"].state == "ok"
+    to_heal = by_name(machine.extras(healing=True))
+    assert (to_heal["extra heal"].state, to_heal["extra heal"].remedy) == (
+        "fail",
+        "pip install 'qigheal[heal]'",
+    )
+    assert to_heal["extra cli"].state == "ok"
     assert found["git"].state == "warn"
     assert by_name(machine.sandbox(needed=True))["sandbox"].state == "fail"
     assert by_name(machine.sandbox(needed=False))["sandbox"].state == "warn"
+
+
+def test_from_its_source_what_healing_needs_is_looked_for_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> NoReturn:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", absent)
+    assert "extra heal" not in by_name(machine.extras(healing=True))
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert by_name(machine.extras(healing=True))["extra heal"].state == "fail"
+    assert "extra heal" not in by_name(machine.extras())
 
 
 def test_every_compiled_module_is_known() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
@@ -81,6 +82,15 @@ def test_levers_that_are_never_turned(toy: ToyHost, config: str, found: str) -> 
     ((state, name, told),) = said(host.committed(toy.path))
     assert (state, name) == ("warn", "lever attention.gain")
     assert told.startswith(found)
+
+
+def test_levers_that_cannot_be_looked_at_name_the_extra(
+    toy: ToyHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tomlkit", None)
+    ((state, name, found),) = said(host.committed(toy.path))
+    assert (state, name) == ("fail", "levers")
+    assert "pip install 'qigheal[heal]'" in found
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from qigheal.cli import heal_loop, show
 from qigheal.records import Change, HealingPatch, HealResult, Reason
+from tests.heal.lives import ACCEPTED
 from tests.heal.toyhost import ToyHost
 from tests.test_cli import qigheal
 
@@ -70,6 +72,20 @@ def test_a_change_that_was_opened_needs_no_reasons(capsys: pytest.CaptureFixture
     )
     assert not any("attention 1" in line for line in shown(capsys, result))
     assert any("attention 1" in line for line in shown(capsys, result, verbose=True))
+
+
+def test_a_patch_that_helps_is_not_followed_by_why_others_had_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    helps = "a patch helps; phase 2 opens no changes"
+    result = replace(vain(reasons(attention=1), helps), verdicts=(ACCEPTED,))
+    lines = shown(capsys, result)
+    assert lines[-1] == helps
+    assert not any("attention 1" in line for line in lines)
+    *_, message, heading, reason = shown(capsys, result, verbose=True)
+    assert message == helps
+    assert heading.startswith("why other")
+    assert reason == "  attention  attention 1"
 
 
 def test_reasons_are_data(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from qigheal.errors import EngineError, PatchError, RepoError
+from qigheal.errors import EngineError, MissingExtra, PatchError, RepoError
 from qigheal.healing import judge, phases
 from qigheal.healing.engine import SelfHealingEngine
 from qigheal.healing.ledger import Ledger
@@ -103,6 +103,23 @@ def test_healthy_host_gets_no_patch(toy: ToyHost) -> None:
     assert not result.triggered
     assert result.patches == ()
     assert git(toy.path, "branch", "--list", "qigheal/*") == ""
+
+
+@pytest.mark.parametrize("package", ["numba", "libcst"])
+def test_without_what_a_trial_needs_nothing_is_measured(
+    toy: ToyHost, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("qigheal.healing.bench.Bench.probe", lambda *_: pytest.fail("a probe was started"))
+    toy.learn()
+    toy.live(1.0, 100, toy.healthy)
+    assert not engine(toy).check_and_heal().triggered, "a service that is well needs none of it"
+    toy.live(6.0, 60, toy.break_it(6.0))
+    healer = engine(toy)
+    for healthy in (None, toy.healthy):
+        with pytest.raises(MissingExtra, match=rf"needs '{package}'; .*pip install 'qigheal\[heal\]'"):
+            healer.check_and_heal(healthy=healthy)
+    assert healer.ledger.entries("asked") == ()
 
 
 def test_phase_one_only_watches_and_two_only_measures(toy: ToyHost) -> None:

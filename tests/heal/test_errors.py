@@ -367,7 +367,17 @@ NOTHING: dict[str, tuple[dict[str, str], str]] = {
         {**host_files(), "qigheal.toml": MANIFEST.replace("store:fetch", "store:fetsch")},
         "nothing in the repository called app.store:fetsch",
     ),
-    "never succeeds": (host_files(fails="if key % 10 == 3: raise ConnectionError"), "does not help"),
+    "fails elsewhere": (
+        host_files(
+            "from app import store\n\n\ndef answer(key):\n    store.fetch(key)\n    return 1 // (key % 10)\n",
+            "pass",
+        ),
+        "no call that [sites] declares fails; what fails most is ZeroDivisionError at app/service.py:6",
+    ),
+    "never succeeds": (
+        host_files(fails="if key % 10 == 3: raise ConnectionError"),
+        "repeating app.store:fetch at app/service.py:5 (plain Python, first wait ",
+    ),
     "all fail": (host_files(fails="raise ConnectionError"), "no call of it came back"),
     "none fails": (host_files(fails="pass"), "within their band"),
     "in a comprehension": (
@@ -402,6 +412,13 @@ def test_nothing_is_proposed(hosts: Hosts, name: str, caplog: pytest.LogCaptureF
 @pytest.mark.parametrize("metrics", [("latency",), ("phi", "kappa")])
 def test_other_troubles_are_left_to_others(hosts: Hosts, metrics: tuple[str, ...]) -> None:
     assert hosts.proposed(host_files(), failing(metrics)) == []
+
+
+def test_without_a_band_of_errors_that_is_said(hosts: Hosts, caplog: pytest.LogCaptureFixture) -> None:
+    found = failing()
+    bands = {name: band for name, band in found.target.bands.items() if name != "errors"}
+    assert hosts.proposed(host_files(), replace(found, target=replace(found.target, bands=bands))) == []
+    assert "no band of errors was learned" in caplog.text
 
 
 def test_the_strategy_is_among_the_built_in_ones() -> None:

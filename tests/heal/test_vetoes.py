@@ -126,6 +126,13 @@ def test_requests_show_what_batches_with_an_error_in_each_cannot() -> None:
     assert standing(replace(each, patch=replace(each.patch, tier="review"))) == ([], [])
     [veto], _ = standing(by_request(trial, answered=17, changed=1, differs=2))
     assert veto == "2 of 80 outputs differ where the unpatched code made no error"
+    # So lists of another length than the other side's are counted, too.
+    for answered, told in ((17, True), (1, False)):
+        unlike = by_request(trial, answered=answered, changed=answered, differs=2)
+        [veto], _ = standing(unlike)
+        assert veto.startswith("2 of 80 outputs differ where the unpatched code made no error")
+        assert ("not of one length" in veto) is told
+        assert ("not of one length" in reserved(unlike)[0]) is told
     assert reserved(by_request(trial, answered=0)) == reserved(trial)
 
 

@@ -48,7 +48,7 @@ def doctor(
     looks: list[tuple[str, checks.Look]] = [
         ("versions", machine.versions),
         ("compiled core", machine.compiled),
-        ("extras", machine.extras),
+        ("extras", partial(machine.extras, healing=host is not None)),
         ("sandbox", partial(machine.sandbox, needed=host is not None)),
         ("environment", machine.environment),
         ("alerts", alerting.delivered if send_test_alert else alerting.configured),

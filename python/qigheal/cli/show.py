@@ -255,7 +255,7 @@ MOST_REASONS = 8
 def healed(result: HealResult, again: str, *, json: bool, verbose: bool = False) -> None:
     """`again`: the options that another command needs for the same host and store.
 
-    Why nothing came of it is told where no change was opened; with `verbose` always, and all of it.
+    Why nothing came of it is told where no patch helped; with `verbose` always, and all of it.
     """
     if json:
         document(result)
@@ -265,7 +265,11 @@ def healed(result: HealResult, again: str, *, json: bool, verbose: bool = False)
     for outcome in result.outcomes:
         line(outcome.reason)
     why = _why(result, verbose)
-    line(result.message + (":" if why else ""))
+    if why and _helped(result):
+        line(result.message)
+        line("why other strategies and patches came to nothing:")
+    else:
+        line(result.message + (":" if why else ""))
     for told in why:
         line(told)
     for made in result.changes:
@@ -275,9 +279,14 @@ def healed(result: HealResult, again: str, *, json: bool, verbose: bool = False)
             line("the live service is being watched; the next `qigheal heal` says what became of it")
 
 
+def _helped(result: HealResult) -> bool:
+    """Whether something came of the pass, so that the reasons are of what else was tried."""
+    return bool(result.changes) or any(verdict.accepted for verdict in result.verdicts)
+
+
 def _why(result: HealResult, verbose: bool) -> list[str]:
     """A line for each reason: of every strategy the first ones, as many of each as there is room for."""
-    if result.changes and not verbose:
+    if _helped(result) and not verbose:
         return []
     told = [reason for reason in result.reasons if reason.text not in result.message]
     turn: Counter[str] = Counter()

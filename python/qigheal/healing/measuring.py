@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -22,7 +23,7 @@ from qigcore.baseline import Baseline
 from qigcore.durations import worded
 from qigcore.history import History
 from qigcore.rows import Batch
-from qigheal.errors import EngineError
+from qigheal.errors import EngineError, MissingExtra
 from qigheal.healing import judge
 from qigheal.healing.bench import Bench
 from qigheal.healing.diagnosis import diagnose, well
@@ -47,6 +48,17 @@ log = logging.getLogger("qigheal")
 
 READ_SNAPSHOTS = 5000
 """How far back a pass reads: far enough to see when it was last healthy."""
+
+
+NEEDED = ("numba", "libcst", "tomlkit", "cmaes")
+"""What searches and trials use of other packages; all of it comes with one extra."""
+
+
+def equipped() -> None:
+    """That searches and trials can be done here, without loading anything. Raises MissingExtra."""
+    for package in NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "heal", "searching for patches and measuring them")
 
 
 def stored_baseline(store: Path) -> Baseline:
@@ -107,7 +119,11 @@ class Measuring:
 
     @contextlib.contextmanager
     def bench(self, base: str, manifest: Manifest | None = None) -> Iterator[Bench]:
-        """A bench on commit `base`, with the present manifest unless one is given (older commits may have none)."""
+        """A bench on commit `base`, with the present manifest unless one is given (older commits may have none).
+
+        Raises MissingExtra before anything is measured whose trial could not be judged here.
+        """
+        equipped()
         manifest = manifest or Manifest.at(self.repo, self.repo.head())
         # A folder for each host, as hosts may share a store.
         host = hashlib.blake2b(os.fsencode(self.repo.common), digest_size=4).hexdigest()

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from qigheal.cli.checks import Check, one_line, sites
-from qigheal.errors import ManifestError, ProbeError, RepoError
+from qigheal.errors import ManifestError, MissingExtra, ProbeError, RepoError
 from qigheal.host import Manifest
 from qigheal.host.pathspec import selects
 from qigheal.host.refusals import refused_path
@@ -142,7 +142,12 @@ def _levers(found: Manifest, commit: str, repo: Repo) -> Iterator[Check]:
 
     for lever in found.levers:
         name = f"lever {lever.name}"
-        setting = standing(lever, commit, repo)
+        try:
+            setting = standing(lever, commit, repo)
+        except MissingExtra as error:
+            remedy = f"pip install 'qigheal[{error.extra}]': until then no lever can be looked at"
+            yield Check(name="levers", state="fail", found=one_line(error), remedy=remedy)
+            return
         if isinstance(setting, Setting):
             said = f"{setting.now:g}, to be set from {lever.min:g} to {lever.max:g}"
             yield Check(name=name, state="ok", found=said)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from qigheal.cli.checks import Check, one_line
-from qigheal.errors import SandboxError
+from qigheal.errors import MissingExtra, SandboxError
 
 COMPILED: Final = (
     "_codec", "_detectors", "_estimators", "_geometry", "_ranks", "_recorder", "_rules", "_streams"
@@ -101,14 +101,19 @@ def compiled() -> Iterator[Check]:
         yield Check(name="compiled core", state="ok", found=f"{len(COMPILED)} modules")
 
 
-def extras() -> Iterator[Check]:
-    """Which extras are installed, and what the others would add. None of them is needed by the monitor."""
+def extras(*, healing: bool = False) -> Iterator[Check]:
+    """Which extras are installed, and what the others would add. None of them is needed by the monitor.
+
+    healing: whether a host is to be healed from here, which takes the extra for it.
+    """
     try:
         listed = metadata.requires("qigheal") or []
     except metadata.PackageNotFoundError:
         yield Check(
             name="extras", state="ok", found="run from its source: which belong together is not known"
         )
+        if healing:
+            yield from _unequipped()
         return
     needed: dict[str, list[str]] = {}
     for requirement in listed:
@@ -118,12 +123,28 @@ def extras() -> Iterator[Check]:
         if extra not in needed:
             continue
         missing = [name for name in needed[extra] if not _installed(name)]
-        if missing:
+        if missing and extra == "heal" and healing:
+            found_text = (
+                f"not installed ({', '.join(missing)}): no patch can be searched for or measured here"
+            )
+            remedy = f"pip install 'qigheal[{extra}]'"
+            yield Check(name=f"extra {extra}", state="fail", found=found_text, remedy=remedy)
+        elif missing:
             found_text = f"not installed ({', '.join(missing)}): would add {adds}"
             remedy = f"if wanted: pip install 'qigheal[{extra}]'"
             yield Check(name=f"extra {extra}", state="ok", found=found_text, remedy=remedy)
         else:
             yield Check(name=f"extra {extra}", state="ok", found=f"installed: {adds}")
+
+
+def _unequipped() -> Iterator[Check]:
+    from qigheal.healing.measuring import equipped
+
+    try:
+        equipped()
+    except MissingExtra as error:
+        remedy = f"pip install 'qigheal[{error.extra}]'"
+        yield Check(name=f"extra {error.extra}", state="fail", found=one_line(error), remedy=remedy)
 
 
 def _installed(name: str) -> bool:

@@ -6,6 +6,7 @@ Each is read from the answers of a trial alone, without a level of error: they a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 
 import numpy as np
@@ -93,10 +94,22 @@ def _outputs(trial: Trial) -> tuple[list[str], list[str]]:
         return [], []
     told = [stays for pair in trial.pairs if (stays := _stays(pair)) is not None]
     if changed := told.count(False):
-        return [f"{changed} of {len(told)} outputs differ where the unpatched code made no error"], []
+        said = f"{changed} of {len(told)} outputs differ where the unpatched code made no error"
+        return [said + _perhaps_lengths(trial.pairs)], []
     if not told and trial.patch.tier == "review":
         return [], ["the unpatched code made errors in every answer, so no output shows that the rest stays"]
     return [], []
+
+
+def _perhaps_lengths(pairs: Sequence[Pair]) -> str:
+    """A clause where answers differ in all their requests, as is also counted of lists that cannot be compared."""
+    told = [(pair.answered, pair.changed) for pair in pairs if pair.answered is not None and pair.changed]
+    if all(answered < 2 for answered, _ in told) or any(answered > changed for answered, changed in told):
+        return ""
+    return (
+        ", each in all its requests; that is also said where the two lists of output_digests are not of one length: "
+        "each needs an entry for every request, null for one that failed"
+    )
 
 
 def _silent(trial: Trial) -> bool:
@@ -115,9 +128,8 @@ def _not_shown(trial: Trial) -> list[str]:
         return ["the unpatched code answers one request in two ways, so that nothing shows that answers stay"]
     told = [_stays(pair) for pair in trial.pairs]
     if changed := told.count(False):
-        return [
-            f"{changed} of {len(told) - told.count(None)} outputs differ where the unpatched code made no error"
-        ]
+        said = f"{changed} of {len(told) - told.count(None)} outputs differ where the unpatched code made no error"
+        return [said + _perhaps_lengths(trial.pairs)]
     if (shown := told.count(True)) < SHOWN:
         return [
             f"{shown} of {len(told)} answers show that what made no error stays as it was, and {SHOWN} are needed"

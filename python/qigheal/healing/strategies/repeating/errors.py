@@ -55,6 +55,9 @@ LEAST_S = 1e-6
 HANGS = 10.0
 """A failing call that takes so many times as long as one that returns is hanging."""
 
+NAMED = 3
+"""Calls that are named in one reason."""
+
 MARGIN = 3.0
 """A time limit leaves so many times as long as 19 of 20 calls take that return."""
 
@@ -155,7 +158,10 @@ class Errors:
         """At most one patch, which repeats every such call that failed."""
         declared = bench.manifest.sites
         band = diagnosis.target.bands.get("errors")
-        if "errors" not in diagnosis.metrics or band is None:
+        if "errors" not in diagnosis.metrics:
+            return
+        if band is None:
+            log.info("errors: no band of errors was learned")
             return
         if not (declared.idempotent and declared.transient):
             log.info("errors: [sites] declares no call that may be repeated, or no error that may pass")
@@ -169,17 +175,22 @@ class Errors:
             options = {"functions": list(declared.idempotent)}
             seen = bench.inspect("tracebacks", requests, Seen, options=options)
             sites = _sites(seen, bench)
+            if not sites:
+                return
             fresh = bench.search_requests(len(rates), start=len(rates))
-            before = _rates(bench, None, fresh) if sites else []
+            before = _rates(bench, None, fresh)
+            if float(np.mean(before)) <= band.high:
+                log.info("errors: on further requests the probe measures them within their band")
+                return
             trees = _Trees(bench, repo, declared.transient)
             tried: set[str] = set()
-            for form, busy in itertools.product(_forms(bench) if sites else (), (False, True)):
+            for form, busy in itertools.product(_forms(bench), (False, True)):
                 diff, kept = trees.diff(sites, form, busy)
                 if diff in tried:
                     continue
                 tried.add(diff)
                 after = _measured(bench, diff, fresh) if diff else None
-                if after is None or not _helps(band, before, after):
+                if after is None or not _helps(band, before, after, _tried(kept, form, busy)):
                     continue
                 failing = np.count_nonzero([*rates, *before]) / len([*rates, *before])
                 yield HealingPatch(
@@ -224,12 +235,21 @@ def _measured(bench: Bench, diff: str, requests: Sequence[tuple[int, int]]) -> l
         return None
 
 
-def _helps(band: BandOf, before: Sequence[float], after: Sequence[float]) -> bool:
+def _tried(sites: Sequence[Site], form: Form, busy: bool) -> str:
+    """A way of repeating, in words, for the reason why it is not proposed."""
+    named = ", ".join(f"{site.place.function:.80} at {site.at[0]:.80}:{site.at[1]}" for site in sites[:NAMED])
+    more = f" and {len(sites) - NAMED} more" if len(sites) > NAMED else ""
+    pause = min(site.place.pause(busy) for site in sites)
+    how = "plain Python" if form == "plain" else form
+    return f"repeating {named}{more} ({how}, first wait {1000 * pause:g} ms)"
+
+
+def _helps(band: BandOf, before: Sequence[float], after: Sequence[float], tried: str) -> bool:
     """Whether what lies beyond the healthy band has halved, on requests that were not looked into."""
     was, now = (max(0.0, float(np.mean(rates)) - band.high) for rates in (before, after))
     if now <= was / 2 and was > 0:
         return True
-    log.info("errors: repeating the calls does not help: %.4f → %.4f above the band", was, now)
+    log.info("errors: %s does not help: %.4f → %.4f above the band", tried, was, now)
     return False
 
 
@@ -242,6 +262,8 @@ def _sites(seen: Seen, bench: Bench) -> list[Site]:
     found: dict[tuple[str, int], list[Site]] = {}
     places: dict[str, list[Place]] = {}
     _missing(seen, manifest.sites.idempotent)
+    if seen.sites and not any(place.failed for place in seen.sites):
+        log.info("errors: no call that [sites] declares fails%s", _elsewhere(seen))
     for place in seen.sites:
         if (why := _left_alone(place, transient)) is not None:
             if why:
@@ -280,7 +302,18 @@ def _sites(seen: Seen, bench: Bench) -> list[Site]:
                     continue
                 found.setdefault((path, place.line), []).append(Site(source, call, place))
     chosen = _innermost(seen, found, transient)
+    if found and not chosen:
+        log.info("errors: no error that [sites] transient names came through a call that may be repeated")
     return [site for at in sorted(chosen) for site in found[at]]
+
+
+def _elsewhere(seen: Seen) -> str:
+    """What fails instead, as a clause; "" where no exception was seen."""
+    raised = max(seen.errors, key=lambda error: error.count, default=None)
+    if raised is None or not raised.frames:
+        return ""
+    file, line, _ = raised.frames[-1]
+    return f"; what fails most is {raised.bases[0]:.200} at {file:.200}:{line}"
 
 
 def _missing(seen: Seen, idempotent: Sequence[str]) -> None:
