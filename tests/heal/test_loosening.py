@@ -107,4 +107,6 @@ def test_what_cannot_be_read_is_for_a_person() -> None:
     assert loosened({"a.toml": ("", "")}, errors=True) == ("a.toml: a file that is no Python changes",)
     assert loosened({"a.toml": ("", "")}, errors=False) == ()
     assert loosened({"a.py": ("def (", "x = 1\n")}, errors=False) == ("a.py: this Python cannot read it",)
+    deep = f"x = {'-' * 100_000}1\n"
+    assert loosened({"a.py": (deep, "x = 1\n")}, errors=False) == ("a.py: this Python cannot read it",)
     assert loosened({"a.py": ("x = 1\0", "x = 1\n")}, errors=False) == ("a.py: this Python cannot read it",)

@@ -80,6 +80,9 @@ def test_a_file_that_did_not_parse_before_had_none() -> None:
 
 def test_code_that_cannot_be_read_is_said_to_be() -> None:
     assert new("def (") == [(1, "code that this Python cannot read is added")]
+    deep = "-" * 100_000
+    assert new(f"x = {deep}1\n") == [(0, "code that this Python cannot read is added")]
+    assert [what for _, what in new("x = 1\0")] == ["code that this Python cannot read is added"]
 
 
 ATTEMPTS = """

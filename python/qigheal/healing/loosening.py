@@ -45,7 +45,7 @@ def loosened(texts: Mapping[str, tuple[str, str]], *, errors: bool) -> tuple[str
         try:
             had += [(path, found) for found in _refusing(ast.parse(before), errors)]
             left.update(what for what, _ in _refusing(ast.parse(after), errors))
-        except (SyntaxError, ValueError, RecursionError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             unread.append(f"{path}: this Python cannot read it")
     gone = []
     for path, (what, line) in had:

@@ -20,6 +20,9 @@ Found = tuple[Place, int, str]
 LEAVING = ("__exit__", "__aexit__")
 LOCK = re.compile("(?:^|_)(?:r?lock|R?LOCK)|Lock|[Mm]utex|[Ss]emaphore")
 
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What this Python raises of a text that it cannot parse: no code, a null byte, or too deep for it."""
+
 
 def swallowers(before: str, after: str) -> list[tuple[int, str]]:
     """Line and text of what swallows errors in `after` and not in `before`.
@@ -30,8 +33,8 @@ def swallowers(before: str, after: str) -> list[tuple[int, str]]:
     """
     try:
         parsed = ast.parse(after)
-    except SyntaxError as error:
-        return [(error.lineno or 0, "code that this Python cannot read is added")]
+    except UNREADABLE as error:
+        return [(getattr(error, "lineno", None) or 0, "code that this Python cannot read is added")]
     return _new(_swallowing(_parsed(before), ""), _swallowing(parsed, ""))
 
 
@@ -44,7 +47,7 @@ def silencers(before: str, after: str) -> list[tuple[int, str]]:
     """
     try:
         old, new = _parsed(before), ast.parse(after)
-    except SyntaxError:
+    except UNREADABLE:
         return []  # `swallowers` says so
     raised, raises = _raises(old), _raises(new)
     found = [
@@ -58,7 +61,7 @@ def silencers(before: str, after: str) -> list[tuple[int, str]]:
 def _parsed(text: str) -> ast.Module:
     try:
         return ast.parse(text)
-    except SyntaxError:
+    except UNREADABLE:
         return ast.Module([], [])
 
 
