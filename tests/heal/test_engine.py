@@ -13,9 +13,10 @@ import pytest
 from msgspec.structs import replace
 
 from qigheal.errors import EngineError, MissingExtra, PatchError, RepoError
-from qigheal.healing import judge, phases
+from qigheal.healing import judge, measuring, phases
 from qigheal.healing.engine import SelfHealingEngine
 from qigheal.healing.ledger import Ledger
+from qigheal.healing.proofs import Kept
 from qigheal.healing.strategies.foreign import GROUP
 from qigheal.records import Change
 from qigheal.sandbox import Sandbox
@@ -152,6 +153,15 @@ def test_what_needs_a_person_is_opened_and_merged_by_none(
     assert healer.check_and_heal().changes[-1].state == "open", "another pass merged it"
     assert toy.gain() == 6.0
     assert healer.review(change.id, approve=True, reviewer="Ada").state == "watching"
+
+
+def test_without_its_proof_nothing_merges_by_itself(toy: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "keep", lambda *_: Kept())  # as of a proof that is too large
+    sick(toy)
+    result = engine(toy, phase=4).check_and_heal()
+    assert [change.state for change in result.changes] == ["open"]
+    assert result.verdicts[-1].needs_person == (measuring.UNKEPT,)
+    assert toy.gain() == 6.0
 
 
 def test_apply_is_logged_and_merges(toy: ToyHost) -> None:

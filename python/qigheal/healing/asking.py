@@ -7,7 +7,6 @@ had no patch. Which strategy is asked, and what becomes of a patch, is not decid
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
@@ -17,6 +16,7 @@ from msgspec.structs import replace
 from qigheal.healing.bench import Bench
 from qigheal.healing.ledger import Ledger
 from qigheal.healing.phases import Asked, allowed, current
+from qigheal.healing.proofs import version_of
 from qigheal.healing.strategies import Strategy
 from qigheal.reasons import Reasons, heard
 from qigheal.records import Diagnosis, HealingPatch
@@ -79,7 +79,7 @@ def proposals(
         metrics=_metrics(diagnosis),
         patches=patches,
         reasons=own.of(strategy.name),
-        version=_version(),
+        version=version_of("qigheal"),
     )
     last = _last(ledger, strategy.name, answer.base, answer.metrics)
     # Figures in the reasons differ each time, and are no other answer.
@@ -136,17 +136,10 @@ def in_vain(ledger: Ledger) -> tuple[Vain, ...]:
 
 def _last(ledger: Ledger, strategy: str, base: str, metrics: tuple[str, ...]) -> Asked | None:
     answers = [entry.read(Asked) for entry in ledger.entries("asked", strategy)]
-    wanted = (base, metrics, _version())
+    wanted = (base, metrics, version_of("qigheal"))
     same = [answer for answer in answers if (answer.base, answer.metrics, answer.version) == wanted]
     return same[-1] if same else None
 
 
 def _metrics(diagnosis: Diagnosis) -> tuple[str, ...]:
     return tuple(sorted(diagnosis.metrics))
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("qigheal")
-    except importlib.metadata.PackageNotFoundError:  # a checkout that is only on the path
-        return ""

@@ -108,7 +108,7 @@ def read(folder: Path, kept: Kept) -> Proof:
 def versions() -> dict[str, str]:
     """What measured and judged: the packages, the interpreter, git and the kernel."""
     return {
-        **{name: _version(name) for name in ("qigheal", "numpy", "numba", "msgspec")},
+        **{name: version_of(name) for name in ("qigheal", "numpy", "numba", "msgspec")},
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "kernel": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
@@ -116,7 +116,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """The installed version of a package, or the words "not installed"."""
     try:
         return version(name)
     except PackageNotFoundError:
