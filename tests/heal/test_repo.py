@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -34,6 +36,24 @@ def test_reads_commits_and_not_working_files(place: Place) -> None:
     assert repo.entry(place.base, "app") is None
     with pytest.raises(RepoError, match=r"has no 'missing\.py'"):
         repo.read(place.base, "missing.py")
+
+
+def test_what_is_raised_while_git_ends_reaches_who_reads(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a signal's handler may, at any moment: in the collector it would be lost, and a healer not end."""
+    repo = Repo(place.path)
+    communicate = subprocess.Popen.communicate
+
+    def interrupted(self: subprocess.Popen[bytes], *given: Any, **more: Any) -> object:
+        done = communicate(self, *given, **more)
+        if "cat-file" in cast("list[str]", self.args):
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        repo.read(place.base, "app/model.py")
 
 
 def test_opens_from_a_folder_inside_and_says_when_there_is_none(place: Place, tmp_path: Path) -> None:

@@ -8,17 +8,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
 
+from qigheal.cli import ending
 from qigheal.errors import MissingExtra
 
 FINE, UNHEALTHY, NOTHING_TO_SAY = 0, 1, 2
 USAGE = 64
 ENVIRONMENT = 69
 INTERRUPTED = 130
-TERMINATED = 143
-HUNG_UP = 129
 
 
 def main() -> None:
@@ -36,10 +34,7 @@ def main() -> None:
     # A locale without Greek gets Φ as \u03a6, which JSON allows too.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    # As on Ctrl-C: what is under way is wound up, and no process or folder of it stays behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
-        signal.signal(signal.SIGHUP, lambda *_: sys.exit(HUNG_UP))
+    ending.on_signals()
     try:
         code = _run()
     except KeyboardInterrupt:

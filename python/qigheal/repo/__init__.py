@@ -12,7 +12,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,7 +108,9 @@ class Repo:
             raise RepoError(
                 f"{self.root}: expected {path!r} of {commit} to be a file, its mode is {entry.mode}"
             )
-        return next(self._git.blobs([entry.sha]))
+        # Closed here, where what is raised while git ends reaches the caller.
+        with closing(self._git.blobs([entry.sha])) as contents:
+            return next(contents)
 
     def is_ancestor(self, a: str, b: str) -> bool:
         """Whether commit `b` contains commit `a`; a commit contains itself.

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple, cast
@@ -168,8 +168,11 @@ class Git:
         """What a command prints, without the line's end."""
         return self.run(*arguments).stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
 
-    def blobs(self, shas: Iterable[str]) -> Iterator[bytes]:
-        """The contents of blobs as they are stored, in the order asked for: no filter, no conversion."""
+    def blobs(self, shas: Iterable[str]) -> Generator[bytes]:
+        """The contents of blobs as they are stored, in the order asked for: no filter, no conversion.
+
+        Who does not read it to its end closes it: what is raised while the collector does so is lost.
+        """
         with self.talk("cat-file", "--batch") as cat:
             for sha in shas:
                 cat.tell(sha.encode() + b"\n")
