@@ -78,7 +78,17 @@ cdef inline double rounded(double value) noexcept nogil:
 
 
 cdef inline double to_micros(double seconds) noexcept nogil:
-    return rint(seconds * 1e6)
+    """seconds·1e6, the exact product, as a whole number: half cases to even. |seconds| is below LATEST."""
+    cdef double product = seconds * 1e6
+    cdef double whole = rint(product)
+    cdef double over = product - whole
+    cdef double head, error
+    if fabs(over) != 0.5:  # then the product's own rounding crossed no half
+        return whole
+    # What that rounding lost, exactly (Dekker 1971): 1e6 has 14 significant bits, the head 24, the rest 29.
+    head = <double><float>seconds
+    error = (head * 1e6 - product) + (seconds - head) * 1e6
+    return whole + 2.0 * over if over * error > 0.0 else whole
 
 
 def round_heads(cnp.ndarray heads not None):

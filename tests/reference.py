@@ -299,6 +299,11 @@ def rounded(value: float) -> float:
     return math.copysign(near, value)
 
 
+def microseconds(seconds: float) -> int:
+    """The whole number nearest to the exact product, half cases to even."""
+    return round(Fraction(seconds) * 1_000_000)
+
+
 def ordered(value: float) -> int:
     """The bits of a float64 as a whole number of the same order: -1 is -0.0."""
     (bits,) = struct.unpack("<Q", struct.pack("<d", value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
 import threading
 import zlib
@@ -128,9 +129,51 @@ def test_figures_have_14_significant_bits_and_times_whole_microseconds(
     kept = rounded(heads)["timestamp"]
     for before, after in zip(times, kept.tolist(), strict=True):
         if abs(before) < 2**33:
-            assert after == round(before * 1e6) / 1e6
+            assert after == reference.microseconds(before) / 1e6
         else:
             assert struct.pack("d", before) == struct.pack("d", after)
+
+
+def halfway(microseconds: int, ulps: int) -> float:
+    """A float64 at, or so many steps beside, the middle between two whole microseconds."""
+    near = (microseconds + 0.5) / 1e6
+    for _ in range(abs(ulps)):
+        near = math.nextafter(near, math.copysign(math.inf, ulps))
+    return near
+
+
+@given(
+    st.lists(
+        st.floats(-(2.0**33), 2.0**33, exclude_min=True, exclude_max=True)
+        | st.floats(1.7e9, 1.9e9)
+        | st.floats(-1e-3, 1e-3)
+        | st.builds(halfway, st.integers(-(2**52), 2**52), st.integers(-2, 2))
+        | st.builds(halfway, st.integers(-(10**4), 10**4), st.integers(-2, 2))
+        # Halves of a microsecond that float64 has exactly are odd multiples of 2^-7 s.
+        | st.integers(-(2**38), 2**38).map(lambda odd: (2 * odd + 1) / 128),
+        min_size=1,
+        max_size=50,
+    )
+)
+@settings(max_examples=300, deadline=None)
+def test_a_time_is_rounded_to_microseconds_once(times: list[float]) -> None:
+    heads = np.zeros(len(times), HEAD)
+    heads["timestamp"] = times
+    kept = rounded(heads)["timestamp"]
+    assert kept.tolist() == [reference.microseconds(moment) / 1e6 for moment in times]
+    assert _codec.micros(kept + 0.0) is not None  # -0.0 is no whole number
+    assert _codec.seconds(_codec.micros(kept + 0.0)).tobytes() == (kept + 0.0).tobytes()
+
+
+def test_no_moment_of_these_years_is_a_microsecond_off() -> None:
+    # What broke: the product was rounded to a quarter of a microsecond first, and then to a whole one.
+    heads = np.zeros(4000, HEAD)
+    heads["timestamp"] = 1.7e9 + np.random.default_rng(6).random(4000) * 1e8
+    off = heads["timestamp"].copy()
+    kept = rounded(heads)["timestamp"]
+    exact = np.array([reference.microseconds(moment) / 1e6 for moment in off.tolist()])
+    assert kept.tobytes() == exact.tobytes()
+    assert (np.rint(off * 1e6) / 1e6 != exact).mean() > 0.05  # the moments tell the two apart
 
 
 def test_rounding_takes_contiguous_heads_alone() -> None:
