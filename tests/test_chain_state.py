@@ -20,7 +20,7 @@ from qigheal import GeometricHealthMonitor
 from qigheal.cli import show
 from qigheal.healing.ledger import Judged, Ledger
 from qigheal.inherited import GITHUB
-from qigheal.integrations.chain import childheal
+from qigheal.integrations.chain import childheal, statedir
 from qigheal.integrations.chain.statedir import HealerHistory, StateDir, StateError
 from qigheal.records import HealingPatch, Verdict
 from tests.chains import (
@@ -477,6 +477,42 @@ def test_a_state_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="cannot be written"):
         HealerHistory().save(tmp_path / "nowhere")
     chain.self_healing.remove()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["healer_history.json", "monitor_history.json"])
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("a FIFO", os.mkfifo),
+        ("a folder", os.mkdir),
+        ("a device", lambda path: path.symlink_to("/dev/zero")),
+    ],
+    ids=["fifo", "folder", "device"],
+)
+def test_a_state_that_is_no_regular_file_is_refused_and_not_waited_for(
+    tmp_path: Path, name: str, kind: str, make: Any
+) -> None:
+    earlier_state(tmp_path / "old")
+    (tmp_path / "old" / name).unlink()
+    make(tmp_path / "old" / name)
+    chain = monitored(Chain())
+    with pytest.raises((StateError, HistoryError), match=f"{name}.*it is {kind} and no regular file"):
+        chain.self_healing.load_state(tmp_path / "old")
+    with pytest.raises((StateError, HistoryError), match=f"{name}.*it is {kind} and no regular file"):
+        StateDir(tmp_path / "old").healer()
+    assert len(chain.self_healing.monitor.snapshots) == 0
+    chain.self_healing.remove()
+
+
+def test_patches_beyond_reason_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier_state(tmp_path / "old")
+    size = (tmp_path / "old" / "healer_history.json").stat().st_size
+    monkeypatch.setattr(statedir, "MOST_BYTES", size)
+    assert HealerHistory.load(tmp_path / "old").patches_generated
+    monkeypatch.setattr(statedir, "MOST_BYTES", size - 1)
+    with pytest.raises(StateError, match=f"got: more than {size - 1} bytes; move the file away"):
+        HealerHistory.load(tmp_path / "old")
 
 
 def test_the_commands_can_show_a_state_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,10 +16,8 @@ snapshot in which something was.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -34,6 +32,7 @@ from qigcore.errors import HistoryError
 from qigcore.history.fields import FIGURES, OPTIONAL, encodable
 from qigcore.history.files import replacing
 from qigcore.jsontext import JsonText
+from qigcore.regular import open_regular, read_regular
 from qigcore.rows import REGIMES, REPAIRABLE, Array, Batch
 
 KEYS = (
@@ -98,7 +97,7 @@ class _Centre(msgspec.Struct):
 def _left(path: Path, kind: type[_Left]) -> _Left | None:
     """A file that a service left beside its history, if there is one."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(read_regular(path), type=kind)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -146,7 +145,7 @@ class Earlier:
     def _walk(self, found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The snapshots, one by one; all else goes into `found` and `repaired`."""
         try:
-            with _opened(self.path) as file:
+            with os.fdopen(open_regular(self.path, os.O_RDONLY), "rb") as file:
                 status = os.fstat(file.fileno())
                 stamp = status.st_ino, status.st_size, status.st_mtime_ns
                 if self._stamp not in (None, stamp):
@@ -195,17 +194,6 @@ def numbers(value: Any) -> list[float] | None:
     if isinstance(value, list) and value and all(isinstance(item, float | int) for item in value):
         return value
     return None
-
-
-def _opened(path: Path) -> BinaryIO:
-    """To read. A pipe is refused, which could not be read twice, and not waited for. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        raise OSError(kind, os.strerror(kind) if kind == errno.EISDIR else "it is no regular file")
-    return os.fdopen(descriptor, "rb")
 
 
 def save(path: str | os.PathLike[str], batches: Iterable[Batch], limits: Limits) -> None:

@@ -8,8 +8,8 @@ away afterwards.
 
 A row is there already when the store holds one of the same microsecond, figures (Φ, κ, errors, latency and
 memory, as closely as a compact segment keeps them), code hash and module name. A moment near the middle of two
-microseconds may have been taken to the one by a compact segment, and to the other by a file: such a row is there if
-the basins are the same as well, and the stored row is not that of another row of the file.
+microseconds may have been taken to the one by a compact segment of an earlier version, and to the other by a file: such
+a row is there if the basins are the same as well, and the stored row is not that of another row of the file.
 """
 
 from __future__ import annotations

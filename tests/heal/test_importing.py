@@ -135,15 +135,17 @@ def test_what_a_service_recorded_itself_is_there_already(store: Path, tmp_path: 
     assert (done.stored, done.known) == (0, 60)
 
 
-def near_ties(count: int) -> list[float]:
-    """Moments near the middle of two microseconds, where a compact segment and a file may part."""
+def near_ties(count: int) -> list[tuple[float, float]]:
+    """Moments near the middle of two microseconds, and what compact segments of earlier versions made of them.
+
+    Those rounded the product twice. Such segments stay as they are.
+    """
     rng = np.random.default_rng(4)
     times = np.sort(1.7e9 + rng.random(20 * count) * 1e5)
-    heads = np.zeros(len(times), HEAD)
-    heads["timestamp"] = times
-    apart = np.abs(rounded(heads)["timestamp"] * 1e6 - microseconds(times)[0]) > 0.5
+    twice = np.rint(times * 1e6)
+    apart = twice != microseconds(times)[0]
     assert apart.sum() >= count
-    return [float(moment) for moment in times[apart][:count]]
+    return list(zip(times[apart][:count].tolist(), (twice[apart][:count] / 1e6).tolist(), strict=True))
 
 
 @pytest.mark.parametrize("precision", ["exact", "compact"])
@@ -151,14 +153,17 @@ def test_a_moment_that_was_rounded_another_way_is_there_already(
     store: Path, tmp_path: Path, precision: Any
 ) -> None:
     rng = np.random.default_rng(5)
+    usual = {"dim": 8, "code_hash": "c0ffee00"}
     with (
         History(store, precision=precision, dim=8) as history,
-        GeometricHealthMonitor(dim=8, history=history, code_hash="c0ffee00") as host,
+        GeometricHealthMonitor(**usual, history=history) as host,
+        GeometricHealthMonitor(**usual) as remembered,
     ):
-        for moment in near_ties(60):
-            basin = rng.dirichlet(np.ones(8))
-            host.capture(phi=rng.random(), kappa_eff=64.0, basin_coords=basin, timestamp=moment)
-        host.save_history(tmp_path / "own.json")
+        for moment, twice in near_ties(60):
+            state = {"phi": rng.random(), "kappa_eff": 64.0, "basin_coords": rng.dirichlet(np.ones(8))}
+            host.capture(**state, timestamp=twice if precision == "compact" else moment)
+            remembered.capture(**state, timestamp=moment)
+        remembered.save_history(tmp_path / "own.json")
     before = tree(store)
     for _ in range(2):
         done = import_file(tmp_path / "own.json", store)
@@ -327,14 +332,14 @@ def test_basins_of_another_length_and_files_that_are_not_there(store: Path, file
         import_file(file, store)
     with pytest.raises(HistoryError, match="cannot be read: No such file"):
         import_file(file.with_name("none.json"), store)
-    with pytest.raises(HistoryError, match="cannot be read: Is a directory"):
+    with pytest.raises(HistoryError, match="cannot be read: it is a folder and no regular file"):
         import_file(store, store)
     assert tree(store) == before
 
 
 def test_a_pipe_is_refused_and_not_waited_for(store: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(HistoryError, match="cannot be read: it is no regular file"):
+    with pytest.raises(HistoryError, match="cannot be read: it is a FIFO and no regular file"):
         import_file(tmp_path / "pipe", store)
     assert not store.exists()
 

@@ -336,13 +336,13 @@ class SearchSpaceCollapseSelfHealing:
         Raises StateError where there is no such folder, HistoryError.
         """
         folder = Path(directory)
-        if not (folder / MONITOR).is_file() and not (folder / "healer_history.json").is_file():
+        if not (folder / MONITOR).exists() and not (folder / "healer_history.json").exists():
             raise StateError(
                 f"{folder}: expected {MONITOR} or healer_history.json there, got neither; name the folder that "
                 "save_state() wrote"
             )
         patches = HealerHistory.load(folder)
-        if (folder / MONITOR).is_file():
+        if (folder / MONITOR).exists():
             file = Earlier(folder / MONITOR)
             known = known_in(file, self.monitor)
             if not known or len(known) < file.count:

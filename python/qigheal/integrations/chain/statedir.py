@@ -28,6 +28,7 @@ from qigcore.history.columns import rounded
 from qigcore.history.earlier import Earlier
 from qigcore.history.files import replacing
 from qigcore.recorder import Recorder
+from qigcore.regular import read_regular
 from qigcore.rows import BIT, HEAD, METRICS, Array, Batch
 from qigcore.trends import Trend
 from qigheal.errors import QighealError
@@ -40,6 +41,9 @@ MONITOR: Final = "monitor_history.json"
 HEALER: Final = "healer_history.json"
 MOST: Final = 200_000
 """Snapshots of a folder that are looked at, the newest: they are held in memory, 600 bytes each."""
+
+MOST_BYTES: Final = 64_000_000
+"""Of the file of patches that are read: some ten thousand patches."""
 
 _FIGURES: Final = ("phi", "kappa_eff", "error_rate", "avg_latency_ms", "memory_mb")
 _ROUNDING_S: Final = 1e-5
@@ -67,7 +71,10 @@ class HealerHistory(msgspec.Struct, kw_only=True):
         """What stands in the folder; the defaults where nothing does. Raises StateError."""
         path = folder / HEALER
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            content = read_regular(path, MOST_BYTES + 1)
+            if len(content) > MOST_BYTES:
+                raise ValueError(f"more than {MOST_BYTES:,} bytes")
+            return msgspec.json.decode(content, type=cls)
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, RecursionError) as error:
@@ -193,7 +200,7 @@ def _marks(heads: Array) -> list[_Mark]:
     for name in _FIGURES:
         kept[name][(kept["repaired"] & BIT[name]) != 0] = 0.0
     figures = np.stack([kept[name] for name in _FIGURES], axis=1) + 0.0  # makes -0.0 to 0.0
-    moments = np.rint(1e6 * heads["timestamp"]).tolist()
+    moments = np.rint(1e6 * kept["timestamp"]).tolist()
     return [(moment, row.tobytes()) for moment, row in zip(moments, figures, strict=True)]
 
 
@@ -220,7 +227,7 @@ class StateDir:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         path = folder / MONITOR
-        if not path.is_file():
+        if not path.exists():
             raise HistoryError(
                 f"{path}: no state of a chain here; name the folder that save_state() wrote with --state-dir"
             )
