@@ -18,7 +18,6 @@ import pytest
 from qigcore.baseline import Baseline
 from qigcore.errors import HistoryError
 from qigcore.history import History, intake
-from qigcore.history.columns import rounded
 from qigcore.history.fields import microseconds
 from qigcore.rows import HEAD, Batch
 from qigheal import GeometricHealthMonitor, importing

@@ -3,6 +3,7 @@
     records      what is sent and taken, as JSON
     routes       the table of routes
     exchange     a request and its answer, the one serialiser
+    packing      which answers are compressed
     access       who may ask for what; limits: how often
     service      the routes of one store: `Api`
     reading      answers from the snapshots; judged: from the ledger; unchanged: kept while the files are the same

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from qigheal.api.exchange import Refused, Request, Response
+from qigheal.api.packing import VARIES, takes_gzip
 
 Asset = Callable[[str], tuple[bytes, str]]
 """Content and media type of a file by its name; KeyError for an unknown one."""
@@ -86,13 +87,9 @@ def _found(page: Callable[[str], _Page], name: str) -> _Page:
 
 
 def _sent(page: _Page, request: Request, headers: tuple[tuple[str, str], ...]) -> Response:
-    accepted = request.headers.get("accept-encoding", "").lower()
-    packed = bool(page.packed) and any(
-        part.split(";")[0].strip() == "gzip" and part.replace(" ", "").partition(";q=")[2] not in ("0", "0.0")
-        for part in accepted.split(",")
-    )
+    packed = bool(page.packed) and takes_gzip(request.headers.get("accept-encoding", ""))
     tag = f'"{page.tag}{"-gzip" if packed else ""}"'
-    sent = (*headers, ("X-Content-Type-Options", "nosniff"), ("ETag", tag), ("Vary", "Accept-Encoding"))
+    sent = (*headers, ("X-Content-Type-Options", "nosniff"), ("ETag", tag), VARIES)
     known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
     if tag in known:
         return Response(304, b"", sent)

@@ -23,6 +23,7 @@ from qigheal.api.access import Access, too_many
 from qigheal.api.exchange import MOST_BODY, Refused, Request, Response, answer, refusal
 from qigheal.api.jobs import PROGRAM, Jobs, reap
 from qigheal.api.limits import Limits
+from qigheal.api.packing import packed
 from qigheal.api.pages import Asset, Pages
 from qigheal.api.records import Glance, Health, Patches, ReviewRequest, Triggered
 from qigheal.api.routes import BY_NAME, Name, methods_of
@@ -114,7 +115,7 @@ class Api:
                 self._pages_open(request)
             elif route.right != "glance":
                 self.access.check(request, route.right, self._limits)
-            made = getattr(self, f"_{name}")(request)
+            made = packed(getattr(self, f"_{name}")(request), request)
         except Refused as refused:
             made = refusal(refused)
         return _head(made) if request.method == "HEAD" else made
