@@ -15,7 +15,7 @@ import pytest
 import qigheal.cli
 from qigheal.api import records
 from qigheal.host import Deploy, Hosting, HostTests, Lever, Manifest, PatchLimits, Probe, Sites
-from qigheal.settings import HealSettings, MonitorSettings
+from qigheal.settings import BRAKES, HealSettings, MonitorSettings
 from tests import doctables
 from tests.docpages import DOCS, ROOT, pages, prose
 
@@ -171,8 +171,10 @@ def source_of_rules() -> str:
 def test_every_key_of_the_manifest_is_explained() -> None:
     tables = {"probe": Probe, "tests": HostTests, "patch": PatchLimits, "levers": Lever, "sites": Sites}
     tables |= {"deploy": Deploy, "forge": Hosting}
-    assert set(Manifest.__struct_fields__) == set(tables)
+    assert set(Manifest.__struct_fields__) == {*tables, "healer"}
     known = {f"{table}.{key}" for table, kind in tables.items() for key in kind.__struct_fields__}
+    tables["healer"] = HealSettings
+    known |= {f"healer.{key}" for key in BRAKES}
     listed = set(re.findall(rf"`((?:{'|'.join(tables)})\.\w+)`", (DOCS / "manifest.md").read_text()))
     assert listed == known
 

@@ -190,6 +190,18 @@ ROUNDS_NEEDED = 8
 by the luck of a start, and fewer show too little of that (n of them can speak at 2^-n and no stricter)."""
 
 
+BRAKES = (
+    "max_open_changes",
+    "new_change_every_s",
+    "breaker_rollbacks",
+    "breaker_window_s",
+    "watch_snapshots",
+    "watch_deadline_s",
+)
+"""The settings that say how much the healer may do and when it is stopped, and none of what a verdict takes or of how
+a patch is isolated. A host's manifest may set them, and a pass goes by those of the pass before."""
+
+
 class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the healer measures, judges, merges and watches.
 
@@ -279,6 +291,10 @@ class HealSettings(msgspec.Struct, frozen=True, kw_only=True):
         Raises HistoryError when the file is there and unusable.
         """
         return _left(cls, store / HEALER_FILE, "healer", "its next pass writes it again")
+
+    def braked_as(self, other: HealSettings) -> HealSettings:
+        """The same with the brakes of another."""
+        return msgspec.structs.replace(self, **{name: getattr(other, name) for name in BRAKES})
 
     def unsettled(self, batches_needed: int) -> int:
         """Pairs at the beginning of each start that say nothing of time and memory yet, an even number.

@@ -212,12 +212,14 @@ def heal(
     from qigheal.cli.heal_loop import heal_every, refuse
     from qigheal.cli.logged import log_to_stderr
     from qigheal.healing.engine import SelfHealingEngine
+    from qigheal.healing.leaving import going_by
     from qigheal.healing.measuring import silent
+    from qigheal.host import Manifest
     from qigheal.repo import Repo
 
     with asked(InvalidLimit):
-        settings = HealSettings(sandbox=cast(SandboxChoice, sandbox))
-    Repo(host)  # a mistyped host is said before a missing store
+        isolation = HealSettings(sandbox=cast(SandboxChoice, sandbox)).sandbox
+    repo = Repo(host)  # a mistyped host is said before a missing store
     place = _store(store) if healthy is not None or every is not None else _existing(store)
     options = f"--host {shlex.quote(str(host))}"
     options += "" if store is None else f" --store {shlex.quote(str(store))}"
@@ -226,11 +228,14 @@ def heal(
         log_to_stderr()
 
     def one_pass() -> HealResult:
+        # A loop goes by what is declared now, a pass typed beside it by what the loop goes by.
+        declared = None if every is None else going_by(Manifest.at(repo, repo.head()), None)
         engine = SelfHealingEngine(
             host=host,
             store=place,
             auto_apply=apply,
-            settings=settings,
+            sandbox=isolation,
+            settings=declared,
             on_step=silent if json else show.step,
         )
         # A loop that measures until it comes out well has proved nothing.

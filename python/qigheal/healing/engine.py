@@ -29,7 +29,7 @@ from qigheal.errors import EngineError, LedgerError, PatchError, QighealError
 from qigheal.healing import audit, evaluating, phases
 from qigheal.healing.asking import NOT_AGAIN, NOT_HERE, asked_in_vain, not_now, nothing_came, proposals
 from qigheal.healing.bench import Bench
-from qigheal.healing.leaving import leave
+from qigheal.healing.leaving import going_by, leave
 from qigheal.healing.ledger import Judged, Ledger
 from qigheal.healing.measuring import Measuring, age_of, silent, stored_state
 from qigheal.healing.passage import Passage, Step
@@ -39,7 +39,7 @@ from qigheal.host import Manifest, refusals
 from qigheal.reasons import Reasons
 from qigheal.records import Change, Diagnosis, Evaluation, HealingPatch, HealResult, Outcome, Verdict
 from qigheal.repo import Repo
-from qigheal.settings import HealSettings, default_store, operator
+from qigheal.settings import HealSettings, SandboxChoice, default_store, operator
 
 if TYPE_CHECKING:
     from qigheal.monitor import GeometricHealthMonitor
@@ -57,7 +57,9 @@ class SelfHealingEngine:
     fitness_threshold: the score that a patch's lower 95 % bound must exceed.
     auto_apply: an operator's override for this engine: accepted patches are merged without a further
         review. It is logged, and never merges a patch of tier "review".
-    settings: everything else (see `HealSettings`).
+    sandbox: how trials are isolated, in the words of `HealSettings`.
+    settings: everything else (see `HealSettings`). None: the usual ones, with the brakes of the manifest's [healer]
+        when the engine is made, or else of the last pass over the store.
     on_step: told of each step as it is taken.
 
     Raises EngineError when there is no history to read, RepoError or ManifestError when `host` is no
@@ -72,20 +74,17 @@ class SelfHealingEngine:
         store: str | os.PathLike[str] | None = None,
         fitness_threshold: float | None = None,
         auto_apply: bool = False,
+        sandbox: SandboxChoice | None = None,
         settings: HealSettings | None = None,
         clock: Callable[[], float] = time.time,
         on_step: Step = silent,
     ) -> None:
-        settings = settings or HealSettings()
-        if fitness_threshold is not None:
-            settings = replace(settings, fitness_threshold=fitness_threshold)
-        self.settings = settings
         self.auto_apply = auto_apply
         self.clock = clock
         self.on_step = on_step
         self.monitor = monitor
         self.repo = Repo(Path(host))
-        Manifest.at(self.repo, self.repo.head())
+        manifest = Manifest.at(self.repo, self.repo.head())
         if store is None and monitor is not None:
             if monitor.history is None:
                 raise EngineError(
@@ -95,6 +94,13 @@ class SelfHealingEngine:
             store = monitor.history.path
         self.store = Path(store) if store is not None else default_store()
         self.ledger = Ledger(self.store / "ledger.db")
+        self._given = settings is not None
+        settings = settings or going_by(manifest, self.store)
+        if fitness_threshold is not None:
+            settings = replace(settings, fitness_threshold=fitness_threshold)
+        if sandbox is not None:
+            settings = replace(settings, sandbox=sandbox)
+        self.settings = settings
 
     # What the engine reads
 
@@ -159,7 +165,7 @@ class SelfHealingEngine:
         to judge by (no history or no baseline), LedgerError when the ledger was tampered with.
         """
         with self._opened() as (history, passage):
-            leave(self.settings, self.store)
+            leave(self.settings, self.store, given=self._given)
             baseline = self.baseline()
             moved, outcomes = self._bring_along(passage, baseline)
             if why := phases.demotion_due(self.ledger, self.settings, self.clock()):

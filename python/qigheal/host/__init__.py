@@ -3,7 +3,7 @@
     [probe]   command, timeout_s, protect, interpreter      [[levers]]  name, strategy, file, key, min, max
     [tests]   command                                       [sites]     idempotent, transient
     [patch]   allow, max_files, max_lines                   [deploy]    command
-    [forge]   kind, repository, api
+    [forge]   kind, repository, api                         [healer]    the names in `qigheal.settings.BRAKES`
 
 It is `qigheal.toml` at the repository's root, else the table `tool.qigheal` of `pyproject.toml`, and for
 every decision it is read from a commit, never from the working files. What no manifest can allow
@@ -21,10 +21,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from qigcore.errors import InvalidLimit
 from qigcore.regular import read_regular
 from qigheal.errors import ManifestError
 from qigheal.host.refusals import refusals, refused_path
 from qigheal.host.tables import Table, one_line
+from qigheal.settings import BRAKES, HealSettings
 
 __all__ = ["Deploy", "HostTests", "Hosting", "Lever", "Manifest", "PatchLimits", "Probe", "Sites", "refusals"]
 
@@ -119,7 +121,10 @@ class Hosting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """All of the manifest, checked. Every mistake raises ManifestError: where, what, and a remedy."""
+    """All of the manifest, checked. Every mistake raises ManifestError: where, what, and a remedy.
+
+    healer: the usual settings with the brakes of [healer]; None where there is no such table.
+    """
 
     probe: Probe
     tests: HostTests = HostTests()
@@ -128,6 +133,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sites: Sites = Sites()
     deploy: Deploy = Deploy()
     forge: Hosting = Hosting()
+    healer: HealSettings | None = None
 
     @classmethod
     def at(cls, repo: ReadsCommits, commit: str) -> Manifest:
@@ -199,7 +205,7 @@ def _build(kind: type[Manifest], data: dict[str, Any], where: str, prefix: str) 
     probe, tests, patch = top.table("probe"), top.table("tests"), top.table("patch")
     sites, deploy, forge = top.table("sites"), top.table("deploy"), top.table("forge")
     levers = top.tables("levers")
-    top.end("probe", "tests", "patch", "levers", "sites", "deploy", "forge")
+    top.end("probe", "tests", "patch", "levers", "sites", "deploy", "forge", "healer")
     probe.end("command", "timeout_s", "protect", "interpreter")
     tests.end("command")
     patch.end("allow", "max_files", "max_lines")
@@ -225,9 +231,18 @@ def _build(kind: type[Manifest], data: dict[str, Any], where: str, prefix: str) 
         ),
         deploy=Deploy(command=deploy.command("command", empty=True)),
         forge=_hosting(forge),
+        healer=_healer(top.table("healer"), where, prefix) if "healer" in data else None,
     )
     _check_levers(manifest, levers)
     return manifest
+
+
+def _healer(table: Table, where: str, prefix: str) -> HealSettings:
+    table.end(*BRAKES)
+    try:
+        return HealSettings(**table.data)
+    except InvalidLimit as error:
+        raise ManifestError(one_line(f"{where}: [{prefix}healer] {error}; correct the value")) from error
 
 
 def _hosting(table: Table) -> Hosting:
