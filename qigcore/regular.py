@@ -1,4 +1,4 @@
-"""A small file as a whole: reads a regular one and nothing else, and writes one that is never seen in part.
+"""A small file as a whole: reads a regular one and nothing else, writes one that is never seen in part, and locks one.
 
 What the content means is the caller's business. A history's own files are another matter: `qigcore.history.files`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -37,6 +38,25 @@ def open_regular(path: str | os.PathLike[str], flags: int) -> int:
     return handle
 
 
+def locked(path: str | os.PathLike[str]) -> int | None:
+    """A descriptor that holds the lock of a file, which is made where there is none; None while another holds it.
+
+    The kernel lets go of the lock when the last process that has the descriptor closes it or ends. Root's is its
+    folder's owner's, who could not take over else. Links are not followed. Raises OSError as `open_regular` does.
+    """
+    handle = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+    try:
+        _give(handle, Path(path).parent)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
 def write_whole(
     path: str | os.PathLike[str], content: bytes, *, replace: bool = True, give: bool = False
 ) -> None:
@@ -51,9 +71,8 @@ def write_whole(
     scratch = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         with open(scratch, "xb") as file:
-            if give and os.geteuid() == 0:
-                owner = target.parent.stat()
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            if give:
+                _give(file.fileno(), target.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -64,6 +83,13 @@ def write_whole(
     finally:
         with contextlib.suppress(FileNotFoundError):
             scratch.unlink()
+
+
+def _give(handle: int, folder: Path) -> None:
+    """What root makes in the folder of another belongs to that one."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.fchown(handle, owner.st_uid, owner.st_gid)
 
 
 def _kind(mode: int) -> str:

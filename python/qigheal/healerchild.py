@@ -6,7 +6,6 @@ child. No room of healing is imported here, for this runs in the process that se
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import time
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from qigcore.regular import open_regular
+from qigcore.regular import locked, open_regular
 from qigheal.inherited import COMMAND, for_healer
 
 LOCK: Final = "healer.lock"
@@ -44,16 +43,7 @@ def taken(store: Path) -> int | None:
 
     Raises OSError where it cannot be opened, or is no regular file.
     """
-    lock = open_regular(store / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
+    return locked(store / LOCK)
 
 
 def begin(

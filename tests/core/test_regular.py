@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qigcore.regular import open_regular, read_regular, write_whole
+from qigcore.regular import locked, open_regular, read_regular, write_whole
+from qigheal.healerchild import taken
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
@@ -72,3 +73,41 @@ def test_what_is_opened_to_be_written_is_made_for_its_owner_or_refused_without_w
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="it is a FIFO and no regular file"):
         open_regular(tmp_path / "pipe", os.O_RDWR | os.O_APPEND)
+
+
+def test_a_lock_is_held_by_one_until_it_is_let_go(tmp_path: Path) -> None:
+    first = locked(tmp_path / "lock")
+    assert first is not None
+    assert locked(tmp_path / "lock") is None
+    os.close(first)
+    again = locked(tmp_path / "lock")
+    assert again is not None
+    assert not os.get_inheritable(again)
+    os.close(again)
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_that_is_refused_leaves_nothing_open(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("elsewhere")
+    held = locked(tmp_path / "lock")
+    assert held is not None
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="it is a FIFO and no regular file"):
+        locked(tmp_path / "pipe")
+    with pytest.raises(OSError, match="symbolic links"):
+        locked(tmp_path / "link")
+    assert locked(tmp_path / "lock") is None
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(held)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
+def test_a_lock_that_root_makes_is_its_folders_owners(tmp_path: Path) -> None:
+    # What broke: a service that root had started once left a healer's lock that its own user could not open.
+    os.chown(tmp_path, 65534, 65534)
+    handle = taken(tmp_path)
+    assert handle is not None
+    os.close(handle)
+    found = (tmp_path / "healer.lock").stat()
+    assert (found.st_uid, found.st_gid) == (65534, 65534)

@@ -10,7 +10,6 @@ after: a process that is killed between sends it once more, and never not at all
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import threading
@@ -21,7 +20,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from qigcore.regular import read_regular
+from qigcore.regular import locked, read_regular
 from qigheal.alerts.records import Alert, Said
 
 log = logging.getLogger("qigheal.alerts")
@@ -58,17 +57,9 @@ class Keeper:
                 self.release()  # the store was taken away, or is another one now
             if not self.store.is_dir():
                 return False
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            handle = os.open(self.store / LOCK, flags, 0o600)
-            try:
-                self._give(handle)
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(handle)
+            handle = locked(self.store / LOCK)
+            if handle is None:
                 return False
-            except BaseException:
-                os.close(handle)
-                raise
             self._handle = handle
             self.said = self._load()
             return True
