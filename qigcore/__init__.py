@@ -4,6 +4,7 @@ Rooms, lowest first (an import goes only downward):
 
     errors      what can go wrong, as one tree of exceptions
     constants   published figures with their sources
+    forks       what a forked child has to make anew
     rows        the layout of one recorded snapshot, in memory and on disk
     geometry    distances and means of basins
     trends      slopes with their noise, rank tests, time to a limit; its parts: timeto, ranktrends

@@ -157,7 +157,7 @@ def test_a_lock_that_was_held_at_a_fork_does_not_stop_the_child() -> None:
     held = chain.self_healing._runs._lock
     with ThreadPoolExecutor(1) as other:
         other.submit(held.acquire).result()
-        trajectory._in_child()  # what is called there
+        trajectory._forks.in_child()  # what is called there
         chain.run(BASIN)
         other.submit(held.release).result()
     assert chain.self_healing.counts.steps == 1

@@ -10,12 +10,13 @@ import logging
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from msgspec.structs import replace
 
+from qigcore.forks import Forks
 from qigheal.alerts import events, words
 from qigheal.alerts.delivery import Courier
 from qigheal.alerts.keeping import Keeper
@@ -64,7 +65,7 @@ class AlertWatch:
         self._keeper = Keeper(self.store)
         self._told: set[str] = set()
         self._begin()
-        _watch_forks(self)
+        _forks.watch(self)
 
     def _begin(self) -> None:
         self._stop = threading.Event()
@@ -218,17 +219,4 @@ def _unique(sinks: tuple[Sink, ...]) -> dict[str, Sink]:
     return found
 
 
-_watches: weakref.WeakSet[AlertWatch] = weakref.WeakSet()
-_hooks: list[object] = []
-
-
-def _watch_forks(watch: AlertWatch) -> None:
-    _watches.add(watch)
-    if not _hooks:  # registered with the first watch: an import must not register anything
-        _hooks.append(_in_child)
-        os.register_at_fork(after_in_child=_in_child)
-
-
-def _in_child() -> None:
-    for watch in list(_watches):
-        watch._after_fork()
+_forks: Final = Forks(AlertWatch._after_fork)

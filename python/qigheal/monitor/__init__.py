@@ -8,14 +8,14 @@ a history (`flusher`). It judges nothing itself (`health` does) and repairs noth
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Container
 from pathlib import Path
-from typing import Literal, Self, TypedDict, Unpack
+from typing import Final, Literal, Self, TypedDict, Unpack
 
 from qigcore.baseline import Baseline
 from qigcore.constants import BASIN_DRIFT_MAX, PHI_MIN
 from qigcore.errors import InvalidBasin, InvalidLimit
+from qigcore.forks import Forks
 from qigcore.history import History
 from qigcore.recorder import Recorder
 from qigcore.rows import Batch, FloatArray
@@ -131,7 +131,7 @@ class GeometricHealthMonitor:
         if baseline is not None:
             self._learner.adopt(baseline)
         self._arm()
-        _watch_forks(self)
+        _forks.watch(self)
 
     def _open(self, history: str | os.PathLike[str] | History) -> None:
         settings = self.settings
@@ -407,17 +407,4 @@ class GeometricHealthMonitor:
         self._arm()
 
 
-_monitors: weakref.WeakSet[GeometricHealthMonitor] = weakref.WeakSet()
-_hooks: list[object] = []
-
-
-def _watch_forks(monitor: GeometricHealthMonitor) -> None:
-    _monitors.add(monitor)
-    if not _hooks:  # registered with the first monitor: an import must not register anything
-        _hooks.append(_in_child)
-        os.register_at_fork(after_in_child=_in_child)
-
-
-def _in_child() -> None:
-    for monitor in list(_monitors):
-        monitor._after_fork()
+_forks: Final = Forks(GeometricHealthMonitor._after_fork)

@@ -10,12 +10,12 @@ import logging
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
 from qigcore.errors import InvalidSnapshot
+from qigcore.forks import Forks
 from qigheal.monitor import GeometricHealthMonitor
 from qigheal.records import Record
 
@@ -90,7 +90,7 @@ class RunRecorder:
         self._outcomes = bytearray(RECENT)  # 1 for a failed run; a ring
         self._failing = 0  # of these
         self._lock = threading.RLock()
-        _watch_forks(self)
+        _forks.watch(self)
         self._runs = self._failed = self._stored = self._odd_steps = self._odd_runs = self._lost = 0
 
     @property
@@ -263,18 +263,9 @@ def _read(read: Callable[[str], Any], name: str) -> Any:
         return None
 
 
-_recorders: weakref.WeakSet[RunRecorder] = weakref.WeakSet()
-_hooks: list[object] = []
+def _unlocked(recorder: RunRecorder) -> None:
+    recorder._lock = threading.RLock()  # a thread that is not here may have had it
 
 
-def _watch_forks(recorder: RunRecorder) -> None:
-    """Asking for the process's number with every run costs more than its lock does."""
-    _recorders.add(recorder)
-    if not _hooks:  # registered with the first recorder: an import must not register anything
-        _hooks.append(_in_child)
-        os.register_at_fork(after_in_child=_in_child)
-
-
-def _in_child() -> None:
-    for recorder in list(_recorders):
-        recorder._lock = threading.RLock()  # a thread that is not here may have had it
+_forks: Final = Forks(_unlocked)
+"""Asking for the process's number with every run costs more than its lock does."""

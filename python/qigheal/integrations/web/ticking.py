@@ -10,8 +10,10 @@ import os
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable
+from typing import Final
+
+from qigcore.forks import Forks
 
 PATIENCE_S = 0.9
 """How long `close` waits for work that is under way."""
@@ -46,7 +48,7 @@ class Ticker:
         self._forked = self._is_child = False
         self._thread: threading.Thread | None = None
         self._begin()
-        _watch_forks(self)
+        _forks.watch(self)
 
     def _begin(self) -> None:
         self.ticks = self.missed = 0
@@ -110,22 +112,4 @@ class Ticker:
             self.start()
 
 
-_tickers: weakref.WeakSet[Ticker] = weakref.WeakSet()
-_hooked: list[bool] = []
-
-
-def _watch_forks(ticker: Ticker) -> None:
-    _tickers.add(ticker)
-    if not _hooked:  # with the first ticker: an import must not register anything
-        _hooked.append(True)
-        os.register_at_fork(after_in_parent=_in_parent, after_in_child=_in_child)
-
-
-def _in_parent() -> None:
-    for ticker in list(_tickers):
-        ticker._in_parent()
-
-
-def _in_child() -> None:
-    for ticker in list(_tickers):
-        ticker._in_child()
+_forks: Final = Forks(Ticker._in_child, Ticker._in_parent)
