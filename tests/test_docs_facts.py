@@ -14,6 +14,7 @@ import pytest
 
 import qigheal.cli
 from qigheal.api import records
+from qigheal.cli import ending
 from qigheal.host import Deploy, Hosting, HostTests, Lever, Manifest, PatchLimits, Probe, Sites
 from qigheal.settings import BRAKES, HealSettings, MonitorSettings
 from tests import doctables
@@ -79,6 +80,7 @@ def test_exit_codes_are_those_of_the_code() -> None:
     section = (DOCS / "settings.md").read_text().partition("## Exit codes")[2]
     listed = {int(code) for row in EXIT.findall(section) for code in row.split(", ")}
     known = {value for name, value in vars(qigheal.cli).items() if name.isupper() and isinstance(value, int)}
+    known |= {ending.OF_SIGNAL + number for number in ending.SIGNALS}
     assert listed == known
 
 

@@ -18,6 +18,7 @@ FLOORS = {
     "qigcore._jit": 1,
     "qigcore.geometry": 1,
     "qigcore.jsontext": 1,
+    "qigcore.forks": 1,
     "qigcore.regular": 1,
     "qigheal": 4,
     "qigheal.errors": 3,

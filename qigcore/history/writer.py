@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qigcore.errors import HistoryError
+from qigcore.forks import Forks
 from qigcore.history.columns import encode_block, recode
 from qigcore.history.files import (
     create_pair,
@@ -97,7 +97,7 @@ class Writer:
             make_folder(folder)
             self._made = True
         self._begin()
-        _at_fork(self)
+        _forks.watch(self)
 
     def _begin(self) -> None:
         """The state of a writer without files: of a new one, and of every child after a fork."""
@@ -396,18 +396,4 @@ def _blocks(parts: Sequence[Part], limit: int) -> Iterator[tuple[Array, FloatArr
                 heads, basins, names = [], [], {"": 0}
 
 
-_alive: weakref.WeakSet[Writer] = weakref.WeakSet()
-_hooks: list[Callable[[], None]] = []
-
-
-def _at_fork(writer: Writer) -> None:
-    """Have the writer forget the parent's files in every child. Registered with the first writer only."""
-    _alive.add(writer)
-    if not _hooks:
-        _hooks.append(_in_child)
-        os.register_at_fork(after_in_child=_in_child)
-
-
-def _in_child() -> None:
-    for writer in list(_alive):
-        writer.forget()
+_forks: Forks[Writer] = Forks(Writer.forget)  # a child leaves the parent's files alone

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Final
 
 OF_SIGNAL: Final = 128  # the shell's exit codes of a process that a signal ended begin here
+SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 AGAIN_S: Final = 0.01
 
 
@@ -23,9 +24,9 @@ def on_signals() -> None:
     of a weak reference, in a generator that is thrown away) goes nowhere; then it is raised once more
     a moment later. Takes SIGALRM for that. To be called once, in the main thread.
     """
-    signal.signal(signal.SIGTERM, _end)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _end)
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
     before = sys.unraisablehook
 
     def lost(unraisable: sys.UnraisableHookArgs) -> None:
