@@ -24,6 +24,10 @@ def fee(amount: Positive, user=None):
     match user:
         case "guest":
             return 0
+    seen = [each for each in user.papers if user in each.readers]
+    share = amount if user.known else None
+    good = share and nonce not in SEEN
+    fee = yaml.safe_load(min(share, good))
     return round(amount * 0.029, 2)
 '''
 
@@ -42,6 +46,10 @@ def gone(old: str, new: str = "", *, errors: bool = False, text: str = CORE) -> 
         ("    verifySignature(user)\n", "", ":10: the call verifySignature(user)"),
         ("    if user in BANNED:\n        return None\n", "", "the branch if user in BANNED"),
         ('case "guest"', 'case "nobody"', "the branch case 'guest'"),
+        (" if user in each.readers", "", "the condition if user in each.readers"),
+        ("amount if user.known else None", "amount", "the condition if user.known"),
+        ("share and nonce not in SEEN", "share", "the condition share and nonce not in SEEN"),
+        ("yaml.safe_load", "yaml.load", "the call yaml.safe_load("),
     ],
 )
 def test_a_check_that_goes_is_named_whatever_is_healed(old: str, new: str, named: str) -> None:

@@ -416,6 +416,23 @@ def test_a_safe_patch_that_takes_a_raise_away_goes_on_and_says_so(heals: tuple[s
     assert any("raise ValueError(amount) under if amount <= 0" in reason for reason in trial.loosens)
 
 
+@pytest.mark.parametrize(
+    ("left", "reserved"), [((), True), (("digits/*.py",), False), (("digits/b.py", "config/**"), True)]
+)
+def test_a_commit_is_taken_back_by_a_person_where_the_manifest_does_not_leave_it(
+    left: tuple[str, ...], reserved: bool
+) -> None:
+    bench = SimulatedBench()
+    bench.manifest = replace(bench.manifest, patch=replace(bench.manifest.patch, unattended_reverts=left))
+    repo = SimulatedRepo(changed=(outside("digits/a.py"),))
+    for strategy in ("revert", "latency"):
+        with run(bench, repo=repo, heals=("latency",), strategy=strategy) as trial_run:
+            loosens = trial_run.trial.loosens
+        assert [reason.partition(":")[0] for reason in loosens] == ["digits/a.py"] * (
+            reserved and strategy == "revert"
+        )
+
+
 def test_one_that_is_not_safe_may_not_where_errors_are_healed() -> None:
     changed = (outside("digits/a.py"),)
     with run(repo=Rewritten(changed=changed), heals=("errors",), tier="guarded") as trial_run:

@@ -18,7 +18,8 @@ Found = tuple[str, int]  # what it is, in words that are the same wherever it st
 
 CHECKING = re.compile(
     r"(?:^|_)(?:check|valid|verif|assert|ensure|requir|authori|authent|permi|allow|guard|deny|denied|forbid|"
-    r"reject|abort|sanit|escape|quota|limit)"
+    r"reject|abort|sanit|escape|quota|limit|login|role|owner|tenant|redact|mask|scrub|secur|safe|compare_digest|"
+    r"throttl|lock|exit|filter|may(?:_|$)|can(?:_|$)|has(?:_|$))"
 )
 """Names of functions that may refuse, in small letters with underscores."""
 
@@ -30,10 +31,10 @@ Statements = list[ast.stmt]
 def loosened(texts: Mapping[str, tuple[str, str]], *, errors: bool) -> tuple[str, ...]:
     """What a change takes away that refuses, one sentence for each.
 
-    texts: of each path the text before and after, "" where there is no file. A `raise` with the conditions
-    that it stands under, an `assert`, a branch that leaves, and a call or decorator that is named like a check. Where
-    `errors` are to be healed also a call whose result nobody takes, any decorator, annotation and `with`; and a file
-    that is no Python is itself for a person to read.
+    texts: of each path the text before and after, "" where there is no file. A `raise` with the conditions that it
+    stands under, an `assert`, a branch that leaves, a condition within an expression, and a call or decorator that is
+    named like a check. Where `errors` are to be healed also a call whose result nobody takes, any decorator, annotation
+    and `with`; and a file that is no Python is itself for a person to read.
     """
     left: Counter[str] = Counter()
     had: list[tuple[str, Found]] = []
@@ -99,6 +100,13 @@ def _own(node: ast.AST, under: tuple[str, ...], errors: bool) -> Iterator[Found]
     elif isinstance(node, ast.If):
         if _leaves(node.body) or _leaves(node.orelse):
             yield f"the branch if {ast.unparse(node.test)}{where}", line
+    elif isinstance(node, ast.comprehension):
+        for test in node.ifs:
+            yield f"the condition if {ast.unparse(test)}{where}", test.lineno
+    elif isinstance(node, ast.IfExp):
+        yield f"the condition if {ast.unparse(node.test)}{where}", line
+    elif isinstance(node, ast.BoolOp):
+        yield f"the condition {ast.unparse(node)}{where}", line
     elif isinstance(node, ast.match_case) and _leaves(node.body):
         yield f"the branch {_case(node)}{where}", node.pattern.lineno
     if errors:

@@ -69,9 +69,13 @@ class HostTests(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PatchLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a patch may touch: `:(glob)` pathspecs, files, and lines added and deleted."""
+    """What a patch may touch: `:(glob)` pathspecs, files, and lines added and deleted.
+
+    unattended_reverts: where a commit may be taken back without a person, in a phase that merges by itself.
+    """
 
     allow: tuple[str, ...] = ()
+    unattended_reverts: tuple[str, ...] = ()
     max_files: int = 3
     max_lines: int = 80
 
@@ -208,7 +212,7 @@ def _build(kind: type[Manifest], data: dict[str, Any], where: str, prefix: str) 
     top.end("probe", "tests", "patch", "levers", "sites", "deploy", "forge", "healer")
     probe.end("command", "timeout_s", "protect", "interpreter")
     tests.end("command")
-    patch.end("allow", "max_files", "max_lines")
+    patch.end("allow", "unattended_reverts", "max_files", "max_lines")
     sites.end("idempotent", "transient")
     deploy.end("command")
     manifest = kind(
@@ -221,6 +225,7 @@ def _build(kind: type[Manifest], data: dict[str, Any], where: str, prefix: str) 
         tests=HostTests(command=tests.command("command") if "command" in tests.data else None),
         patch=PatchLimits(
             allow=patch.patterns("allow"),
+            unattended_reverts=patch.patterns("unattended_reverts"),
             max_files=patch.count("max_files", 3),
             max_lines=patch.count("max_lines", 80),
         ),
