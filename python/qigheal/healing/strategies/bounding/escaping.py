@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qigheal.healing.hostcode.program import Function, Program, Source
+from qigheal.healing.strategies.bounding.shadowing import is_local
 from qigheal.healing.strategies.bounding.known import (
     DATA_BUILTINS,
     HOLDING_BUILTINS,
@@ -74,6 +75,7 @@ class Reach:
                     hit = node.attr == name
                 else:
                     hit = isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load)
+                    hit = hit and not is_local(other, node)
                 if not hit:
                     continue
                 parent = other.parents.get(node)
