@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qigheal.healing.hostcode.program import Function, Program, Source
-from qigheal.healing.strategies.bounding.shadowing import is_local
 from qigheal.healing.strategies.bounding.known import (
     DATA_BUILTINS,
     HOLDING_BUILTINS,
@@ -21,6 +20,7 @@ from qigheal.healing.strategies.bounding.known import (
     TEXT_METHODS,
 )
 from qigheal.healing.strategies.bounding.repeatable import Unproven
+from qigheal.healing.strategies.bounding.shadowing import is_local
 
 BUILTINS = DATA_BUILTINS | HOLDING_BUILTINS | STREAM_BUILTINS | {"print"}
 TAKES = TEXT_METHODS | {"extend", "update", "format", "union", "intersection", "difference"}
