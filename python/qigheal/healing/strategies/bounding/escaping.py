@@ -74,8 +74,12 @@ class Reach:
                 if isinstance(node, ast.Attribute):
                     hit = node.attr == name
                 else:
-                    hit = isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load)
-                    hit = hit and not is_local(other, node)
+                    hit = (
+                        isinstance(node, ast.Name)
+                        and node.id in names
+                        and isinstance(node.ctx, ast.Load)
+                        and not is_local(other, node)
+                    )
                 if not hit:
                     continue
                 parent = other.parents.get(node)
