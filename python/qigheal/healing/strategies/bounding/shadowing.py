@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import ast
 
-from qigheal.healing.hostcode.program import Source
-from qigheal.healing.strategies.caching.purity.scopes import bindings, locals_of
+from qigheal.healing.hostcode.program import Function, Source
 
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-IMPORTS_AND_DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def is_local(source: Source, name: ast.Name) -> bool:
@@ -33,7 +32,7 @@ def is_local(source: Source, name: ast.Name) -> bool:
             inside = inside or own
         elif isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             own = inner is outer.body if isinstance(outer, ast.Lambda) else inner in outer.body
-            if own and name.id in locals_of(outer):
+            if own and name.id in _assigned(outer):
                 return not _doubtful(outer, name.id)
             inside = inside or own
         before, inner = inner, outer
@@ -49,10 +48,30 @@ def _targets(comprehension: ast.ListComp | ast.SetComp | ast.DictComp | ast.Gene
     }
 
 
-def _doubtful(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, name: str) -> bool:
+def _assigned(function: Function | ast.Lambda) -> set[str]:
+    """Names that are a function's arguments or are assigned to in its own scope, by statements or `:=`."""
+    arguments = function.args
+    found = {one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+    todo: list[ast.AST] = [] if isinstance(function, ast.Lambda) else [*function.body]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (*DEFINITIONS, *COMPREHENSIONS, ast.Lambda)):
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        todo.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def _doubtful(function: Function | ast.Lambda, name: str) -> bool:
     """Whether anything in a function says that the name is the module's, or binds it to what has a name elsewhere."""
-    return any(
-        (isinstance(node, (ast.Global, ast.Nonlocal)) and name in node.names)
-        or (isinstance(node, IMPORTS_AND_DEFINITIONS) and node is not function and name in bindings(node))
-        for node in ast.walk(function)
-    )
+    for node in ast.walk(function):
+        if isinstance(node, (ast.Global, ast.Nonlocal)) and name in node.names:
+            return True
+        if isinstance(node, DEFINITIONS) and node is not function and node.name == name:
+            return True
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and any(
+            name in (alias.asname, alias.name.partition(".")[0]) for alias in node.names
+        ):
+            return True
+    return False

@@ -40,7 +40,7 @@ def bindings(node: ast.AST) -> list[str]:
     return []
 
 
-def locals_of(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> frozenset[str]:
+def locals_of(node: ast.FunctionDef | ast.Lambda) -> frozenset[str]:
     """Every name that is local to a function, its parameters included."""
     arguments = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
     body = [node.body] if isinstance(node, ast.Lambda) else node.body
