@@ -19,7 +19,12 @@ LEAKING = {"observed": {"errors": 0.1, "memory": 2.0}}
 
 def test_a_cure_may_hold_a_package_more() -> None:
     cured = World(**SMALL | {"rss_mb": 20.6})
-    assert judged(FAILING, cured, 1, **PAYING)[0].accepted
+    verdict, _ = judged(FAILING, cured, 1, **PAYING)
+    assert verdict.accepted
+    assert "% more memory is held" in verdict.reason
+    alike, _ = judged(FAILING, World(**SMALL), 1, **PAYING)
+    assert alike.accepted
+    assert "memory" not in alike.reason
     unpaid, _ = judged(FAILING, cured, 1, **FAILS, prices=("latency",))
     assert unpaid.decision == "worse"
     assert guard(unpaid, "memory").estimate == pytest.approx(0.03, abs=0.01)
