@@ -145,12 +145,8 @@ def failing(metrics: tuple[str, ...] = ("errors",)) -> Diagnosis:
 
 def test_a_call_that_fails_is_repeated(hosts: Hosts) -> None:
     [patch] = hosts.proposed(host_files())
-    assert (patch.strategy, patch.tier, patch.heals, patch.price) == (
-        "errors",
-        "guarded",
-        ("errors",),
-        "latency",
-    )
+    assert (patch.strategy, patch.tier, patch.heals) == ("errors", "guarded", ("errors",))
+    assert patch.paid == {"latency", "memory"}
     assert patch.same_output is False
     assert patch.files == ("app/service.py",)
     assert "_repeated(store.fetch, key)  # one row" in hosts.text()

@@ -1,11 +1,12 @@
 """Merges trees three ways without a checkout: git's own rules, by plumbing on an index of its own.
 
-No merge driver runs, renames are not looked for, and a conflict is an error, never a text with marks in it.
+No merge driver runs, and a conflict is an error, never a text with marks in it. A file that our side renamed is found
+where git's own comparison of contents finds it, and where it finds one such file alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from qigheal.errors import PatchError
@@ -14,12 +15,19 @@ from qigheal.repo.git import FILE_MODES, Git, decode, encode
 CONFLICTS = tuple(range(256))
 """What `git merge-file` may end with: the number of conflicts, or 255 for what is no text."""
 
+SIMILAR = "50%"
+"""Part of a file's content that another one must share to be the same file renamed: git's own measure, whatever the
+repository's settings say."""
+
+RENAMES = 1000
+"""Files that may have come and gone for contents to be compared; beyond, only what stayed as it was is found."""
+
 
 def three_way(git: Git, ancestor: str, ours: str, theirs: str) -> str:
     """The tree that holds what both sides changed since `ancestor`; all are trees or commits, in full.
 
-    Raises PatchError, with the paths, where the two changed the same lines, or one took a file away that
-    the other changed.
+    What theirs changed in a file that ours has under another name goes there. Raises PatchError, with the paths,
+    where the two changed the same lines, or one took a file away that the other changed.
     """
     with git.scratch() as scratch:
         index = scratch / "index"
@@ -29,12 +37,39 @@ def three_way(git: Git, ancestor: str, ours: str, theirs: str) -> str:
             head, path = line.split("\t", 1)
             mode, sha, stage = head.split()
             unmerged.setdefault(path, {})[stage] = (mode, sha)
+        lost = [path for path, stages in unmerged.items() if set(stages) == {"1", "3"}]
+        moved = _renamed(git, ancestor, ours, lost) if lost else {}
+        removed = [f"0 {'0' * len(ancestor)}\t{old}\0" for old in moved if moved[old][0] not in unmerged]
+        for old, (new, entry) in moved.items():
+            if new not in unmerged:
+                unmerged[new] = {**unmerged.pop(old), "2": entry}
         merged = {path: _merged(git, stages, scratch) for path, stages in unmerged.items()}
         if conflicts := [path for path, entry in merged.items() if not entry]:
             raise PatchError(f"both sides changed {', '.join(f'{path!a}' for path in conflicts)}")
-        lines = "".join(f"{entry}\t{path}\0" for path, entry in merged.items())
+        lines = "".join([*removed, *(f"{entry}\t{path}\0" for path, entry in merged.items())])
         git.run("update-index", "-z", "--index-info", stdin=encode(lines), index=index)
         return decode(git.run("write-tree", index=index).stdout).strip()
+
+
+def _renamed(
+    git: Git, ancestor: str, ours: str, paths: Collection[str]
+) -> dict[str, tuple[str, tuple[str, str]]]:
+    """Under which path ours has these files of the ancestor, with mode and object.
+
+    Where several files may be it, as after one was split up, none is. Copies are looked for only to see that.
+    """
+    out = git.run(
+        "diff-tree", "-r", "-z", "--raw", f"--find-copies={SIMILAR}", f"-l{RENAMES}", "--no-abbrev", "--no-ext-diff",
+        "--no-textconv", "--ignore-submodules=none", ancestor, ours, "--",
+    ).stdout  # fmt: skip
+    fields = iter(decode(out).split("\0")[:-1])
+    found: dict[str, list[tuple[str, tuple[str, str]]]] = {}
+    for head in fields:
+        _, mode, _, sha, status = head[1:].split(" ")
+        old = next(fields)
+        if status[0] in "RC":
+            found.setdefault(old, []).append((next(fields), (mode, sha)))
+    return {path: found[path][0] for path in paths if len(found.get(path, ())) == 1}
 
 
 def _merged(git: Git, stages: Mapping[str, tuple[str, str]], scratch: Path) -> str:

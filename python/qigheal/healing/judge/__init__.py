@@ -121,12 +121,17 @@ def verdict(trial: Trial, settings: HealSettings) -> Verdict:
 
 
 def _prices(trial: Trial, evidence: Evidence) -> str:
-    """What is paid: the metrics that are certainly worse, and within their healthy bands."""
+    """What is paid: the metrics that are certainly worse, and within their healthy bands; and the room it takes."""
     paid = [
         f"; {NAMES[metric]} is worse by {100 * math.expm1(asked.estimate.value):.1f} %, within its healthy band"
         for metric, asked in evidence.seen.items()
         if metric in trial.patch.paid and asked.ratio and asked.estimate.low(PASS_LEVEL) > 0.0
     ]
+    held = evidence.guards["memory"].estimate
+    if "memory" in trial.patch.paid and held.low(PASS_LEVEL) > 0.0:
+        paid.append(
+            f"; {100 * math.expm1(held.value):.1f} % more memory is held, without growing out of its band"
+        )
     return "".join(paid)
 
 

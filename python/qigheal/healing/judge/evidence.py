@@ -134,7 +134,9 @@ def gather(trial: Trial, settings: HealSettings) -> Evidence:
             guards["errors"] = Question(0.0, block_mean(_by(blocks, failing[:, 1] - edge)))
         else:
             guards["memory"] = Question(math.log(PRICE_MEMORY), SignedRank(rounds.memory), ratio=True)
-            guards["memory_growth"] = Question(0.0, SignedRank(growth_scale * rounds.growth_after - edge))
+            # The same of growth: where it was outside already, its guard stays what it is without a price.
+            if SignedRank(growth_scale * rounds.growth_before).value <= edge:
+                guards["memory_growth"] = Question(0.0, SignedRank(growth_scale * rounds.growth_after - edge))
     return Evidence(
         limits=limits,
         found=found,

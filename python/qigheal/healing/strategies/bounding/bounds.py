@@ -93,10 +93,10 @@ def _dict(prover: Prover, place: Place, content: bytes, most: int) -> Bound:
 
 
 def _stored(place: Place, store: Store, content: bytes, most: int, tier: Tier, why: str) -> Bound:
-    for name in ("list", "len") if store.often else ("list",):
+    for name in ("list", "len"):
         if place.source.bound.get(name) or _binds(store.function, name):
             raise Unproven(place.made, f"{name} is something else in this file")
-    edited = bound_store(content, at(content, store.statement), store.cache, most, often=store.often)
+    edited = bound_store(content, at(content, store.statement), store.cache, most)
     return Bound(edited, tier, why)
 
 

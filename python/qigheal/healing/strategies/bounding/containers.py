@@ -49,8 +49,7 @@ class Store:
 
     cache: the dict as it is written there. kind: what is put in. found: the expressions in the function
     that look entries up. parts: what else of the statement holds the value. threads: whether a key may be gone
-    when it is read, should another thread drop it. often: whether the statement also runs when there is nothing
-    to put in.
+    when it is read, should another thread drop it.
     """
 
     function: Function
@@ -60,7 +59,6 @@ class Store:
     found: tuple[ast.expr, ...] = ()
     parts: tuple[ast.expr, ...] = ()
     threads: bool = False
-    often: bool = False
 
 
 def locate(program: Program, file: str, qualname: str) -> Place:
@@ -322,7 +320,7 @@ def only_counted(prover: Prover, place: Place) -> Store:
                 raise Unproven(
                     use, f"what {place.name} takes up is not shown to be plain data, and may have to stay"
                 )
-            stores.append(Store(function, statement, ast.unparse(use), often=True))
+            stores.append(Store(function, statement, ast.unparse(use)))
     if len(stores) != 1:
         raise Unproven(place.made, f"expected one statement to fill {place.name}, found {len(stores)}")
     return stores[0]

@@ -14,6 +14,12 @@ from qigheal.errors import MissingExtra
 Place = tuple[int, int]
 """Line from 1, column in characters from 0."""
 
+AT_ONCE = 32
+"""Part of a full container that is dropped at once. To list its keys costs as much as they are many, so that fewer
+at once cost more for each store; more at once make its size go up and down further than a trial's answers tell from
+growth. A bound is some 24 to 48 answers' entries, of which this is about one's.
+"""
+
 
 def at(content: bytes, node: ast.expr | ast.stmt) -> Place:
     """Where a node begins, in characters; `ast` counts bytes of UTF-8."""
@@ -34,24 +40,24 @@ def bound_cache(content: bytes, place: Place, written: str, *, unused: str = "",
     )
 
 
-def bound_store(content: bytes, place: Place, cache: str, most: int, *, often: bool = False) -> bytes:
+def bound_store(content: bytes, place: Place, cache: str, most: int) -> bytes:
     """Drop the oldest entries before the statement at `place` stores into `cache`, so that `most` stay.
 
-    often: it also runs when there is nothing to store, and should cost nothing then. Written so that no thread can
-    make it fail: the keys are listed in one step, and a key may be gone.
+    What is written costs a store the same however large `most` is. No thread can make it fail: the keys are listed
+    in one step, and a key may be gone.
     """
     cst = _cst()
     name = _free(content, "oldest")
-    said = f"  # at most {most} entries stay"
-    loop = f"for {name} in list({cache})[:-{most - 1}]:{{}}\n    {cache}.pop({name}, None)\n"
-    if often:
-        inner = loop.format("").replace("\n    ", "\n        ")
-        loop = cst.parse_statement(f"if len({cache}) > {most - 1}:{said}\n    {inner}")
-    else:
-        loop = cst.parse_statement(loop.format(said))
+    newest = most - max(1, most // AT_ONCE)
+    keys = f"list({cache})[:-{newest}]" if newest else f"list({cache})"
+    drop = cst.parse_statement(
+        f"if len({cache}) >= {most}:  # at most {most} entries stay\n"
+        f"    for {name} in {keys}:\n"
+        f"        {cache}.pop({name}, None)\n"
+    )
 
     def before(node: Any) -> Any:
-        first = loop.with_changes(leading_lines=node.leading_lines)
+        first = drop.with_changes(leading_lines=node.leading_lines)
         return cst.FlattenSentinel([first, node.with_changes(leading_lines=[])])
 
     return _edited(content, place, cst.SimpleStatementLine, before)

@@ -20,6 +20,7 @@ from qigheal.healing.strategies.bounding.known import (
     TEXT_METHODS,
 )
 from qigheal.healing.strategies.bounding.repeatable import Unproven
+from qigheal.healing.strategies.bounding.shadowing import is_local
 
 BUILTINS = DATA_BUILTINS | HOLDING_BUILTINS | STREAM_BUILTINS | {"print"}
 TAKES = TEXT_METHODS | {"extend", "update", "format", "union", "intersection", "difference"}
@@ -73,7 +74,12 @@ class Reach:
                 if isinstance(node, ast.Attribute):
                     hit = node.attr == name
                 else:
-                    hit = isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load)
+                    hit = (
+                        isinstance(node, ast.Name)
+                        and node.id in names
+                        and isinstance(node.ctx, ast.Load)
+                        and not is_local(other, node)
+                    )
                 if not hit:
                     continue
                 parent = other.parents.get(node)

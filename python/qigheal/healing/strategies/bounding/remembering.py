@@ -99,7 +99,6 @@ class Pattern:
             kind=self._computed(statement, value, key, block[: position + 1]),
             found=(call,),
             parts=(value,),
-            often=True,
         )
 
     def _got(self, parent: ast.AST | None) -> ast.Call | None:

@@ -55,6 +55,9 @@ LEAST_S = 1e-6
 HANGS = 10.0
 """A failing call that takes so many times as long as one that returns is hanging."""
 
+PRICES = ("latency", "memory")
+"""Another attempt takes time, and what it is made with, such as a package that repeats calls, takes room."""
+
 NAMED = 3
 """Calls that are named in one reason."""
 
@@ -202,7 +205,7 @@ class Errors:
                     heals=("errors",),
                     # Half of them: a trial takes twice as many pairs.
                     batches_needed=max(10, math.ceil(FAILING / 2 / failing)),
-                    price="latency",
+                    prices=PRICES,
                     searched=len(rates) + 3 * len(fresh),
                 )
                 return

@@ -55,7 +55,8 @@ class Revert:
     A commit counts as bad when the worst of the diagnosed metrics that tell the two ends apart lies nearer
     to the present end. Commits that cannot be probed are passed over as in `git bisect skip`. With two guilty
     commits the one that the worst metric tells of is found; the other is left for another pass. The reverse is
-    merged into the present code three ways; where later commits changed the same lines there is no patch.
+    merged into the present code three ways, into a file that was renamed since under its present name; where later
+    commits changed the same lines there is no patch.
     """
 
     name = "revert"

@@ -1,1 +1,2 @@
-"""Turns levers that the host declares: for Φ and κ, and for drift. `levers` and `search` are what both use."""
+"""Turns levers that the host declares: for Φ and κ, and for drift. `levers`, `search` and `choosing` are
+what both use."""

@@ -52,6 +52,7 @@ class Attention:
             bench,
             repo,
             self._settings,
+            diagnosis.healthy_code_hash,
         )
         if patch is not None:
             yield patch

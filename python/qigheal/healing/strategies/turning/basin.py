@@ -62,6 +62,7 @@ class Basin:
             bench,
             repo,
             self._settings,
+            diagnosis.healthy_code_hash,
         )
         if patch is not None:
             yield patch

@@ -3,19 +3,22 @@
 A tool that strategies share. What a candidate is measured for is theirs to say, as a function from
 answers to `Measured`. Every candidate answers the same requests, so that candidates differ by their
 setting alone; the winner must show on fresh requests that it halves the distance to healthy, and in several
-starts of the probe: of many candidates one comes out well by the luck of its process. Whether a patch is good
-enough is not decided here.
+starts of the probe: of many candidates one comes out well by the luck of its process. Of candidates that cannot be
+told apart the one nearest to the healthy commit's values wins, or to the present ones where none is known (`choosing`).
+Whether a patch is good enough is not decided here.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qigcore.errors import InvalidBasin
 from qigheal.errors import MissingExtra, ProbeError, RepoError
+from qigheal.healing.strategies.turning.choosing import FEWEST, chosen
 from qigheal.healing.strategies.turning.search import Axis, Point, Residuals, loss, search
 from qigheal.reasons import log
 from qigheal.records import Answer, HealingPatch
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 STARTS = 3
 """Starts in which the winner must be nearer than the present values are in any of theirs."""
+
+CODE_HASH = re.compile(r"[0-9a-f]{7,64}")
+"""A commit's name, whole or abbreviated: what telemetry says is never taken for anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +72,17 @@ class Setting:
 
 
 def turned(
-    strategy: str, heals: tuple[str, ...], measured: Measure, bench: Bench, repo: Repo, limits: HealSettings
+    strategy: str,
+    heals: tuple[str, ...],
+    measured: Measure,
+    bench: Bench,
+    repo: Repo,
+    limits: HealSettings,
+    healthy: str,
 ) -> HealingPatch | None:
     """The patch that sets the levers of `strategy` to the best values found; None when none is clearly better.
+
+    healthy: the last healthy commit, "" when it is unknown.
 
     A lever that cannot be read is left alone and named in the log. A lever whose value and bounds are
     whole numbers is searched in whole numbers; others get three significant digits. Probes started:
@@ -103,10 +117,17 @@ def turned(
 
     evaluations = len(settings) * limits.search_evaluations - 2
     tried = search([setting.axis for setting in settings], here, residuals, evaluations, limits.seed)
-    winner = min(tried, key=lambda point: loss(tried[point]))
-    if winner not in found or not _clearly_nearer(found[winner], before):
+    best = min(tried, key=lambda point: loss(tried[point]))
+    if best not in found or not _clearly_nearer(found[best], before):
         log.info("%s: none of %d settings is clearly nearer to healthy", strategy, len(tried))
         return None
+
+    def eligible(point: Point) -> bool:
+        nearer = point in found and _clearly_nearer(found[point], before)
+        return nearer and found[point].healthy >= found[best].healthy
+
+    home = _home(settings, healthy, repo)
+    winner = chosen(tried, eligible, [setting.axis for setting in settings], home, trials.without)
     confirmed = _confirmed(trials, winner, before_fresh, batches)
     if confirmed is None:
         return None
@@ -132,6 +153,7 @@ class _Trials:
     repo: Repo
     settings: Sequence[Setting]
     measured: Measure
+    answers: dict[Point, list[Answer]] = field(default_factory=dict)  # the first that each point gave
 
     def measure(self, point: Point | None, *sets: Sequence[tuple[int, int]]) -> list[Measured] | None:
         """What one probe measures on each set of requests; None when it does not work.
@@ -140,10 +162,25 @@ class _Trials:
         """
         try:
             with self.bench.probe(None if point is None else self.diff(point)) as probe:
-                return [self.measured([probe.ask(*request) for request in asked]) for asked in sets]
+                answered = [[probe.ask(*request) for request in asked] for asked in sets]
+            if point is not None:
+                self.answers.setdefault(point, answered[0])
+            return [self.measured(answers) for answers in answered]
         except (ProbeError, InvalidBasin) as failure:
             log.info("%s: %s cannot be measured: %s", self.strategy, point or "the present code", failure)
             return None
+
+    def without(self, point: Point) -> list[float]:
+        """The losses of a point with one of its answers left out at a time; empty where there are too few."""
+        answers = self.answers.get(point, [])
+        if len(answers) < FEWEST:
+            return []
+        try:
+            return [
+                loss(self.measured([*answers[:i], *answers[i + 1 :]]).residuals) for i in range(len(answers))
+            ]
+        except InvalidBasin:
+            return []
 
     def diff(self, point: Point) -> str:
         """The patch that sets every lever to its value of `point` and leaves all else as it is."""
@@ -199,6 +236,23 @@ def _settings(bench: Bench, repo: Repo, strategy: str) -> list[Setting]:
             else:
                 log.warning("lever %s: %s", lever.name, setting)
     return found
+
+
+def _home(settings: Sequence[Setting], healthy: str, repo: Repo) -> Point:
+    """Where the levers stood in the last healthy commit; where that is not known, where they stand."""
+    commit = ""
+    if CODE_HASH.fullmatch(healthy):
+        try:
+            commit = repo.resolve(healthy)
+        except RepoError:
+            commit = ""
+    if not commit.startswith(healthy):  # a branch or tag that looks like an abbreviation
+        commit = ""
+    then = [standing(setting.lever, commit, repo) if commit else setting for setting in settings]
+    return tuple(
+        there.now if isinstance(there, Setting) else setting.now
+        for there, setting in zip(then, settings, strict=True)
+    )
 
 
 def standing(lever: Lever, commit: str, repo: Repo) -> Setting | str:

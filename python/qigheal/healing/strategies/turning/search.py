@@ -169,7 +169,7 @@ def _evolve(
         from cmaes import CMA
     except ImportError as missing:
         raise MissingExtra("cmaes", "heal", "a search over several levers") from missing
-    mean = _positions(axes, start)
+    mean = positions(axes, start)
     population = min(evaluations, 4 + int(3 * math.log(len(axes))))
     evolution = CMA(
         mean, sigma=0.3, bounds=np.array([[0.0, 1.0]] * len(axes)), seed=seed, population_size=population
@@ -200,8 +200,8 @@ def _descend(
         best, least = min(known, key=lambda pair: loss(pair[1]))
         if loss(least) < NEAR:
             return
-        at = _positions(axes, best)
-        offsets = np.array([_positions(axes, point) - at for point, _ in known])
+        at = positions(axes, best)
+        offsets = np.array([positions(axes, point) - at for point, _ in known])
         nearest = np.argsort(np.linalg.norm(offsets, axis=1), kind="stable")[: 2 * len(axes) + 1]
         slopes = np.linalg.lstsq(
             offsets[nearest], np.array([known[i][1] for i in nearest]) - least, rcond=None
@@ -214,5 +214,6 @@ def _descend(
             reach /= 3
 
 
-def _positions(axes: Sequence[Axis], point: Point) -> npt.NDArray[np.float64]:
+def positions(axes: Sequence[Axis], point: Point) -> npt.NDArray[np.float64]:
+    """Where a point lies on its axes, 0 to 1 each."""
     return np.array([axis.position(value) for axis, value in zip(axes, point, strict=True)])

@@ -1,0 +1,146 @@
+"""A commit is taken back in a file that was renamed since, where the file is certainly the one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from qigheal.errors import PatchError
+from qigheal.repo import Repo
+from tests.heal.gitfix import Place
+from tests.heal.revertbench import MANIFEST, FakeBench, On, diagnosis, low_phi, part, propose
+
+OLD, NEW = "app/part1.py", "app/inner/part1.py"
+BODY = "".join(f"LINE_{number} = {number}\n" for number in range(20))
+MORE = "".join(f"OTHER_{number} = {number}\n" for number in range(8))
+
+
+class Line:
+    """A healthy commit, one that switches a file on, and one that renames the file."""
+
+    def __init__(self, folder: Path, manifest: str = MANIFEST) -> None:
+        files = {OLD: part(False) + BODY, "app/other.py": "x = 1\n", "qigheal.toml": manifest}
+        self.place = Place(folder / "host", files)
+        self.healthy = self.place.base
+        self.place.write(OLD, part(True) + BODY)
+        self.guilty = self.place.commit("Switch it on")
+
+    def renamed(self, **files: str) -> str:
+        self.place.git("rm", "-q", OLD)
+        for path, text in (
+            {NEW: part(True) + BODY} | {key.replace("__", "/"): v for key, v in files.items()}
+        ).items():
+            self.place.write(path, text)
+        return self.place.commit("Rename it")
+
+    def merged(self) -> tuple[Repo, str]:
+        repo = Repo(self.place.path)
+        return repo, repo.merge(self.guilty, repo.head(), self.healthy)
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return Line(tmp_path)
+
+
+def test_the_change_is_taken_back_where_the_file_is_now(line: Line) -> None:
+    line.renamed()
+    repo, tree = line.merged()
+    assert repo.read(tree, NEW).decode() == part(False) + BODY
+    assert OLD not in repo.entries(tree)
+    assert [change.new_path for change in repo.changes(repo.head(), tree)] == [NEW]
+
+
+def test_what_was_changed_with_the_name_and_after_it_stays(line: Line) -> None:
+    line.renamed(**{"app__inner__part1.py": part(True) + BODY + "MORE = 1\n"})
+    line.place.write(NEW, part(True) + BODY.replace("LINE_9 = 9", "LINE_9 = 99") + "MORE = 1\n")
+    line.place.commit("Change it")
+    repo, tree = line.merged()
+    assert repo.read(tree, NEW).decode() == part(False) + BODY.replace("= 9\n", "= 99\n", 1) + "MORE = 1\n"
+
+
+def test_a_name_that_git_calls_odd_is_followed(line: Line) -> None:
+    line.place.git("mv", OLD, "app/part one ä\t1.py")
+    line.place.commit("Rename it")
+    repo, tree = line.merged()
+    assert repo.read(tree, "app/part one ä\t1.py").decode() == part(False) + BODY
+
+
+def test_other_settings_of_the_repository_change_nothing(line: Line) -> None:
+    line.renamed(**{"app__inner__part1.py": part(True) + BODY + "MORE = 1\n"})
+    line.place.git("config", "diff.renames", "false")
+    line.place.git("config", "diff.renameLimit", "1")
+    repo, tree = line.merged()
+    assert repo.read(tree, NEW).decode() == part(False) + BODY + "MORE = 1\n"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"app__inner__part1.py": "ON = True  # on purpose\n" + BODY},
+        {"app__inner__part1.py": part(True) + MORE},
+        {"app__twin.py": part(True) + BODY},
+        {"app__twin.py": part(True) + BODY.replace("LINE_3", "LINE_THREE")},
+        {"app__inner__part1.py": "", "app__README.md": "It is gone.\n"},
+    ],
+    ids=["the same lines changed", "too little is left", "two such files", "two alike", "it is gone"],
+)
+def test_what_may_be_another_file_is_left_alone(line: Line, files: dict[str, str]) -> None:
+    line.renamed(**files)
+    with pytest.raises(PatchError, match=r"part1\.py"):
+        line.merged()
+
+
+def test_a_file_that_had_the_new_name_before_is_another(line: Line, tmp_path: Path) -> None:
+    """Theirs has a file of the new name, which was taken away by the commit that is to be taken back."""
+    place = Place(tmp_path / "other", {OLD: part(False) + BODY, NEW: MORE})
+    healthy = place.base
+    place.git("rm", "-q", NEW)
+    place.write(OLD, part(True) + BODY)
+    guilty = place.commit("Switch it on")
+    place.git("rm", "-q", OLD)
+    place.write(NEW, part(True) + BODY)
+    place.commit("Rename it")
+    repo = Repo(place.path)
+    with pytest.raises(PatchError, match=r"inner/part1\.py"):
+        repo.merge(guilty, repo.head(), healthy)
+
+
+def test_a_renamed_file_that_became_executable_is_left_alone(line: Line) -> None:
+    line.renamed()
+    line.place.path.joinpath(NEW).chmod(0o755)
+    line.place.commit("Make it run")
+    with pytest.raises(PatchError, match=r"part1\.py"):
+        line.merged()
+
+
+class Anywhere(FakeBench):
+    """Its one switch is the file, under whatever name."""
+
+    def on(self, tree: str) -> On:
+        texts = [self.repo.read(tree, path) for path in self.repo.entries(tree)]
+        return frozenset({1} if any(text.startswith(b"ON = True\nLINE_0") for text in texts) else ())
+
+
+def test_the_strategy_takes_it_back(line: Line) -> None:
+    line.renamed()
+    bench = Anywhere(Repo(line.place.path), low_phi(1))
+    [patch] = propose(bench, diagnosis(line.healthy))
+    assert patch.files == (NEW,)
+    tree = bench.repo.apply(bench.base, patch.diff)
+    assert bench.repo.read(tree, NEW).decode() == part(False) + BODY
+    assert line.guilty[:10] in patch.rationale
+
+
+@pytest.mark.parametrize(("new", "said"), [("data/part1.py", "not allowed"), ("app/probe.py", "protected")])
+def test_a_new_name_that_no_patch_may_touch_ends_it(
+    line: Line, new: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    line.place.git("rm", "-q", OLD)
+    line.place.write(new, part(True) + BODY)
+    line.place.commit("Rename it")
+    with caplog.at_level(logging.INFO, "qigheal"):
+        assert not propose(Anywhere(Repo(line.place.path), low_phi(1)), diagnosis(line.healthy))
+    assert said in caplog.text
