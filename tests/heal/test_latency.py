@@ -194,6 +194,31 @@ def test_scripts_of_the_host_are_read_too(file: str) -> None:
     assert proposed(called("weigh", 0.9), files={"notes": change, "notes.txt": "#!python\n" + change})
 
 
+DIGESTS = MODEL.replace("    return n * 2", "    return int(sha256(str(n).encode()).hexdigest(), 16)")
+
+
+def test_a_function_that_computes_digests_is_for_a_person() -> None:
+    """It may be slow on purpose, and so may what calls it."""
+    files = {"app/model.py": "from hashlib import sha256\n" + DIGESTS}
+    for name, tier in (("weigh", "review"), ("both", "review"), ("price", "safe")):
+        [patch] = proposed(called(name, 0.9, line=LINES[name] + 1), files=files)
+        assert (patch.tier, "on purpose" in patch.rationale) == (tier, tier == "review")
+
+
+@pytest.mark.parametrize(
+    ("name", "cached"),
+    [(name, True) for name in ("n", "token", "tokens", "opinion", "spinning", "key")]
+    + [
+        (name, False)
+        for name in ("password", "userPassword", "old_passwd", "client_secret", "pin", "api_key")
+    ],
+)
+def test_what_is_named_like_a_secret_is_not_kept(name: str, cached: bool) -> None:
+    text = MODEL.replace("weigh(n):\n    return n * 2", f"weigh({name}):\n    return {name} * 2")
+    patches = proposed(called("weigh", 0.9, parameters=(name,)), files={"app/model.py": text})
+    assert bool(patches) == cached
+
+
 def test_the_same_evidence_gives_the_same_patches() -> None:
     functions = (called("weigh", 0.5), called("price", 0.45), called("both", 0.3))
     assert proposed(*functions) == proposed(*functions)

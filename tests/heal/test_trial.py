@@ -424,7 +424,7 @@ def test_a_commit_is_taken_back_by_a_person_where_the_manifest_does_not_leave_it
 ) -> None:
     bench = SimulatedBench()
     bench.manifest = replace(bench.manifest, patch=replace(bench.manifest.patch, unattended_reverts=left))
-    repo = SimulatedRepo(changed=(outside("digits/a.py"),))
+    repo = SimulatedRepo(changed=(outside("digits/a.py"),), files={"digits/a.py": OPEN})
     for strategy in ("revert", "latency"):
         with run(bench, repo=repo, heals=("latency",), strategy=strategy) as trial_run:
             loosens = trial_run.trial.loosens

@@ -100,17 +100,21 @@ def _own(node: ast.AST, under: tuple[str, ...], errors: bool) -> Iterator[Found]
     elif isinstance(node, ast.If):
         if _leaves(node.body) or _leaves(node.orelse):
             yield f"the branch if {ast.unparse(node.test)}{where}", line
-    elif isinstance(node, ast.comprehension):
-        for test in node.ifs:
-            yield f"the condition if {ast.unparse(test)}{where}", test.lineno
-    elif isinstance(node, ast.IfExp):
-        yield f"the condition if {ast.unparse(node.test)}{where}", line
-    elif isinstance(node, ast.BoolOp):
-        yield f"the condition {ast.unparse(node)}{where}", line
     elif isinstance(node, ast.match_case) and _leaves(node.body):
         yield f"the branch {_case(node)}{where}", node.pattern.lineno
+    for condition in _conditions(node):
+        yield f"the condition {ast.unparse(condition)}{where}", condition.lineno
     if errors:
         yield from _broadly(node, where, line)
+
+
+def _conditions(node: ast.AST) -> list[ast.expr]:
+    """Conditions within an expression."""
+    if isinstance(node, ast.comprehension):
+        return node.ifs
+    if isinstance(node, ast.IfExp):
+        return [node.test]
+    return [node] if isinstance(node, ast.BoolOp) else []
 
 
 def _case(node: ast.match_case) -> str:

@@ -106,6 +106,14 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     functions: tuple[Called, ...]
 
 
+SECRET = re.compile(
+    r"passw|passphrase|secret|credential|(?:^|_)(?:pwd|pin)(?:_|$)|(?:api|private)_?key|"
+    r"(?:access|auth|bearer|session|refresh)_?token",
+    re.IGNORECASE,
+)
+"""Names of parameters whose values a cache would keep in memory in clear."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A function that may be cached.
@@ -163,10 +171,8 @@ class Latency:
             if refused is not None:
                 log.info("latency: %.200r: %s", called.file, refused)
                 continue
-            if not set(called.returned) <= RETURNED:
-                log.info(
-                    "latency: %.80r is not cached: it was seen to return %s", called.name, called.returned
-                )
+            if unfit := _unfit(called):
+                log.info("latency: %.80r is not cached: %s", called.name, unfit)
                 continue
             try:
                 proof = prove(host, called.file, called.line, _kinds(called))
@@ -185,7 +191,7 @@ class Latency:
                 continue
             yield HealingPatch(
                 strategy=self.name,
-                tier=self.tier,
+                tier="review" if _may_be_slow_on_purpose(chosen) else self.tier,
                 base=bench.base,
                 diff=diff,
                 rationale=_rationale(chosen, profile),
@@ -306,6 +312,15 @@ def _is_python(path: Path) -> bool:
     return first.startswith(b"#!") and b"python" in first
 
 
+def _unfit(called: Called) -> str:
+    """Why a function is not to be cached, by what was seen of it; "" where nothing speaks against it."""
+    if not set(called.returned) <= RETURNED:
+        return f"it was seen to return {called.returned}"
+    if secret := next(filter(SECRET.search, called.parameters), None):
+        return f"a cache would keep what it is given as {secret}"
+    return ""
+
+
 def _kinds(called: Called) -> dict[str, tuple[str, ...]]:
     return dict(zip(called.parameters, called.kinds, strict=False))
 
@@ -340,6 +355,11 @@ def _choices(candidates: Sequence[Candidate], wanted: float) -> list[tuple[Candi
     return sorted([*singles, *pairs], key=worth, reverse=True)
 
 
+def _may_be_slow_on_purpose(chosen: Sequence[Candidate]) -> bool:
+    """Whether digests are computed: of a password that is to cost whoever guesses, say."""
+    return any(name.startswith("hashlib.") for one in chosen for name in one.proof.used)
+
+
 def _rationale(chosen: Sequence[Candidate], profile: Profile) -> str:
     parts = [
         f"{one.proof.function.shown} in a cache of {one.maxsize} entries (it takes "
@@ -348,4 +368,7 @@ def _rationale(chosen: Sequence[Candidate], profile: Profile) -> str:
         f"{one.called.distinct} arguments)"
         for one in chosen
     ]
-    return f"Keeps the results of {' and of '.join(parts)}. They are proven to depend on the arguments alone."
+    purpose = (
+        " They compute digests, which may take long on purpose." if _may_be_slow_on_purpose(chosen) else ""
+    )
+    return f"Keeps the results of {' and of '.join(parts)}. They are proven to depend on the arguments alone.{purpose}"

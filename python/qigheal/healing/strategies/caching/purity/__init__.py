@@ -40,10 +40,14 @@ __all__ = ["Function", "Host", "Proof", "Unprovable", "prove"]
 
 @dataclass(frozen=True)
 class Proof:
-    """A function that may be cached, and the functions of the host that it is made of, itself among them."""
+    """A function that may be cached, and the functions of the host that it is made of, itself among them.
+
+    used: what it calls of the standard library, such as "math.sqrt".
+    """
 
     function: Function
     reached: frozenset[Function]
+    used: frozenset[str] = frozenset()
 
 
 def prove(host: Host, path: str, line: int, seen: Mapping[str, Sequence[str]]) -> Proof:
@@ -63,4 +67,4 @@ def prove(host: Host, path: str, line: int, seen: Mapping[str, Sequence[str]]) -
         raise Unprovable(f"{function.shown}: what it returns may be changed by who gets it")
     if tells_zeros_apart(result):
         raise Unprovable(f"{function.shown}: what it returns may tell 0.0 from -0.0, or 1 from True")
-    return Proof(function, frozenset(look.reached))
+    return Proof(function, frozenset(look.reached), frozenset(look.used))

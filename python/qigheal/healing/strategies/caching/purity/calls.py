@@ -155,6 +155,7 @@ def _known(look: Look, frame: Frame, node: ast.expr, name: str, given: Sequence[
     spec = library.BUILTINS.get(name) or library.FUNCTIONS.get(name) or library.CONSTRUCTORS.get(name)
     if spec is None:
         raise Unprovable(f"{frame.at(node)}: {name} is not known to be pure")
+    look.used.add(name)
     if name in library.PLAIN_ONLY and not all(map(look.heap.is_plain, given)):
         raise Unprovable(f"{frame.at(node)}: {name} of something whose text may hold an address")
     if name == "math.prod" and any(not _is_number(part) for part in (_all(look, given[:1]), *given[1:])):

@@ -68,6 +68,7 @@ class Look:
         self.heap = Heap()
         self.reached: dict[Function, Frame] = {}
         self.records: dict[str, Fields] = {}
+        self.used: set[str] = set()  # functions of the library, by their full names
         self._within: dict[tuple[Key, str], Function] = {}
         self._around: dict[Function, Frame] = {}
         self._names: dict[tuple[Key, str], Value] = {}
