@@ -41,11 +41,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> ToyHost:
 @pytest.fixture
 def toy(told: ToyHost, tmp_path: Path) -> ToyHost:
     """The same, to tamper with."""
-    shutil.copytree(told.store, tmp_path / "store", symlinks=True)
-    shutil.copytree(told.path, tmp_path / "host", symlinks=True)
-    copy = ToyHost.__new__(ToyHost)
-    copy.path, copy.store, copy.clock = tmp_path / "host", tmp_path / "store", told.clock
-    return copy
+    return told.copied(tmp_path)
 
 
 def found(toy: ToyHost, *, host: bool = True) -> tuple[str, ...]:
