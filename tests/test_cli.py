@@ -18,19 +18,13 @@ from qigcore.history import History
 from qigcore.rows import HEAD
 from qigheal.records import Change, HealingPatch
 from qigheal.settings import MonitorSettings
+from tests import commandline
 from tests.heal.test_engine import engine
 from tests.heal.toyhost import ToyHost
 
 
 def qigheal(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from qigheal.cli import main; main()", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TOY_DEPLOYS": str(cwd / "deploys")},
-    )
+    return commandline.qigheal(*arguments, cwd=cwd, TOY_DEPLOYS=str(cwd / "deploys"))
 
 
 @pytest.fixture

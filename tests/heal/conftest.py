@@ -17,6 +17,7 @@ from qigheal.sandbox.processes import marked
 from tests.heal.gitfix import USER, Place
 from tests.heal.isolated import Run, isolated
 from tests.heal.probed_host import Host, belongs
+from tests.heal.toyhost import ToyHost
 from tests.heal.worktrees import FILES
 
 
@@ -56,6 +57,25 @@ def _of(level: Literal["namespaces", "partial"]) -> Sandbox:
     if isinstance(found, str):
         pytest.skip(found)
     return found
+
+
+@pytest.fixture(scope="session")
+def opened_once(tmp_path_factory: pytest.TempPathFactory) -> ToyHost:
+    """A sick toy whose first pass opened a change. Only to copy: the pass is what takes the time."""
+    from tests.heal.test_engine import opened, sick
+
+    made = ToyHost(tmp_path_factory.mktemp("opened"))
+    sick(made)
+    opened(made)
+    return made
+
+
+@pytest.fixture
+def asked(opened_once: ToyHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToyHost:
+    """The same, of the test's own: what its healer and its change are, `tests.heal.test_engine.waiting` says."""
+    copy = opened_once.copied(tmp_path)
+    monkeypatch.setenv("TOY_DEPLOYS", str(copy.deploys))
+    return copy
 
 
 @pytest.fixture

@@ -21,18 +21,17 @@ from qigheal.records import Change
 from qigheal.repo import Repo
 from qigheal.settings import HealSettings
 from tests.heal.simulated import World, diagnosis, judged
-from tests.heal.test_engine import engine, harmful, opened, sick
+from tests.heal.test_engine import engine, harmful, sick, waiting
 from tests.heal.toyhost import ToyHost, git
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> ToyHost:
+def told(opened_once: ToyHost, tmp_path_factory: pytest.TempPathFactory) -> ToyHost:
     """A host with a story: a patch that was opened, approved and merged, and a diff that was evaluated."""
-    host = ToyHost(tmp_path_factory.mktemp("told"))
+    host = opened_once.copied(tmp_path_factory.mktemp("told"))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TOY_DEPLOYS", str(host.deploys))
-        sick(host)
-        healer, change = opened(host)
+        healer, change = waiting(host)
         healer.review(change.id, approve=True, reviewer="Ada")
         healer.evaluate(harmful(host, healer))
     return host
@@ -41,11 +40,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> ToyHost:
 @pytest.fixture
 def toy(told: ToyHost, tmp_path: Path) -> ToyHost:
     """The same, to tamper with."""
-    shutil.copytree(told.store, tmp_path / "store", symlinks=True)
-    shutil.copytree(told.path, tmp_path / "host", symlinks=True)
-    copy = ToyHost.__new__(ToyHost)
-    copy.path, copy.store, copy.clock = tmp_path / "host", tmp_path / "store", told.clock
-    return copy
+    return told.copied(tmp_path)
 
 
 def found(toy: ToyHost, *, host: bool = True) -> tuple[str, ...]:

@@ -65,6 +65,14 @@ def opened(toy: ToyHost) -> tuple[SelfHealingEngine, Change]:
     return healer, result.changes[0]
 
 
+def waiting(toy: ToyHost) -> tuple[SelfHealingEngine, Change]:
+    """A healer that finds the change which an earlier one opened."""
+    healer = engine(toy)
+    (change,) = healer.ledger.changes().values()
+    assert change.state == "open", change
+    return healer, change
+
+
 def harmful(toy: ToyHost, healer: SelfHealingEngine, gain: float = 9.0) -> str:
     base = healer.repo.head()
     return healer.repo.diff(
@@ -212,24 +220,23 @@ def test_override_needs_a_reason_and_keeps_to_the_manifest(toy: ToyHost) -> None
         healer.put_through(healer.repo.diff(base, tree), actor="Ada", reason="a drill")
 
 
-def test_uncommitted_work_stays_byte_for_byte(toy: ToyHost) -> None:
-    sick(toy)
-    healer, change = opened(toy)
-    config = toy.path / "config/app.toml"
+def test_uncommitted_work_stays_byte_for_byte(asked: ToyHost) -> None:
+    healer, change = waiting(asked)
+    config = asked.path / "config/app.toml"
     config.write_text(config.read_text() + "# unfinished\n")
     before = {
         p: (p.read_bytes(), p.stat().st_mtime_ns)
-        for p in toy.path.rglob("*")
+        for p in asked.path.rglob("*")
         if p.is_file() and ".git" not in p.parts
     }
-    tip = git(toy.path, "rev-parse", "main")
+    tip = git(asked.path, "rev-parse", "main")
     change = healer.review(change.id, approve=True, reviewer="Ada")
     assert change.state == "approved"
     assert "config/app.toml" in change.reason
-    assert git(toy.path, "rev-parse", "main") == tip
+    assert git(asked.path, "rev-parse", "main") == tip
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
 
-    git(toy.path, "checkout", "-q", "--", ".")
+    git(asked.path, "checkout", "-q", "--", ".")
     (change,) = healer.bring_along()
     assert change.state == "watching"
 
@@ -248,11 +255,10 @@ def test_an_ignored_file_in_the_way_stops_the_merge(toy: ToyHost) -> None:
     assert (toy.path / "app/local.py").read_text() == "mine = 1\n"
 
 
-def test_rejected_is_not_proposed_again(toy: ToyHost) -> None:
-    sick(toy)
-    healer, change = opened(toy)
+def test_rejected_is_not_proposed_again(asked: ToyHost) -> None:
+    healer, change = waiting(asked)
     assert healer.review(change.id, approve=False, reviewer="Ada").state == "rejected"
-    toy.clock += 7200
+    asked.clock += 7200
     again = healer.check_and_heal()
     assert again.triggered
     assert again.changes == ()

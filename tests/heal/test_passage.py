@@ -18,7 +18,7 @@ from qigheal.healing.bench import Bench
 from qigheal.healing.engine import SelfHealingEngine
 from qigheal.records import Change, Diagnosis, HealingPatch
 from qigheal.repo import Repo
-from tests.heal.test_engine import deploys, engine, harmful, opened, sick
+from tests.heal.test_engine import deploys, engine, harmful, sick, waiting
 from tests.heal.toyhost import ToyHost, git
 
 
@@ -48,40 +48,36 @@ def cleaned(toy: ToyHost) -> None:
     git(toy.path, "checkout", "-q", "--", ".")
 
 
-def test_an_open_change_is_not_proposed_again(toy: ToyHost) -> None:
-    sick(toy)
-    healer, change = opened(toy)
-    toy.clock += 7200
+def test_an_open_change_is_not_proposed_again(asked: ToyHost) -> None:
+    healer, change = waiting(asked)
+    asked.clock += 7200
     again = healer.check_and_heal()
     assert [(c.id, c.state) for c in again.changes] == [(change.id, "open")]
     assert again.patches == ()
     assert healer.review(change.id, approve=True, reviewer="Ada").state == "watching"
 
 
-def test_apply_takes_up_the_change_that_is_open(toy: ToyHost) -> None:
-    sick(toy)
-    _, change = opened(toy)
-    result = engine(toy, auto_apply=True).check_and_heal()
+def test_apply_takes_up_the_change_that_is_open(asked: ToyHost) -> None:
+    _, change = waiting(asked)
+    result = engine(asked, auto_apply=True).check_and_heal()
     assert [(c.id, c.state) for c in result.changes] == [(change.id, "watching")], result.message
 
 
-def test_a_blocked_change_writes_no_rows(toy: ToyHost) -> None:
-    sick(toy)
-    healer, change = opened(toy)
-    dirty(toy)
+def test_a_blocked_change_writes_no_rows(asked: ToyHost) -> None:
+    healer, change = waiting(asked)
+    dirty(asked)
     assert healer.review(change.id, approve=True, reviewer="Ada").state == "approved"
     rows = len(healer.ledger.entries())
     for _ in range(3):
         assert healer.check_and_heal().changes[0].state == "approved"
     assert len(healer.ledger.entries()) == rows
-    cleaned(toy)
+    cleaned(asked)
     assert healer.bring_along()[0].state == "watching"
 
 
-def test_a_lock_held_by_a_user_is_seen_before_anything_is_written(toy: ToyHost) -> None:
-    sick(toy)
-    healer, change = opened(toy)
-    lock = toy.path / ".git/index.lock"
+def test_a_lock_held_by_a_user_is_seen_before_anything_is_written(asked: ToyHost) -> None:
+    healer, change = waiting(asked)
+    lock = asked.path / ".git/index.lock"
     lock.touch()
     change = healer.review(change.id, approve=True, reviewer="Ada")
     assert change.state == "approved"
@@ -145,23 +141,22 @@ def test_the_loop_asks_a_strategy_once_that_has_no_patch(
     assert silent.asked == 3, "other code may have another answer"
 
 
-def test_a_target_that_moved_gives_way_to_a_new_change(toy: ToyHost) -> None:
-    sick(toy)
-    healer, change = opened(toy)
-    (toy.path / "notes.txt").write_text("mine\n")
-    tip = toy.commit("A person's work")
+def test_a_target_that_moved_gives_way_to_a_new_change(asked: ToyHost) -> None:
+    healer, change = waiting(asked)
+    (asked.path / "notes.txt").write_text("mine\n")
+    tip = asked.commit("A person's work")
     change = healer.review(change.id, approve=True, reviewer="Ada")
     assert change.state == "superseded"
     assert "measured again" in change.reason
-    toy.clock += 7200
-    toy.live(6.0, 60, tip)
+    asked.clock += 7200
+    asked.live(6.0, 60, tip)
     (new,) = healer.check_and_heal().changes
     assert (new.state, new.patch.base) == ("open", tip)
 
     # The base comes back, and with it the first patch: its branch is still there.
-    git(toy.path, "reset", "-q", "--hard", "HEAD~1")
-    toy.clock += 7200
-    toy.live(6.0, 60, change.patch.base)
+    git(asked.path, "reset", "-q", "--hard", "HEAD~1")
+    asked.clock += 7200
+    asked.live(6.0, 60, change.patch.base)
     again = healer.check_and_heal().changes
     assert {(c.id, c.state) for c in again} == {(new.id, "superseded"), (change.id, "open")}
     assert healer.review(change.id, approve=True, reviewer="Ada").state == "watching"
@@ -198,16 +193,15 @@ def test_a_merge_that_a_person_took_out_ends_without_an_alarm(
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
-def test_a_commit_on_the_changes_branch_is_said_with_the_ways_out(toy: ToyHost) -> None:
-    sick(toy)
-    healer, change = opened(toy)
-    git(toy.path, "update-ref", f"refs/heads/{change.branch}", change.patch.base)
+def test_a_commit_on_the_changes_branch_is_said_with_the_ways_out(asked: ToyHost) -> None:
+    healer, change = waiting(asked)
+    git(asked.path, "update-ref", f"refs/heads/{change.branch}", change.patch.base)
     assert healer.review(change.id, approve=True, reviewer="Ada").state == "approved"
     said = healer.check_and_heal().message
     assert "has to end first" in said
     assert f"git branch -f {change.branch} {change.head}" in said
     assert f"qigheal review {change.id} --reject" in said
-    git(toy.path, "branch", "-f", change.branch, change.head)
+    git(asked.path, "branch", "-f", change.branch, change.head)
     assert healer.bring_along()[0].state == "watching"
 
 
@@ -244,14 +238,13 @@ def test_a_patch_forced_again_after_its_rollback_uses_its_branch(toy: ToyHost) -
     assert healer.ledger.verify() == ()
 
 
-def test_a_store_of_two_hosts_touches_only_the_one_it_is_asked_for(toy: ToyHost, tmp_path: Path) -> None:
-    sick(toy)
-    healer, change = opened(toy)
+def test_a_store_of_two_hosts_touches_only_the_one_it_is_asked_for(asked: ToyHost, tmp_path: Path) -> None:
+    healer, change = waiting(asked)
     (tmp_path / "other").mkdir()
     other = ToyHost(tmp_path / "other")
     (other.path / "notes.txt").write_text("another host\n")
     other.commit("Apart")
-    other.store, other.clock = toy.store, toy.clock
+    other.store, other.clock = asked.store, asked.clock
     stranger = engine(other)
     with pytest.raises(EngineError, match=r"is not in .*other"):
         stranger.review(change.id, approve=True, reviewer="Ada")
@@ -261,13 +254,12 @@ def test_a_store_of_two_hosts_touches_only_the_one_it_is_asked_for(toy: ToyHost,
     assert healer.review(change.id, approve=True, reviewer="Ada").state == "watching"
 
 
-def test_history_rewritten_under_an_open_change_stops_nothing(toy: ToyHost) -> None:
-    sick(toy)
-    healer, change = opened(toy)
-    git(toy.path, "commit", "-q", "--amend", "-m", "Amended")
-    git(toy.path, "branch", "-D", change.branch)
-    git(toy.path, "reflog", "expire", "--expire=now", "--all")
-    git(toy.path, "gc", "-q", "--prune=now")
+def test_history_rewritten_under_an_open_change_stops_nothing(asked: ToyHost) -> None:
+    healer, change = waiting(asked)
+    git(asked.path, "commit", "-q", "--amend", "-m", "Amended")
+    git(asked.path, "branch", "-D", change.branch)
+    git(asked.path, "reflog", "expire", "--expire=now", "--all")
+    git(asked.path, "gc", "-q", "--prune=now")
     with pytest.raises(EngineError, match="--reject"):
         healer.review(change.id, approve=True, reviewer="Ada")
     assert healer.check_and_heal().triggered
@@ -322,10 +314,9 @@ def test_the_loop_outlives_every_error_and_ends_when_cancelled(
     asyncio.run(asyncio.wait_for(run(), 20))
 
 
-def test_nothing_is_merged_on_the_word_of_a_forged_row(toy: ToyHost) -> None:
-    sick(toy)
-    healer, _ = opened(toy)
-    tip = git(toy.path, "rev-parse", "main")
+def test_nothing_is_merged_on_the_word_of_a_forged_row(asked: ToyHost) -> None:
+    healer, _ = waiting(asked)
+    tip = git(asked.path, "rev-parse", "main")
     with contextlib.closing(sqlite3.connect(healer.ledger.path)) as forger, forger:
         forger.execute("DROP TRIGGER entry_kept")
         forger.execute(
@@ -333,7 +324,7 @@ def test_nothing_is_merged_on_the_word_of_a_forged_row(toy: ToyHost) -> None:
         )
     with pytest.raises(LedgerError, match="chain is broken"):
         healer.check_and_heal()
-    assert git(toy.path, "rev-parse", "main") == tip
+    assert git(asked.path, "rev-parse", "main") == tip
 
 
 def test_what_a_killed_healer_left_confined_is_ended(toy: ToyHost) -> None:

@@ -7,6 +7,7 @@ so that the probe and the history made here agree.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,6 +113,14 @@ class ToyHost:
             target.write_text(text)
         git(self.path, "init", "-q", "-b", "main")
         self.healthy = self.commit("The toy")
+
+    def copied(self, folder: Path) -> ToyHost:
+        """This host as it stands, in another folder, to do with as one likes."""
+        shutil.copytree(self.path.parent, folder, symlinks=True, dirs_exist_ok=True)
+        copy = ToyHost.__new__(ToyHost)
+        copy.path, copy.store, copy.deploys = folder / "host", folder / "store", folder / "deploys"
+        copy.clock, copy.healthy = self.clock, self.healthy
+        return copy
 
     def commit(self, message: str) -> str:
         git(self.path, "add", "-A")
