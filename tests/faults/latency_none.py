@@ -148,6 +148,20 @@ SHARED_LIST = """
             found.append(request)
         return sum(found)
 """
+STRETCHED = """
+    from app.turns import TURNS
+
+
+    def stretched(password, turns):
+        total = len(password)
+        for turn in range(turns):
+            total = (total * 31 + turn) % 65521
+        return total
+
+
+    def answer(request):
+        return stretched(f"word {request % 9}", TURNS)
+"""
 NOISY = """
     import random
     import time
@@ -186,6 +200,9 @@ CASES = (
     slow_data("file", "the hot function reads a file", FILE),
     slow_data("never-again", "the hot function is never given the same arguments twice", NEVER_AGAIN),
     slow_data("shared-list", "the hot function returns a list that a caller changes", SHARED_LIST),
+    slow_data(
+        "secret", "the hot function is slow on purpose, and a cache would keep passwords in clear", STRETCHED
+    ),
     Case(
         name="latency-none-noisy",
         strategy="",

@@ -288,3 +288,24 @@ READS_FORBIDDEN = """
     def answer(request):
         return request * 7 % 1000
 """
+
+STRETCHES = '''
+    """Compares passwords by digests that are to cost whoever guesses."""
+
+    import hashlib
+    import tomllib
+    from pathlib import Path
+
+    ROUNDS = tomllib.loads(Path("config/app.toml").read_text())["rounds"]
+
+
+    def stretched(password):
+        digest = password.encode()
+        for _ in range(ROUNDS):
+            digest = hashlib.sha256(digest).digest()
+        return digest
+
+
+    def answer(request):
+        return stretched(f"word {request % 9}") == stretched(f"word {request % 7}")
+'''
