@@ -136,7 +136,7 @@ BODIES_THAT_DO_NOT = {
     "identity": "return object()",
     "object": "return Thing(x)",
     "file": "return open(str(x)).read()",
-    "global": "return STATE['n'] + x",
+    "changing table": "return STATE['n'] + x",
     "changing global": lines("global COUNT", "COUNT += 1", "return COUNT"),
     "count": "return COUNT + x",
     "environment": "return os.environ[str(x)]",
@@ -170,6 +170,7 @@ AROUND = """
     def bump():
         global COUNT
         COUNT += 1
+        STATE["n"] += 1
 
 
     class Thing:
