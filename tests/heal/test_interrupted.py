@@ -17,10 +17,12 @@ import pytest
 
 import qigheal.monitor
 from qigcore.baseline import Baseline
+from qigcore.detectors import ChangeDetector
 from qigcore.history import History
 from qigcore.recorder import Recorder
 from qigcore.rows import Array, Batch, FloatArray
 from qigheal import GeometricHealthMonitor
+from qigheal.monitor import watching
 from qigheal.monitor.learning import Learner, Lesson
 
 DIM = 4
@@ -359,3 +361,64 @@ def test_a_trend_is_unknown_while_snapshots_are_refused_and_any_window_is_allowe
     assert host.get_trend("phi").direction == "unknown"
     feed(host, 7)
     assert host.get_trend("phi").direction == "stable"
+
+
+# --- the change detector ----------------------------------------------------------------------------
+
+
+def varied(host: GeometricHealthMonitor, n: int, phi: float = 0.75) -> None:
+    draw = np.random.default_rng(3)
+    for _ in range(n):
+        host.record(phi + draw.normal(0.0, 0.01), draw.normal(64.0, 1.0), draw.dirichlet(500.0 * BASIN))
+
+
+def learned() -> GeometricHealthMonitor:
+    host = monitor(learn_after=100)
+    varied(host, 120)
+    assert host.check_health().findings == ()
+    return host
+
+
+def test_what_another_thread_looks_at_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report is of all that was recorded, though the history's thread looks at the last rows just then."""
+    monkeypatch.setattr(watching, "PATIENCE_S", 60.0)
+    host = learned()
+    varied(host, 40, phi=0.60)
+    entered, go_on = threading.Event(), threading.Event()
+    taken = ChangeDetector.taken
+
+    def slowly(self: ChangeDetector, *given: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            entered.set()
+            assert go_on.wait(60.0)
+        return taken(self, *given)
+
+    monkeypatch.setattr(ChangeDetector, "taken", slowly)
+    other = threading.Thread(target=host.check_health)
+    other.start()
+    assert entered.wait(60.0)
+    threading.Timer(0.1, go_on.set).start()
+    report = host.check_health()
+    other.join()
+    assert report.change is not None
+    assert "change" in [finding.kind for finding in report.findings]
+
+
+def test_a_handler_amid_the_look_gets_what_was_found_before(
+    monkeypatch: pytest.MonkeyPatch, terminated: Callable[[Callable[[], object]], None]
+) -> None:
+    """It would wait for itself."""
+    monkeypatch.setattr(watching, "PATIENCE_S", 3600.0)
+    host = learned()
+    varied(host, 20)
+    taken, reports = ChangeDetector.taken, []
+
+    def interrupted(self: ChangeDetector, *given: Any) -> Any:
+        if not reports:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return taken(self, *given)
+
+    terminated(lambda: reports.append(host.check_health()))
+    monkeypatch.setattr(ChangeDetector, "taken", interrupted)
+    assert host.check_health().findings == ()
+    assert len(reports) == 1

@@ -13,7 +13,7 @@ from qigcore.baseline import Baseline
 from qigcore.detectors import Alarm, ChangeDetector
 from qigcore.recorder import Recorder
 from qigheal.changes import detector_for
-from qigheal.monitor.learning import Learner
+from qigheal.monitor.learning import PATIENCE_S, Learner
 from qigheal.settings import MonitorSettings
 
 CHUNK = 256
@@ -42,17 +42,23 @@ class Watcher:
     def after_fork(self) -> None:
         """In a child: a thread of the parent may have held the lock."""
         self._lock = threading.Lock()
+        self._looking_in = 0  # the thread that looks now
 
     def catch_up(self) -> None:
-        """Look at all rows so far; where another thread is at it, or this one was interrupted amid it, it goes on."""
+        """Look at all rows so far. Another thread that is at it is waited for, so that what is found is of all rows.
+
+        A signal handler that interrupted this very thread amid it gets what was found before.
+        """
         if self._next == self._recorder.total and self._baseline is self._learner.baseline:
             return
-        if not self._lock.acquire(blocking=False):
+        if self._looking_in == threading.get_ident() or not self._lock.acquire(timeout=PATIENCE_S):
             return
         try:
+            self._looking_in = threading.get_ident()
             self._take_up()
             self._look()
         finally:
+            self._looking_in = 0
             self._lock.release()
 
     def _take_up(self) -> None:
