@@ -32,8 +32,11 @@ help:
 demo: build
 	$(BIN)/qigheal demo
 
+# Twice as many as cores: a test that ends processes of a sandbox, or waits for a service, leaves its core idle.
+WORKERS := $(shell echo $$((2 * $$(nproc))))
+
 test: build
-	$(BIN)/python -m pytest -n auto -m "not alone"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
 	@$(MAKE) --no-print-directory lint
 
