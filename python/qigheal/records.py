@@ -17,6 +17,7 @@ from qigcore.fitness import Fitness
 
 Severity = Literal["normal", "warning", "critical"]
 Tier = Literal["safe", "guarded", "review"]
+TIERS: tuple[Tier, ...] = ("safe", "guarded", "review")  # each is stricter than the one before
 SEVERITIES: tuple[Severity, ...] = ("normal", "warning", "critical")
 
 

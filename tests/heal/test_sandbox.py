@@ -16,7 +16,7 @@ import pytest
 
 from qigheal.errors import SandboxError
 from qigheal.sandbox import Sandbox
-from qigheal.sandbox.processes import descendants, marked
+from qigheal.sandbox.processes import descendants, marked, newest
 from tests.heal.isolated import Run, told
 
 Level = Literal["namespaces", "none"]
@@ -163,19 +163,20 @@ class TestEnds:
         assert done.stdout == b"daemon\n"
         assert done.killed_for == (None if "exit" in ends else "timeout")
 
-    def test_processes_that_keep_starting_others(self, run: Run) -> None:
+    def test_processes_that_keep_starting_others(self, run: Run, clean: str) -> None:
         """A chain of processes, each started by one that ends at once, is caught between two links."""
         script = """
             import os, time
             if os.fork():
                 time.sleep(0.2)
                 os._exit(0)
-            for _ in range(3000):
+            for _ in range(200_000):
                 if os.fork():
                     os._exit(0)
                 os.setsid()
         """
         assert run(script).returncode == 0
+        assert not newest(clean, 0.2)
 
 
 class TestMeasures:

@@ -199,6 +199,8 @@ class SelfHealingEngine:
         may = phases.allowed(self.phase, change.patch.tier, change.verdict.sandbox_level)
         if not may.merge_alone:
             return passage.hand_back(change, f"phase {self.phase} merges nothing by itself")
+        if why := passage.reserved(change):
+            return passage.hand_back(change, f"only a person may merge it: {why[0]}")
         if phases.breaker_open(self.ledger, self.settings, self.clock()):
             return passage.hand_back(change, "the breaker is open after repeated rollbacks")
         return change
@@ -359,8 +361,9 @@ class SelfHealingEngine:
         patch, verdict = change.patch, change.verdict
         level = verdict.sandbox_level if verdict is not None else "none"
         may = phases.allowed(self.phase, patch.tier, level)
-        if patch.tier == "review" or verdict is None or not verdict.accepted:
-            why = () if verdict is None else verdict.needs_person[:1]
+        reserved = passage.reserved(change)
+        if patch.tier == "review" or verdict is None or not verdict.accepted or reserved:
+            why = (*(() if verdict is None else verdict.needs_person), *reserved)[:1]
             message = ": ".join(("a change is open; only a person may merge its kind", *why))
             return replace(found, changes=(change,), message=message)
         if not (may.merge_alone or self.auto_apply) or passage.held(change):

@@ -29,7 +29,8 @@ from qigheal.healing.phases import Rehearsal
 from qigheal.healing.watch import watch
 from qigheal.health import remeasure
 from qigheal.host import Manifest
-from qigheal.records import FINAL_STATES, Change, Diagnosis, HealingPatch, Outcome, Verdict
+from qigheal.host.refusals import not_left_to_the_healer
+from qigheal.records import FINAL_STATES, TIERS, Change, Diagnosis, HealingPatch, Outcome, Verdict
 from qigheal.repo import Repo
 from qigheal.settings import HealSettings
 
@@ -71,10 +72,13 @@ class Passage:
         came back, or an operator insists. Its branch is the same one, so the change is taken up again.
         """
         known = self.ledger.changes().get(patch.fingerprint)
-        if known is not None and known.state not in FINAL_STATES:
-            return known
         if known is not None:
-            return self._open(self._record(_taken_up(known, target)))
+            # It was measured again: the stricter word counts. The commit on its branch tells of the first one.
+            tier = max(known.patch.tier, patch.tier, key=TIERS.index)
+            now = replace(known, patch=replace(known.patch, tier=tier))
+            if now.state in FINAL_STATES:
+                return self._open(self._record(_taken_up(now, target)))
+            return known if now == known else self._record(now)
         change = Change(
             id=patch.fingerprint,
             state="opening",
@@ -85,6 +89,14 @@ class Passage:
             opened_at=self.clock(),
         )
         return self._open(self._record(change))
+
+    def reserved(self, change: Change) -> tuple[str, ...]:
+        """Why a person must decide on a change whatever its verdict, which may be older than this rule."""
+        patch = change.patch
+        if patch.strategy != "revert":
+            return ()
+        paths = [each.path for each in self.repo.changes(patch.base, self.repo.apply(patch.base, patch.diff))]
+        return not_left_to_the_healer(Manifest.at(self.repo, patch.base), paths)
 
     def review(self, change: Change, *, approve: bool, reviewer: str, reason: str = "") -> Change:
         """Approve an open change, or reject any that has not ended; the reviewer's name is kept.

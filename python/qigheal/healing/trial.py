@@ -20,7 +20,7 @@ import hashlib
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
@@ -30,8 +30,7 @@ from qigheal.healing.inspection.conduct import Conduct, objections
 from qigheal.healing.loosening import loosened
 from qigheal.healing.swallowing import silencers, swallowers
 from qigheal.host import Manifest, refusals
-from qigheal.host.pathspec import selects
-from qigheal.host.refusals import Refusing, refused_text
+from qigheal.host.refusals import Refusing, not_left_to_the_healer, refused_text
 from qigheal.records import Answer, Diagnosis, FileChange, HealingPatch, Pair, Trial
 from qigheal.settings import HealSettings
 
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("qigheal")
 
-MEANT = "takes back what a person committed, who may have meant what it cost ([patch] unattended_reverts)"
 REFUSED_RIGHTLY = "requests that fail may be refused rightly: no text tells a refusal from a mistake"
 
 TESTS_SHOWN = 4000
@@ -181,17 +179,11 @@ class TrialRun:
             loosens = (
                 loosened(texts, errors=heals_errors) or tuple(silent) or (REFUSED_RIGHTLY,) * heals_errors
             )
-            loosens += self._meant(texts) if patch.strategy == "revert" else ()
+            if patch.strategy == "revert":
+                loosens += not_left_to_the_healer(self._bench.manifest, texts)
         else:
             hiding += silent
         return tuple(f"{what}; to hide an error is not to heal it" for what in hiding), loosens
-
-    def _meant(self, paths: Iterable[str]) -> tuple[str, ...]:
-        """Where a person decides whether a commit is taken back: all but what the manifest leaves to the healer."""
-        left = self._bench.manifest.patch.unattended_reverts
-        return tuple(
-            f"{path}: {MEANT}" for path in paths if not any(selects(pattern, path) for pattern in left)
-        )
 
     def _run_tests(self) -> None:
         done = self._bench.run_tests(self.trial.patch.diff)

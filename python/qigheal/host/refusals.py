@@ -84,6 +84,15 @@ def refused_text(before: bytes, after: bytes) -> str | None:
     return None
 
 
+MEANT = "takes back what a person committed, who may have meant what it cost ([patch] unattended_reverts)"
+
+
+def not_left_to_the_healer(manifest: Manifest, paths: Iterable[str]) -> tuple[str, ...]:
+    """Where a person decides whether a commit is taken back, a sentence for each path."""
+    left = manifest.patch.unattended_reverts
+    return tuple(f"{path}: {MEANT}" for path in paths if not any(selects(pattern, path) for pattern in left))
+
+
 def refused_path(manifest: Manifest, path: str) -> str | None:
     """Why no patch may touch `path`, None when one may."""
     if (reason := _unsafe(path)) is not None:

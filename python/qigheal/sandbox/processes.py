@@ -32,6 +32,8 @@ _LOOK_S = 0.25  # how often that is looked at
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 _END_MS = 10_000  # killing takes microseconds; this long only on a machine in deep trouble
+_CHAIN_S = 0.02  # dozens of links of a chain of processes
+_LINKS = 4  # of them that may have begun since the newest was asked for
 _STUCK = (
     "a killed process did not end within 10 s: it waits for a disk or a driver; "
     "see `ps -eo pid,stat,cmd` for state D"
@@ -151,6 +153,20 @@ def marked(marker: str) -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and carries(name, marker)]
 
 
+def newest(marker: str, seconds: float) -> list[int]:
+    """The first found to carry `marker` among the processes that begin meanwhile, if any.
+
+    In a chain of processes, each started by one that ends at once, every link is younger than a list of all.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        last = int(_read("/proc/loadavg").rsplit(maxsplit=1)[-1])
+        for pid in range(last, max(0, last - _LINKS), -1):
+            if carries(pid, marker):
+                return [pid]
+    return []
+
+
 def _kill(pidfd: int) -> None:
     """Kill what `pidfd` names and wait until it is gone; the number cannot be another's by then."""
     with contextlib.suppress(ProcessLookupError):
@@ -186,11 +202,11 @@ def end_marked(marker: str) -> None:
     A process that has wiped its own environment is not found: that is what namespaces are for.
     """
     clean = 0
-    for _ in range(100):
-        found = marked(marker)
+    for _ in range(1000):
         # Between two programs of the same process there is a moment in which it shows no environment.
+        found = marked(marker) if clean < 2 else newest(marker, _CHAIN_S)
         clean = 0 if found else clean + 1
-        if clean == 2:
+        if clean == 3:
             return
         for pid in found:
             try:
