@@ -41,8 +41,8 @@ class Watcher:
 
     def after_fork(self) -> None:
         """In a child: a thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
-        self._looking_in = 0  # the thread that looks now
+        self._lock = threading.RLock()
+        self._looking = False
 
     def catch_up(self) -> None:
         """Look at all rows so far. Another thread that is at it is waited for, so that what is found is of all rows.
@@ -51,14 +51,18 @@ class Watcher:
         """
         if self._next == self._recorder.total and self._baseline is self._learner.baseline:
             return
-        if self._looking_in == threading.get_ident() or not self._lock.acquire(timeout=PATIENCE_S):
+        if not self._lock.acquire(timeout=PATIENCE_S):
             return
         try:
-            self._looking_in = threading.get_ident()
-            self._take_up()
-            self._look()
+            if self._looking:  # in this thread: the lock is had
+                return
+            self._looking = True
+            try:
+                self._take_up()
+                self._look()
+            finally:
+                self._looking = False
         finally:
-            self._looking_in = 0
             self._lock.release()
 
     def _take_up(self) -> None:
