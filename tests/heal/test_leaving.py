@@ -6,8 +6,11 @@ import contextlib
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +23,10 @@ from qigheal.api import judged
 from qigheal.cli import heal_loop
 from qigheal.cli.app import app
 from qigheal.errors import ManifestError
+from qigheal.healerchild import LOCK
 from qigheal.healing.engine import SelfHealingEngine
 from qigheal.healing.leaving import leave
+from qigheal.healing.looping import lock
 from qigheal.host import Manifest
 from qigheal.integrations.metrics.healed import HealingFigures
 from qigheal.integrations.metrics.reading import Reading
@@ -147,6 +152,79 @@ def test_the_manifest_sets_the_brakes(toy: ToyHost) -> None:
     assert HealSettings.load(toy.store).breaker_rollbacks == 3
     assert typed(toy) == 0
     assert HealSettings.load(toy.store) == replace(STRICT, watch_snapshots=12)
+
+
+MANY = "[healer]\nbreaker_rollbacks = 9\nwatch_snapshots = 12\n"
+
+HOLDER = """
+import fcntl, os, sys
+handle = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(handle, fcntl.LOCK_EX)
+os.write(handle, b"%d\\n" % int(sys.argv[2]))
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def healer_beside(store: Path) -> Iterator[None]:
+    """Another process that holds the store as a loop does, in another container, where its number is this one's."""
+    command = [sys.executable, "-c", HOLDER, str(store / LOCK), str(os.getpid())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            assert child.stdout.readline()
+            yield
+        finally:
+            child.stdin.close()
+            child.wait()
+
+
+def test_a_pass_typed_beside_a_loop_goes_by_what_that_goes_by_whatever_is_declared(toy: ToyHost) -> None:
+    # What broke: it wrote the manifest's brakes, and the breaker of the running loop was told of by these.
+    declare(toy, MANY)
+    healer(toy, STRICT).check_and_heal()
+    before = (toy.store / HEALER_FILE).read_bytes()
+    with healer_beside(toy.store):
+        assert SelfHealingEngine(host=toy.path, store=toy.store).settings == STRICT
+        assert typed(toy) == 0
+        assert (toy.store / HEALER_FILE).read_bytes() == before
+        healer(toy, replace(STRICT, watch_snapshots=30)).check_and_heal()  # somebody chose them
+        assert HealSettings.load(toy.store) == replace(STRICT, watch_snapshots=30)
+    assert typed(toy) == 0
+    assert HealSettings.load(toy.store) == replace(HealSettings(), breaker_rollbacks=9, watch_snapshots=12)
+
+
+@pytest.mark.parametrize("text", [None, '{"breaker_rollbacks": 0}'], ids=["not yet", "unusable"])
+def test_a_loop_that_left_nothing_to_go_by_writes_it_itself(toy: ToyHost, text: str | None) -> None:
+    declare(toy, MANY)
+    if text is not None:
+        (toy.store / HEALER_FILE).write_text(text)
+    with healer_beside(toy.store):
+        assert SelfHealingEngine(host=toy.path, store=toy.store).settings.breaker_rollbacks == 9
+        assert typed(toy) == 0
+        left = (toy.store / HEALER_FILE).read_text() if text is not None else None
+        assert left == text
+        assert text is not None or not (toy.store / HEALER_FILE).exists()
+
+
+def test_a_loop_is_not_beside_itself(toy: ToyHost) -> None:
+    """A program of the host's own that goes round with `loop` and gives no settings goes by what is declared."""
+    declare(toy, MANY)
+    STRICT.save(toy.store)
+    with lock(toy.store):
+        assert typed(toy) == 0
+        assert HealSettings.load(toy.store).breaker_rollbacks == 9
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("elsewhere")])
+def test_a_lock_that_is_none_is_nobodys(toy: ToyHost, make: Callable[[Path], None]) -> None:
+    declare(toy, MANY)
+    STRICT.save(toy.store)
+    make(toy.store / LOCK)
+    assert typed(toy) == 0
+    assert HealSettings.load(toy.store).breaker_rollbacks == 9
 
 
 class Ended(Exception):

@@ -322,7 +322,7 @@ def test_a_commit_whose_lines_were_changed_since_is_named(
     assert f'the guilty commit {guilty[:10]} "Be' in said
     assert "\x1b" not in said
     assert (
-        "cannot be taken back: later commits changed the same lines: both sides changed 'app/part1.py'"
+        "cannot be taken back: it does not merge with later commits: both sides changed 'app/part1.py'"
         in said
     )
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from qigheal.errors import PatchError
 from qigheal.repo import Repo
@@ -116,6 +117,100 @@ def test_a_renamed_file_that_became_executable_is_left_alone(line: Line) -> None
         line.merged()
 
 
+LAST = "app/last/part1.py"
+
+
+class Moved:
+    """A commit that brought a file under a new name, with another change; one behind it may rename the file again."""
+
+    def __init__(self, folder: Path, old: str | None) -> None:
+        begun = {"app/other.py": "x = 1\n", "qigheal.toml": MANIFEST}
+        self.place = Place(folder / "host", begun | ({old: part(False) + BODY} if old else {}))
+        self.healthy = self.place.base
+        if old:
+            self.place.git("rm", "-q", old)
+        self.place.write(NEW, part(True) + BODY)
+        self.place.write("app/other.py", "x = 2\n")
+        self.guilty = self.place.commit("Bring it")
+
+    def later(self, files: dict[str, str]) -> str:
+        self.place.git("rm", "-q", NEW)
+        for path, text in files.items():
+            self.place.write(path, text)
+        return self.place.commit("Take it from there")
+
+    def merged(self) -> tuple[Repo, str]:
+        repo = Repo(self.place.path)
+        return repo, repo.merge(self.guilty, repo.head(), self.healthy)
+
+
+@pytest.mark.parametrize("old", [OLD, None], ids=["renamed before", "new"])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {LAST: part(True) + BODY},
+        {LAST: part(True) + BODY.replace("LINE_9 = 9", "LINE_9 = 99")},
+        {LAST: part(True) + BODY, "app/twin.py": part(True) + BODY},
+        {LAST: part(True) + BODY, OLD: MORE},
+    ],
+    ids=["as it was", "changed", "two such files", "another has the old name"],
+)
+def test_a_file_that_lives_on_under_another_name_is_not_left_behind(
+    tmp_path: Path, old: str | None, files: dict[str, str]
+) -> None:
+    """What broke: the file of before came back beside the faulty one, or the rest alone was taken back."""
+    moved = Moved(tmp_path, old)
+    moved.later(files)
+    with pytest.raises(PatchError, match=r"inner/part1\.py' was later renamed to '.*app/last/part1\.py'"):
+        moved.merged()
+
+
+def test_both_kinds_of_conflict_are_named(tmp_path: Path) -> None:
+    moved = Moved(tmp_path, OLD)
+    moved.later({LAST: part(True) + BODY, "app/other.py": "x = 3\n"})
+    with pytest.raises(
+        PatchError, match=r"both sides changed 'app/other\.py'; 'app/inner.* later renamed to"
+    ):
+        moved.merged()
+
+
+@pytest.mark.parametrize("old", [OLD, None], ids=["renamed before", "new"])
+@pytest.mark.parametrize("files", [{}, {LAST: MORE}], ids=["gone", "gone, and another came"])
+def test_a_file_that_is_gone_on_both_sides_stays_gone(
+    tmp_path: Path, old: str | None, files: dict[str, str]
+) -> None:
+    moved = Moved(tmp_path, old)
+    moved.later(files)
+    repo, tree = moved.merged()
+    kept = {"app/other.py", "qigheal.toml", *files} | ({old} if old else set())
+    assert set(repo.entries(tree)) == kept
+    assert repo.read(tree, "app/other.py") == b"x = 1\n"
+
+
+def test_a_file_that_was_taken_back_by_hand_before_is_no_conflict(tmp_path: Path) -> None:
+    moved = Moved(tmp_path, OLD)
+    moved.later({OLD: part(False) + BODY})
+    repo, tree = moved.merged()
+    assert set(repo.entries(tree)) == {OLD, "app/other.py", "qigheal.toml"}
+    assert repo.read(tree, OLD).decode() == part(False) + BODY
+    assert repo.read(tree, "app/other.py") == b"x = 1\n"
+
+
+def test_a_file_that_has_its_first_name_and_another_text_is_a_conflict(tmp_path: Path) -> None:
+    moved = Moved(tmp_path, OLD)
+    moved.later({OLD: part(True) + BODY})
+    with pytest.raises(PatchError, match=r"both sides changed 'app/part1\.py'$"):
+        moved.merged()
+
+
+def test_a_file_that_stayed_where_it_is_is_taken_back(tmp_path: Path) -> None:
+    moved = Moved(tmp_path, OLD)
+    moved.place.write("app/more.py", part(True) + BODY)
+    moved.place.commit("A copy of it")
+    repo, tree = moved.merged()
+    assert set(repo.entries(tree)) == {OLD, "app/more.py", "app/other.py", "qigheal.toml"}
+
+
 class Anywhere(FakeBench):
     """Its one switch is the file, under whatever name."""
 
@@ -132,6 +227,18 @@ def test_the_strategy_takes_it_back(line: Line) -> None:
     tree = bench.repo.apply(bench.base, patch.diff)
     assert bench.repo.read(tree, NEW).decode() == part(False) + BODY
     assert line.guilty[:10] in patch.rationale
+
+
+@pytest.mark.parametrize(
+    ("left", "tier"), [((), "review"), ((NEW,), "review"), ((OLD,), "safe"), ((OLD, NEW), "safe")]
+)
+def test_both_names_must_be_left_to_the_healer(line: Line, left: tuple[str, ...], tier: str) -> None:
+    """Of the new one the trial asks: it is the one that the patch touches."""
+    line.renamed()
+    bench = Anywhere(Repo(line.place.path), low_phi(1))
+    bench.manifest = replace(bench.manifest, patch=replace(bench.manifest.patch, unattended_reverts=left))
+    [patch] = propose(bench, diagnosis(line.healthy))
+    assert patch.tier == tier
 
 
 @pytest.mark.parametrize(("new", "said"), [("data/part1.py", "not allowed"), ("app/probe.py", "protected")])

@@ -31,8 +31,9 @@ def takes_gzip(accepted: str) -> bool:
     for part in accepted.lower().split(","):
         if found := _CODING.fullmatch(part):
             weights.setdefault(found[1].removeprefix("x-"), 1.0 if found[2] is None else float(found[2]))
-    weight = weights.get("gzip", weights.get("*", 0.0))
-    return weight > 0.0 and weight >= weights.get("identity", 0.0)
+    other = weights.get("*", 0.0)  # of all codings that are not named, the plain bytes among them
+    weight = weights.get("gzip", other)
+    return weight > 0.0 and weight >= weights.get("identity", other)
 
 
 def packed(made: Response, request: Request) -> Response:

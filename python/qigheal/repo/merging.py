@@ -6,7 +6,7 @@ where git's own comparison of contents finds it, and where it finds one such fil
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from qigheal.errors import PatchError
@@ -27,7 +27,8 @@ def three_way(git: Git, ancestor: str, ours: str, theirs: str) -> str:
     """The tree that holds what both sides changed since `ancestor`; all are trees or commits, in full.
 
     What theirs changed in a file that ours has under another name goes there. Raises PatchError, with the paths,
-    where the two changed the same lines, or one took a file away that the other changed.
+    where the two changed the same lines, or one took a file away that the other changed, or that ours has under
+    another name.
     """
     with git.scratch() as scratch:
         index = scratch / "index"
@@ -38,26 +39,43 @@ def three_way(git: Git, ancestor: str, ours: str, theirs: str) -> str:
             mode, sha, stage = head.split()
             unmerged.setdefault(path, {})[stage] = (mode, sha)
         lost = [path for path, stages in unmerged.items() if set(stages) == {"1", "3"}]
-        moved = _renamed(git, ancestor, ours, lost) if lost else {}
+        dropped, added = _dropped_and_added(git, ancestor, theirs)
+        found = _renamed(git, ancestor, ours) if lost or dropped else {}
+        # Where several files may be it, as after one was split up, none is.
+        moved = {path: found[path][0] for path in lost if len(found.get(path, ())) == 1}
         removed = [f"0 {'0' * len(ancestor)}\t{old}\0" for old in moved if moved[old][0] not in unmerged]
         for old, (new, entry) in moved.items():
             if new not in unmerged:
                 unmerged[new] = {**unmerged.pop(old), "2": entry}
         merged = {path: _merged(git, stages, scratch) for path, stages in unmerged.items()}
-        if conflicts := [path for path, entry in merged.items() if not entry]:
-            raise PatchError(f"both sides changed {', '.join(f'{path!a}' for path in conflicts)}")
+        changed = ", ".join(f"{path!a}" for path, entry in merged.items() if not entry)
+        conflicts = [f"both sides changed {changed}"] if changed else []
+        for path in sorted(dropped.intersection(found).difference(unmerged)):
+            # Both sides took the path away, so that the index shows no conflict; what stood there lives on in ours.
+            if names := [new for new, _ in found[path] if new not in added]:
+                conflicts.append(f"{path!a} was later renamed to {' or '.join(f'{new!a}' for new in names)}")
+        if conflicts:
+            raise PatchError("; ".join(conflicts))
         lines = "".join([*removed, *(f"{entry}\t{path}\0" for path, entry in merged.items())])
         git.run("update-index", "-z", "--index-info", stdin=encode(lines), index=index)
         return decode(git.run("write-tree", index=index).stdout).strip()
 
 
-def _renamed(
-    git: Git, ancestor: str, ours: str, paths: Collection[str]
-) -> dict[str, tuple[str, tuple[str, str]]]:
-    """Under which path ours has these files of the ancestor, with mode and object.
+def _dropped_and_added(git: Git, ancestor: str, theirs: str) -> tuple[set[str], set[str]]:
+    """The paths that theirs has no more, and those that it has anew."""
+    out = git.run(
+        "diff-tree", "-r", "-z", "--name-status", "--no-renames", "--diff-filter=AD", "--no-ext-diff",
+        "--ignore-submodules=none", ancestor, theirs, "--",
+    ).stdout  # fmt: skip
+    fields = decode(out).split("\0")[:-1]
+    named: dict[str, set[str]] = {"D": set(), "A": set()}
+    for status, path in zip(fields[::2], fields[1::2], strict=True):
+        named[status].add(path)
+    return named["D"], named["A"]
 
-    Where several files may be it, as after one was split up, none is. Copies are looked for only to see that.
-    """
+
+def _renamed(git: Git, ancestor: str, ours: str) -> dict[str, list[tuple[str, tuple[str, str]]]]:
+    """Under which paths ours may have a file of the ancestor, each with mode and object: one, or copies as well."""
     out = git.run(
         "diff-tree", "-r", "-z", "--raw", f"--find-copies={SIMILAR}", f"-l{RENAMES}", "--no-abbrev", "--no-ext-diff",
         "--no-textconv", "--ignore-submodules=none", ancestor, ours, "--",
@@ -69,7 +87,7 @@ def _renamed(
         old = next(fields)
         if status[0] in "RC":
             found.setdefault(old, []).append((next(fields), (mode, sha)))
-    return {path: found[path][0] for path in paths if len(found.get(path, ())) == 1}
+    return found
 
 
 def _merged(git: Git, stages: Mapping[str, tuple[str, str]], scratch: Path) -> str:

@@ -21,7 +21,7 @@ from qigheal.errors import PatchError, ProbeError, RepoError
 from qigheal.healing.strategies.reverting.bisection import bisect
 from qigheal.healing.strategies.reverting.commits import SETTLED, Measurer
 from qigheal.host import PatchLimits
-from qigheal.host.refusals import refusals, refused_path
+from qigheal.host.refusals import not_left_to_the_healer, refusals, refused_path
 from qigheal.reasons import log
 from qigheal.records import Diagnosis, HealingPatch, Tier
 from qigheal.settings import HealSettings
@@ -100,7 +100,7 @@ def _found(diagnosis: Diagnosis, bench: Bench, repo: Repo) -> HealingPatch | str
     try:
         tree = repo.merge(guilty, bench.base, parent)
     except PatchError as conflict:
-        return f"the guilty commit {named} cannot be taken back: later commits changed the same lines: {conflict}"
+        return f"the guilty commit {named} cannot be taken back: it does not merge with later commits: {conflict}"
     forbidden = refusals(bench.manifest, repo.changes(bench.base, tree), repo.entries(bench.base))
     if forbidden:
         return f"the guilty commit {named} cannot be taken back: {_some(forbidden)}"
@@ -118,9 +118,12 @@ def _found(diagnosis: Diagnosis, bench: Bench, repo: Repo) -> HealingPatch | str
     )
     if passed_over:
         rationale += f" Not to be probed: {', '.join(passed_over)}."
+    # Where a file was renamed since, both its names must be left to the healer; those of the patch the trial asks for.
+    own = [change.path for change in repo.changes(parent, guilty)]
+    renamed = set(own) - {change.path for change in repo.changes(bench.base, tree)}
     return HealingPatch(
         strategy="revert",
-        tier="safe",
+        tier="review" if not_left_to_the_healer(bench.manifest, renamed) else "safe",
         base=bench.base,
         diff=diff,
         rationale=rationale,
