@@ -112,7 +112,7 @@ class Plain:
         return (
             isinstance(node, ast.Name)
             and node.id in PLAIN_ANNOTATIONS
-            and not self._source.bound.get(node.id)
+            and self._builtin(node.id)
         )
 
     @staticmethod
@@ -124,7 +124,7 @@ class Plain:
         )
 
     def _builtin(self, name: str) -> bool:
-        return not self._source.bound.get(name)
+        return self._source.builtin(name)
 
     def _called(self, node: ast.Call) -> bool:
         given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg != "key")]
