@@ -214,7 +214,9 @@ def test_an_import_of_everything_may_bind_what_a_cached_function_calls(tmp_path:
 def test_an_import_of_everything_may_bind_lru_cache_and_deque(tmp_path: Path) -> None:
     cached = "\n    import functools\n{}\n\n    @functools.cache\n    def f(n):\n        return n + 1\n"
     assert b"lru_cache" in bound(tmp_path, "lru_cache", "f", cached.format("")).content
-    named = cached.replace("import functools", "from functools import cache").replace("functools.cache", "cache")
+    named = cached.replace("import functools", "from functools import cache").replace(
+        "functools.cache", "cache"
+    )
     assert b"lru_cache" in bound(tmp_path, "lru_cache", "f", named.format("")).content
     with pytest.raises(Unproven):
         bound(tmp_path, "lru_cache", "f", named.format("    from x import *"))

@@ -109,11 +109,7 @@ class Plain:
             return said in HOLDERS and self.annotated(node.slice)
         if isinstance(node, ast.Tuple):
             return all(map(self.annotated, node.elts))
-        return (
-            isinstance(node, ast.Name)
-            and node.id in PLAIN_ANNOTATIONS
-            and self._builtin(node.id)
-        )
+        return isinstance(node, ast.Name) and node.id in PLAIN_ANNOTATIONS and self._builtin(node.id)
 
     @staticmethod
     def _text(left: ast.AST, operator: ast.operator) -> bool:

@@ -436,6 +436,4 @@ class Body(ast.NodeVisitor):
             isinstance(inner, ast.Name) and inner.id == node.id and not isinstance(inner.ctx, ast.Load)
             for inner in ast.walk(self.owner)
         )
-        return (
-            stays and isinstance(said, ast.Name) and said.id in TEXTS and self.source.builtin(said.id)
-        )
+        return stays and isinstance(said, ast.Name) and said.id in TEXTS and self.source.builtin(said.id)

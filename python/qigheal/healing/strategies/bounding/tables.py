@@ -103,7 +103,9 @@ def _looks(source: Source, table: ast.Name) -> bool:
     if isinstance(around, ast.Call):
         called = around.func
         alone = around.args == [table] and not around.keywords
-        return alone and isinstance(called, ast.Name) and called.id in COUNTING and _is_builtin(source, called)
+        return (
+            alone and isinstance(called, ast.Name) and called.id in COUNTING and _is_builtin(source, called)
+        )
     return isinstance(around, (ast.For, ast.comprehension)) and around.iter is table
 
 
