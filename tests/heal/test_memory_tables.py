@@ -200,7 +200,7 @@ STORED = """
 def test_an_import_of_everything_may_bind_list_and_len(tmp_path: Path, made: str) -> None:
     code = STORED.format(made=made)
     assert b"list(self._kept)" in bound(tmp_path, "dict", "Model._kept", code).content
-    with pytest.raises(Unproven, match="list is something else|found 0"):
+    with pytest.raises(Unproven, match=r"list is something else|found 0"):
         bound(tmp_path, "dict", "Model._kept", "\n    from x import *\n" + code)
 
 
