@@ -205,18 +205,79 @@ def test_a_function_that_computes_digests_is_for_a_person() -> None:
         assert (patch.tier, "on purpose" in patch.rationale) == (tier, tier == "review")
 
 
+ORDINARY = (
+    "n token tokens opinion spinning spin pinned wpw key keys passes passed passenger bypass author pan codes"
+)
+SECRETS = """
+    password userPassword old_passwd client_secret pin api_key apiKey APIKey userPIN userPwd passcode pass_ pw
+    user_pwd user_pin pincode passkey otp totp cvv cvc cvv2 ssn iban card_number cardNumber jwt id_token idToken
+    authorization auth_header bearer cookie session_id sessionId mnemonic seed_phrase access_key signing_key
+    encryption_key ssh_key key_pem api_token login_token creds pepper JWTToken
+"""
+
+
 @pytest.mark.parametrize(
     ("name", "cached"),
-    [(name, True) for name in ("n", "token", "tokens", "opinion", "spinning", "key")]
-    + [
-        (name, False)
-        for name in ("password", "userPassword", "old_passwd", "client_secret", "pin", "api_key")
-    ],
+    [(name, True) for name in ORDINARY.split()] + [(name, False) for name in SECRETS.split()],
 )
 def test_what_is_named_like_a_secret_is_not_kept(name: str, cached: bool) -> None:
     text = MODEL.replace("weigh(n):\n    return n * 2", f"weigh({name}):\n    return {name} * 2")
     patches = proposed(called("weigh", 0.9, parameters=(name,)), files={"app/model.py": text})
     assert bool(patches) == cached
+
+
+def test_a_field_that_is_named_like_a_secret_is_not_kept() -> None:
+    """What a record holds, the profile says, though no line of the function names it."""
+    for field, cached in (("password", False), ("rank", True)):
+        kinds = ((f"app.model.Login(user: str; {field}: str)",),)
+        record = (
+            "import dataclasses\n\n@dataclasses.dataclass(frozen=True)\nclass Login:\n"
+            f"    user: str\n    {field}: str\n\n\ndef weigh(n):\n    return len(n.user)\n"
+        )
+        given: dict[str, Any] = {"line": 9, "kinds": kinds}
+        assert bool(proposed(called("weigh", 0.9, **given), files={"app/model.py": record})) == cached
+
+
+@pytest.mark.parametrize(
+    ("weigh", "name", "secret"),
+    [
+        ("    user, {name} = n\n    return len(user)", "word", "password"),
+        ("    return sum([len({name}) for {name} in n])", "spin", "pin"),
+        ("    return inner(n[0])", "user_name", "user_pin"),
+    ],
+)
+def test_a_secret_that_the_function_or_what_it_calls_names_is_not_kept(
+    weigh: str, name: str, secret: str
+) -> None:
+    function = called("weigh", 0.9, kinds=(("tuple of str",),))
+    for one, cached in ((name, True), (secret, False)):
+        text = MODEL.replace("    return n * 2", weigh.format(name=one))
+        text += f"\n\ndef inner({one if 'inner' in weigh else 'x'}):\n    return 3\n"
+        assert bool(proposed(function, files={"app/model.py": text})) == cached
+
+
+@pytest.mark.parametrize(
+    ("call", "cached"),
+    [
+        ("weigh(count)", True),
+        ("weigh(login.password)", False),
+        ("m.weigh(form['pin'])", False),
+        ("weigh(n=otp)", False),
+    ],
+)
+def test_what_is_a_secret_where_the_function_is_called_is_not_kept(call: str, cached: bool) -> None:
+    head = "import app.model as m\nfrom app.model import weigh\n\n\ndef f(count, login, form, otp):\n"
+    text = f"{head}    return {call}\n"
+    assert bool(proposed(called("weigh", 0.9), files={"app/other.py": text})) == cached
+
+
+def test_which_secret_a_cache_would_keep_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    text = MODEL.replace("n * 2", "inner(n)") + "\n\ndef inner(user_pin):\n    return user_pin + 1\n"
+    with caplog.at_level(logging.INFO, "qigheal"):
+        assert not proposed(called("weigh", 0.9), files={"app/model.py": text})
+        assert not proposed(called("price", 0.9, parameters=("userPIN",)))
+    assert "'weigh' is not cached: a cache may keep user_pin" in caplog.text
+    assert "'price' is not cached: a cache would keep what it is given as userPIN" in caplog.text
 
 
 def test_the_same_evidence_gives_the_same_patches() -> None:

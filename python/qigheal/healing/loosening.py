@@ -14,6 +14,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from qigheal.healing.hostcode.wording import snake
+
 Found = tuple[str, int]  # what it is, in words that are the same wherever it stands; its line
 
 CHECKING = re.compile(
@@ -23,7 +25,6 @@ CHECKING = re.compile(
 )
 """Names of functions that may refuse, in small letters with underscores."""
 
-CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 LEAVING = (ast.Return, ast.Continue, ast.Break)  # a raise is named by itself
 Statements = list[ast.stmt]
 
@@ -142,4 +143,4 @@ def _leaves(statements: Statements) -> bool:
 
 def _checks(function: ast.expr) -> bool:
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    return CHECKING.search(CAMEL.sub("_", name).lower()) is not None
+    return CHECKING.search(snake(name)) is not None

@@ -2,4 +2,5 @@
 
 program     the files, what each binds, and who names what
 reflection  what reads or sets a name without having it in plain sight
+wording     how a name is spelled
 """

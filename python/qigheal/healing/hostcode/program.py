@@ -66,6 +66,18 @@ class Source:
         return found
 
     @cached_property
+    def starred(self) -> bool:
+        """Whether an `import *` may bind any name of the file."""
+        return any(
+            isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)
+            for node in self.nodes
+        )
+
+    def builtin(self, name: str) -> bool:
+        """Whether a name that is a builtin's is nothing else in the module's own scope."""
+        return not self.starred and not self.bound.get(name)
+
+    @cached_property
     def imports(self) -> dict[str, set[str]]:
         """What each name may be imported as anywhere in the file, functions included: dotted names."""
         found: dict[str, set[str]] = {}
@@ -122,8 +134,10 @@ def _binds(node: ast.AST) -> Iterator[str]:
             yield alias.asname or alias.name.partition(".")[0]
     elif isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
         yield node.id
-    elif isinstance(node, ast.ExceptHandler) and node.name:
+    elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
         yield node.name
+    elif isinstance(node, ast.MatchMapping) and node.rest:
+        yield node.rest
 
 
 class Program:

@@ -94,7 +94,7 @@ def _dict(prover: Prover, place: Place, content: bytes, most: int) -> Bound:
 
 def _stored(place: Place, store: Store, content: bytes, most: int, tier: Tier, why: str) -> Bound:
     for name in ("list", "len"):
-        if place.source.bound.get(name) or _binds(store.function, name):
+        if not place.source.builtin(name) or _binds(store.function, name):
             raise Unproven(place.made, f"{name} is something else in this file")
     edited = bound_store(content, at(content, store.statement), store.cache, most)
     return Bound(edited, tier, why)
@@ -130,7 +130,7 @@ def _may_be_dropped(function: Function, kind: Kind) -> None:
 def _as_deque(prover: Prover, place: Place, content: bytes, most: int) -> bytes:
     source, made = place.source, place.made
     known = prover.program.origin(source, ast.Name("deque", ast.Load()))
-    if source.bound.get("deque") and known != "collections.deque":
+    if source.starred or (source.bound.get("deque") and known != "collections.deque"):
         raise Unproven(made, "deque is something else in this file")
     annotation = made.annotation if isinstance(made, ast.AnnAssign) else None
     named = annotation.value if isinstance(annotation, ast.Subscript) else annotation

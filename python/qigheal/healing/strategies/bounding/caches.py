@@ -76,6 +76,6 @@ def _cache(program: Program, source: Source, function: Function, decorator: ast.
     unused = spelled if spelled == "cache" else ""
     if names:
         return Unbounded(source, function, decorator, f"{min(names)}(maxsize=", ")", unused)
-    if source.bound.get("lru_cache"):
+    if not source.builtin("lru_cache"):
         raise Unproven(decorator, "lru_cache is something else in this file")
     return Unbounded(source, function, decorator, "lru_cache(maxsize=", ")", unused, "lru_cache")

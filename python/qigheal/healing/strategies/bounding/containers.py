@@ -219,7 +219,7 @@ def is_empty(value: ast.AST, source: Source) -> bool:
         isinstance(value, ast.Call)
         and isinstance(value.func, ast.Name)
         and value.func.id in ("dict", "list")
-        and not source.bound.get(value.func.id)
+        and source.builtin(value.func.id)
         and not value.args
         and not value.keywords
     )
@@ -233,7 +233,7 @@ def makes_defaults(program: Program, source: Source, value: ast.AST | None) -> b
         and not value.keywords
         and isinstance(value.args[0], ast.Name)
         and value.args[0].id in DEFAULTS
-        and not source.bound.get(value.args[0].id)
+        and source.builtin(value.args[0].id)
         and program.origin(source, value.func) == "collections.defaultdict"
     )
 

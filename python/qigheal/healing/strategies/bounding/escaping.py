@@ -209,7 +209,7 @@ class Reach:
         """Calls that only look."""
         if not isinstance(parent, ast.Call) or value not in parent.args:
             return False
-        if isinstance(parent.func, ast.Name) and not source.bound.get(parent.func.id):
+        if isinstance(parent.func, ast.Name) and source.builtin(parent.func.id):
             return parent.func.id in BUILTINS
         dotted = self.program.origin(source, parent.func)
         if dotted is not None:

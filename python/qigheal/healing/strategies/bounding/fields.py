@@ -42,7 +42,7 @@ def is_empty_field(program: Program, source: Source, value: ast.AST | None) -> b
     return (
         isinstance(made, ast.Name)
         and made.id in ("list", "dict")
-        and not source.bound.get(made.id)
+        and source.builtin(made.id)
         and all(name in FLAGS and isinstance(flag, ast.Constant) for name, flag in given.items())
         and program.origin(source, value.func) == "dataclasses.field"
     )

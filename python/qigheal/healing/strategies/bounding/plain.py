@@ -109,11 +109,7 @@ class Plain:
             return said in HOLDERS and self.annotated(node.slice)
         if isinstance(node, ast.Tuple):
             return all(map(self.annotated, node.elts))
-        return (
-            isinstance(node, ast.Name)
-            and node.id in PLAIN_ANNOTATIONS
-            and not self._source.bound.get(node.id)
-        )
+        return isinstance(node, ast.Name) and node.id in PLAIN_ANNOTATIONS and self._builtin(node.id)
 
     @staticmethod
     def _text(left: ast.AST, operator: ast.operator) -> bool:
@@ -124,7 +120,7 @@ class Plain:
         )
 
     def _builtin(self, name: str) -> bool:
-        return not self._source.bound.get(name)
+        return self._source.builtin(name)
 
     def _called(self, node: ast.Call) -> bool:
         given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg != "key")]

@@ -334,7 +334,7 @@ class Body(ast.NodeVisitor):
         own = program.defined(self.source, called)
         if own is not None:
             return self._own(node, *own, given)
-        if isinstance(called, ast.Name) and not self.source.bound.get(called.id):
+        if isinstance(called, ast.Name) and self.source.builtin(called.id):
             return self._builtin(node, called.id, [element(kind) for kind in given])
         dotted = program.origin(self.source, called)
         if dotted is not None and program.module(dotted.rpartition(".")[0]) is None:
@@ -344,7 +344,7 @@ class Body(ast.NodeVisitor):
         raise Unproven(node, f"what {ast.unparse(called)[:60]} does is not known")
 
     def _is_builtin(self, name: str, known: frozenset[str]) -> bool:
-        return name in known and name not in self.locals and not self.source.bound.get(name)
+        return name in known and name not in self.locals and self.source.builtin(name)
 
     def _builtin(self, node: ast.Call, name: str, elements: list[Kind]) -> Kind:
         if name in DATA_BUILTINS:
@@ -436,6 +436,4 @@ class Body(ast.NodeVisitor):
             isinstance(inner, ast.Name) and inner.id == node.id and not isinstance(inner.ctx, ast.Load)
             for inner in ast.walk(self.owner)
         )
-        return (
-            stays and isinstance(said, ast.Name) and said.id in TEXTS and not self.source.bound.get(said.id)
-        )
+        return stays and isinstance(said, ast.Name) and said.id in TEXTS and self.source.builtin(said.id)

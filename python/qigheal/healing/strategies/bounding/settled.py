@@ -10,20 +10,15 @@ import ast
 from qigheal.healing.hostcode.program import Function, Program, Source
 from qigheal.healing.hostcode.reflection import sets
 from qigheal.healing.strategies.bounding.known import PLAIN
-
-LOOKING = frozenset(("get", "keys", "values", "items", "index", "count"))
-"""Methods of a dict, list or set that change nothing and hand on none of it that may be changed."""
-
-COUNTING = frozenset(
-    ("len", "sum", "min", "max", "any", "all", "sorted", "tuple", "list", "set", "frozenset")
-)
-"""Builtins that make something else of what they are given."""
+from qigheal.healing.strategies.bounding.tables import only_read
 
 
 def constant(program: Program, source: Source, name: ast.Name) -> bool:
     """Whether a name of a module stands for one value all along: an immutable one, or a table that is only read."""
     if not source.bound.get(name.id) and name.id in ("True", "False", "None", "__name__"):
         return True
+    if source.starred:
+        return False
     binding = source.only(name.id)
     if isinstance(binding, ast.ImportFrom):
         for alias in binding.names:
@@ -35,7 +30,7 @@ def constant(program: Program, source: Source, name: ast.Name) -> bool:
     if value is None or sets(program, source, name.id):
         return False
     return _immutable(program, source, value) or (
-        _flat(program, source, value) and _only_read(program, source, name.id)
+        _flat(program, source, value) and only_read(program, source, name.id)
     )
 
 
@@ -48,37 +43,6 @@ def _flat(program: Program, source: Source, value: ast.expr) -> bool:
     return isinstance(value, (ast.List, ast.Set)) and all(
         _immutable(program, source, part) for part in value.elts
     )
-
-
-def _only_read(program: Program, source: Source, name: str) -> bool:
-    """Whether a table of a module is looked into by its own file alone, and never handed on: nobody can change it."""
-    for other in program.sources.values():
-        for node in other.nodes:
-            if isinstance(node, ast.Attribute) and node.attr == name:
-                return False
-            if isinstance(node, ast.ImportFrom) and {alias.name for alias in node.names} & {name, "*"}:
-                return False
-    return all(
-        _looks(source, node)
-        for node in source.nodes
-        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
-    )
-
-
-def _looks(source: Source, table: ast.Name) -> bool:
-    """Whether what stands around a table's name only looks into it."""
-    around = source.parents[table]
-    if isinstance(around, ast.Subscript):
-        return around.value is table and isinstance(around.ctx, ast.Load)
-    if isinstance(around, ast.Compare):
-        return around.left is not table and all(isinstance(op, (ast.In, ast.NotIn)) for op in around.ops)
-    if isinstance(around, ast.Attribute):
-        call = source.parents[around]
-        return around.attr in LOOKING and isinstance(call, ast.Call) and call.func is around
-    if isinstance(around, ast.Call):
-        called = around.func
-        return isinstance(called, ast.Name) and called.id in COUNTING and not source.bound.get(called.id)
-    return isinstance(around, (ast.For, ast.comprehension)) and around.iter is table
 
 
 def _immutable(program: Program, source: Source, value: ast.AST) -> bool:
@@ -146,7 +110,7 @@ def _plain(program: Program, source: Source, method: ast.FunctionDef, value: ast
         return (
             isinstance(value.func, ast.Name)
             and value.func.id in PLAIN - {"tuple", "frozenset"}
-            and not source.bound.get(value.func.id)
+            and source.builtin(value.func.id)
         )
     if isinstance(value, ast.Name):
         arguments = method.args

@@ -19,6 +19,7 @@ import msgspec
 from qigheal.errors import ProbeError
 from qigheal.healing.strategies.caching.edits import decorated
 from qigheal.healing.strategies.caching.purity import Host, Proof, Unprovable, prove
+from qigheal.healing.strategies.caching.secrecy import secret_given, secret_reached
 from qigheal.host.refusals import refused_path
 from qigheal.reasons import log
 from qigheal.records import Diagnosis, HealingPatch, Tier
@@ -106,14 +107,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     functions: tuple[Called, ...]
 
 
-SECRET = re.compile(
-    r"passw|passphrase|secret|credential|(?:^|_)(?:pwd|pin)(?:_|$)|(?:api|private)_?key|"
-    r"(?:access|auth|bearer|session|refresh)_?token",
-    re.IGNORECASE,
-)
-"""Names of parameters whose values a cache would keep in memory in clear."""
-
-
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A function that may be cached.
@@ -175,7 +168,7 @@ class Latency:
                 log.info("latency: %.80r is not cached: %s", called.name, unfit)
                 continue
             try:
-                proof = prove(host, called.file, called.line, _kinds(called))
+                proof = _proven(host, called)
             except Unprovable as reason:
                 log.info("latency: %.80r is not cached: %s", called.name, reason)
                 continue
@@ -316,9 +309,17 @@ def _unfit(called: Called) -> str:
     """Why a function is not to be cached, by what was seen of it; "" where nothing speaks against it."""
     if not set(called.returned) <= RETURNED:
         return f"it was seen to return {called.returned}"
-    if secret := next(filter(SECRET.search, called.parameters), None):
+    if secret := secret_given(called.parameters, called.kinds):
         return f"a cache would keep what it is given as {secret}"
     return ""
+
+
+def _proven(host: Host, called: Called) -> Proof:
+    """Raises Unprovable where a cache might change what is given, or keep a secret."""
+    proof = prove(host, called.file, called.line, _kinds(called))
+    if secret := secret_reached(host, proof):
+        raise Unprovable(f"a cache may keep {secret:.80}")
+    return proof
 
 
 def _kinds(called: Called) -> dict[str, tuple[str, ...]]:

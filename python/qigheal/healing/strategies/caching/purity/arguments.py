@@ -176,7 +176,7 @@ def _is_mixed(value: Value) -> bool:
 def _rebound(host: Host, function: Function, name: str) -> bool:
     """Whether a builtin's name may stand for something else where the function is defined."""
     inside = function.module.every_name if function.owner else function.module.bound
-    return name in inside or name in host.replaced
+    return function.module.starred or name in inside or name in host.replaced
 
 
 def _is_typing(host: Host, function: Function, node: ast.expr) -> bool:

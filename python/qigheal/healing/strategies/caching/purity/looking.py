@@ -235,7 +235,8 @@ def _check_shape(function: Function) -> None:
     node = function.node
     at = f"{function.module.path}:{node.lineno}"
     decorators = [d.id if isinstance(d, ast.Name) else "" for d in node.decorator_list]
-    if decorators != (["staticmethod"] if function.owner else []) or "staticmethod" in function.module.bound:
+    rebound = function.module.starred or "staticmethod" in function.module.bound
+    if decorators != (["staticmethod"] if function.owner else []) or rebound:
         raise Unprovable(f"{at}: {node.name} is decorated")
     if node.args.vararg or node.args.kwarg:
         raise Unprovable(f"{at}: {node.name} takes any number of arguments")
