@@ -41,5 +41,6 @@ class Forks(Generic[T]):
             self._child(one)
 
     def in_parent(self) -> None:
-        for one in list(self._there) if self._parent is not None else ():
-            self._parent(one)  # type: ignore[misc]  # not None, see above
+        if self._parent is not None:
+            for one in list(self._there):
+                self._parent(one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from qigheal.healing import phases, trial
 from qigheal.healing.engine import SelfHealingEngine
@@ -66,6 +67,17 @@ def test_so_does_one_that_the_loop_had_approved_before(toy: ToyHost, monkeypatch
     assert (change.state, change.reviewer) == ("open", "")
     assert "only a person may merge it: config/app.toml" in change.reason
     assert toy.gain() == 6.0
+
+
+def test_so_does_one_whose_base_is_gone(toy: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it stands in the way of no other change."""
+    judged_before_the_rule(toy, monkeypatch)
+    healer = engine(toy, phase=4)
+    [change] = healer.ledger.changes().values()
+    gone = replace(change, patch=replace(change.patch, base="0" * 40))
+    with healer._opened() as (_, passage):
+        [why] = passage.reserved(gone)
+    assert why.startswith("what it takes back cannot be told: ")
 
 
 def test_so_does_one_that_ended_and_is_measured_again(toy: ToyHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,8 +95,11 @@ class Passage:
         patch = change.patch
         if patch.strategy != "revert":
             return ()
-        paths = [each.path for each in self.repo.changes(patch.base, self.repo.apply(patch.base, patch.diff))]
-        return not_left_to_the_healer(Manifest.at(self.repo, patch.base), paths)
+        try:
+            changes = self.repo.changes(patch.base, self.repo.apply(patch.base, patch.diff))
+            return not_left_to_the_healer(Manifest.at(self.repo, patch.base), [each.path for each in changes])
+        except (RepoError, PatchError, ManifestError) as error:  # its base is gone, say
+            return (f"what it takes back cannot be told: {error}",)
 
     def review(self, change: Change, *, approve: bool, reviewer: str, reason: str = "") -> Change:
         """Approve an open change, or reject any that has not ended; the reviewer's name is kept.

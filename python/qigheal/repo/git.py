@@ -32,6 +32,8 @@ NAME, EMAIL = "qigheal", "qigheal@localhost"
 FILE_MODES = ("100644", "100755")
 NO_FILE = "000000"
 SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+CODE_HASH = re.compile(r"[0-9a-f]{7,64}")
+"""A commit's name, whole or abbreviated: what telemetry says is never taken for anything else."""
 
 # Outranks the repository's own configuration, which is the only other one that git is let read.
 SETTINGS = {

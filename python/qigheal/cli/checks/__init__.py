@@ -37,9 +37,8 @@ def looked_at(looks: Iterable[tuple[str, Look]]) -> Iterator[Check]:
         except OSError as error:
             found = f"{error.filename or name}: {error.strerror or error}"
             yield Check(name=name, state="fail", found=found, remedy="see that it is there and may be read")
-        except (
-            Exception
-        ) as error:  # the files are others': the remaining looks are worth more than a traceback
+        # The files are others': the remaining looks are worth more than a traceback.
+        except Exception as error:
             found = ": ".join(filter(None, (type(error).__name__, one_line(error))))
             remedy = "see to the files that this looks at; where they are as they should be, report it"
             yield Check(name=name, state="fail", found=found, remedy=remedy)

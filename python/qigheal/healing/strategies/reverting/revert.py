@@ -8,7 +8,6 @@ cause is not in the commits, and nothing is proposed. What is left of a reposito
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,14 +23,12 @@ from qigheal.host import PatchLimits
 from qigheal.host.refusals import not_left_to_the_healer, refusals, refused_path
 from qigheal.reasons import log
 from qigheal.records import Diagnosis, HealingPatch, Tier
+from qigheal.repo.git import CODE_HASH
 from qigheal.settings import HealSettings
 
 if TYPE_CHECKING:
     from qigheal.healing.bench import Bench
     from qigheal.repo import Repo
-
-CODE_HASH = re.compile(r"[0-9a-f]{7,64}")
-"""A commit's name, whole or abbreviated: what telemetry says is never taken for anything else."""
 
 OWN = "Qigheal-Change:"
 """The trailer of the healer's own commits; whether one of them is taken back is the watch's decision."""

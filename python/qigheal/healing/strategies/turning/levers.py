@@ -11,7 +11,6 @@ Whether a patch is good enough is not decided here.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from qigheal.healing.strategies.turning.choosing import FEWEST, chosen
 from qigheal.healing.strategies.turning.search import Axis, Point, Residuals, loss, search
 from qigheal.reasons import log
 from qigheal.records import Answer, HealingPatch
+from qigheal.repo.git import CODE_HASH
 from qigheal.settings import HealSettings
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 STARTS = 3
 """Starts in which the winner must be nearer than the present values are in any of theirs."""
-
-CODE_HASH = re.compile(r"[0-9a-f]{7,64}")
-"""A commit's name, whole or abbreviated: what telemetry says is never taken for anything else."""
 
 
 @dataclass(frozen=True, slots=True)
